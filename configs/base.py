@@ -1,0 +1,81 @@
+"""Every field of a config, with its unit and its default; the task's config fills in the rest."""
+
+from ml_collections import ConfigDict
+
+
+def get_base() -> ConfigDict:
+    """A config with every field there is; it trains nothing until a task's config has filled it in."""
+    config = ConfigDict()
+    config.task = ''  # which degradation is undone: 'sr'
+    config.seed = 0  # of the initial weights and of every batch
+
+    config.model = ConfigDict()
+    config.model.scale = 1  # of the output to the input
+    config.model.channels = 3  # 3 RGB, 1 gray
+    config.model.num_blocks = 16  # residual blocks
+    config.model.features = 64  # channels between blocks
+    config.model.width_multiplier = 1  # hidden channels of a block over features
+    config.model.groups = 1  # k sparsity groups; 1 = plain convolutions
+    config.model.cardinality = 1  # d parts of the channels that choose on their own
+    config.model.gate = 'softmax'  # softmax, sigmoid, uniform (no adaptivity), hard (inference only)
+    config.compute_dtype = 'float32'  # of the convolutions: float32 or bfloat16; parameters are float32
+
+    config.data = ConfigDict()
+    config.data.source = 'div2k'  # div2k, div2k/bicubic_x2 (…x3, …x4), photos, or a folder of images
+    config.data.split = 'train'  # of the source
+    config.data.data_dir = ''  # folder of benchmark sets; '' = $NSR_DATA_DIR
+    config.data.tfds_dir = ''  # where prepared datasets are kept; '' = $TFDS_DATA_DIR or ~/tensorflow_datasets
+    config.data.patch_size = 48  # side of an input patch, in input (for SR: low-resolution) pixels
+    config.data.margin = 2  # input pixels at the image's border that are never sampled
+
+    config.batch_size = 16  # patches a step, over all devices
+    config.num_steps = 1_500_000  # of the optimizer
+    config.learning_rate = 1e-3  # of Adam, at the start
+    config.learning_rate_drops = (2 / 3, 5 / 6)  # fractions of num_steps after which the rate drops
+    config.learning_rate_factor = 0.2  # by which it drops
+
+    config.mesh = ConfigDict()
+    config.mesh.data = -1  # devices that share the batch and hold the same parameters; -1 = all that are left
+    config.mesh.fsdp = 1  # devices that share the batch and split the parameters among them
+
+    config.steps_per_call = 10  # steps in one call of the compiled function; the three periods are its multiples
+    config.log_every_steps = 100
+    config.evaluate_every_steps = 50_000
+    config.checkpoint_every_steps = 10_000
+    config.checkpoints_to_keep = 3  # the last ones; the best one is kept beside them
+
+    config.evaluation = ConfigDict()
+    config.evaluation.datasets = ('div2k',)  # names or folders; the first one decides which checkpoint is the best
+    config.evaluation.protocol = 'sr-y'  # how a prediction is scored
+    config.evaluation.tiling = 'authors'  # authors: patches above 192 input pixels; whole: the image at once
+    return config
+
+
+def parse_arg(arg: str | None, **defaults: int | float | str | bool) -> ConfigDict:
+    """Read `name=value,name=value` behind the colon of `--config=configs/sr.py:…`.
+
+    Args:
+        arg: the text behind the colon; None or '' for all defaults.
+        **defaults: every accepted name with its default, whose type the value is read as.
+
+    Raises:
+        ValueError: an unknown name, a text without `=`, or a value of another type.
+    """
+    options = ConfigDict(defaults)
+    for item in (arg or '').split(','):
+        if not item:
+            continue
+        name, equals, text = item.partition('=')
+        if name not in defaults or not equals:
+            raise ValueError(f'cannot read {item!r} behind the colon: give name=value with {", ".join(defaults)}')
+        kind = type(defaults[name])
+        if kind is bool:
+            if text.lower() not in ('true', 'false'):
+                raise ValueError(f'{name} must be true or false, not {text!r}')
+            options[name] = text.lower() == 'true'
+            continue
+        try:
+            options[name] = kind(text)
+        except ValueError as error:
+            raise ValueError(f'{name} must be of type {kind.__name__}, not {text!r}') from error
+    return options

@@ -1,0 +1,1 @@
+"""Images, TFDS builders, the resident image store and the sampling of patches."""

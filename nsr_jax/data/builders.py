@@ -1,0 +1,204 @@
+"""The TFDS builder that every image set goes through: array_record files, written and read without TensorFlow."""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import os
+import pathlib
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import tensorflow_datasets as tfds
+from absl import logging
+
+from nsr_jax.data.images import check_pair, crop_to_multiple, decode_image, encode_png
+from nsr_jax.errors import UserError
+from nsr_jax.ops.imresize import imresize
+
+# Images of one array_record file: TFDS holds the bytes of one such file in memory while it writes it.
+_IMAGES_PER_SHARD = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFile:
+    """Where the bytes of an image are: a file, or a member of a zip file."""
+
+    path: pathlib.Path
+    member: str = ''
+
+    @property
+    def name(self) -> str:
+        """The file's own name, with its extension."""
+        return pathlib.PurePosixPath(self.member).name if self.member else self.path.name
+
+    def __str__(self) -> str:
+        return f'{self.path}:{self.member}' if self.member else str(self.path)
+
+    def read(self) -> bytes:
+        """The encoded bytes. Raises `UserError` for a file that cannot be read or a damaged zip."""
+        try:
+            if not self.member:
+                return self.path.read_bytes()
+            with zipfile.ZipFile(self.path) as archive:
+                return archive.read(self.member)
+        except (OSError, zipfile.BadZipFile, KeyError) as error:
+            raise UserError(f'{self}: cannot be read: {error}') from error
+
+
+@dataclasses.dataclass(frozen=True)
+class ImagePair:
+    """A high-resolution image and its low-resolution partner, or `None` where that is to be made by our imresize."""
+
+    hr: ImageFile
+    lr: ImageFile | None = None
+
+
+@dataclasses.dataclass(eq=False)
+class ImagePairsConfig(tfds.core.BuilderConfig):
+    """What one preparation holds: one split of one image set at one scale. Make it with `image_pairs_config`.
+
+    `border` is imresize's, for the partners that are made. `name` ends in a fingerprint of the files (name, size and
+    time of change), so that changed files are another dataset and stale records are never read.
+    """
+
+    split: str = ''
+    scale: int = 1
+    border: str = 'clamp'
+    pairs: Sequence[ImagePair] = dataclasses.field(default=(), repr=False)
+
+
+def image_pairs_config(
+    source: str, split: str, pairs: Sequence[ImagePair], scale: int, border: str
+) -> ImagePairsConfig:
+    """The config of `pairs`, in this order. Raises `UserError` if a file is missing."""
+    fingerprint = hashlib.sha256()
+    for pair in pairs:
+        for file in (pair.hr, pair.lr):
+            fingerprint.update(repr(file and _identity(file)).encode())
+    partners_are_made = scale > 1 and any(pair.lr is None for pair in pairs)
+    lr = f'x{scale}_{border}' if partners_are_made else f'x{scale}'
+    words = (re.sub(r'\W+', '_', source), split, lr, fingerprint.hexdigest()[:16])
+    return ImagePairsConfig(name='_'.join(words), split=split, scale=scale, border=border, pairs=tuple(pairs))
+
+
+def _identity(file: ImageFile) -> tuple[str, str, int, int]:
+    try:
+        status = file.path.stat()
+    except OSError as error:
+        raise UserError(f'{file.path}: cannot be read: {error.strerror}') from error
+    return file.path.name, file.member, status.st_size, status.st_mtime_ns
+
+
+class ImagePairs(tfds.core.ShardBasedBuilder):
+    """Records of encoded images: `name` (text), `hr`, and for scales above 1 `lr`, in the order of the config's pairs.
+
+    `hr` keeps the bytes of its file. All images are decoded once here, so that a broken one, one of another mode or a
+    pair whose sizes do not fit is found before training starts. Shards are written one by one in the order of the
+    pairs: TFDS's usual builder would sort by hash, in memory, and needs TensorFlow for splits over 1000 MiB.
+    """
+
+    name = 'nsr_image_pairs'
+    VERSION = tfds.core.Version('1.0.0')
+    # Without this TFDS looks the source file up through importlib_resources, which is not installed with it.
+    code_path = None
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {'name': tfds.features.Text(), 'hr': tfds.features.Image(shape=(None, None, None))}
+        if self.builder_config.scale > 1:
+            features['lr'] = tfds.features.Image(shape=(None, None, None))
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _shard_iterators_per_split(self, dl_manager: Any) -> Mapping[str, Sequence[Callable[[], Iterator]]]:
+        del dl_manager
+        pairs = self.builder_config.pairs
+        starts = range(0, len(pairs), _IMAGES_PER_SHARD)
+        return {
+            self.builder_config.split: [
+                lambda start=start: self._examples(pairs[start : start + _IMAGES_PER_SHARD]) for start in starts
+            ]
+        }
+
+    def _examples(self, pairs: Sequence[ImagePair]) -> Iterator[tuple[str, dict[str, bytes | str]]]:
+        scale, border = self.builder_config.scale, self.builder_config.border
+        for pair in pairs:
+            hr_bytes = pair.hr.read()
+            hr = crop_to_multiple(decode_image(hr_bytes, str(pair.hr)), scale, str(pair.hr))
+            example = {'name': pair.hr.name, 'hr': hr_bytes}
+            if scale > 1 and pair.lr is None:
+                example['lr'] = encode_png(imresize(hr, 1 / scale, border=border))
+            elif scale > 1:
+                example['lr'] = pair.lr.read()
+                check_pair(hr, decode_image(example['lr'], str(pair.lr)), scale, str(pair.hr), str(pair.lr))
+            yield pair.hr.name, example
+
+
+def open_records(config: ImagePairsConfig, tfds_dir: str | os.PathLike) -> Sequence[Mapping[str, bytes]]:
+    """Prepare the config's records under `tfds_dir` unless they are there; then random access to them, undecoded.
+
+    TFDS writes into a folder of another name and renames it when all is written, so an interrupted preparation leaves
+    nothing that a later call takes for a dataset. Several processes may prepare the same: the first to finish wins.
+
+    Raises:
+      UserError: a broken image, a pair that does not fit, or a folder that cannot be written.
+    """
+    with _quiet_tfds():
+        builder = _builder(config, tfds_dir)
+        prepared = builder.is_prepared()
+    if not prepared:
+        logging.info('Preparing %d images (%s) in %s', len(config.pairs), config.name, builder.data_dir)
+        with _quiet_tfds():
+            try:
+                builder.download_and_prepare()
+            except OSError as error:
+                if not builder.is_prepared():
+                    raise UserError(f'{builder.data_dir}: cannot be prepared: {error}') from error
+    with _quiet_tfds():
+        return undecoded(_builder(config, tfds_dir), config.split)
+
+
+def _builder(config: ImagePairsConfig, tfds_dir: str | os.PathLike) -> ImagePairs:
+    return ImagePairs(data_dir=tfds_dir, config=config, file_format='array_record')
+
+
+def undecoded(builder: tfds.core.DatasetBuilder, split: str) -> Sequence[Mapping[str, bytes]]:
+    """The records of a split by index, with images as the encoded bytes."""
+    images = {name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)}
+    return builder.as_data_source(split, decoders={name: tfds.decode.SkipDecoding() for name in images})
+
+
+def catalogue_records(folder: pathlib.Path, split: str) -> Sequence[Mapping[str, bytes]]:
+    """Records of a dataset of the TFDS catalogue that was prepared elsewhere: the newest version under `folder`.
+
+    Raises:
+      UserError: nothing there, another file format than array_record, or no such split.
+    """
+    infos = [path for path in folder.glob('*/dataset_info.json') if re.fullmatch(r'\d+\.\d+\.\d+', path.parent.name)]
+    versions = sorted((path.parent for path in infos), key=lambda path: tuple(map(int, path.name.split('.'))))
+    if not versions:
+        raise UserError(
+            f'{folder}: no prepared dataset there; prepare it with TFDS in file_format="array_record", '
+            'or use the source div2k, which is built from the official zip files'
+        )
+    with _quiet_tfds():
+        builder = tfds.builder_from_directory(versions[-1])
+        if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+            found = builder.info.file_format.value
+            raise UserError(f'{versions[-1]}: prepared as {found}; it must be array_record to be read here')
+        if split not in builder.info.splits:
+            raise UserError(f'{versions[-1]}: no split {split!r}; it has {", ".join(builder.info.splits)}')
+        return undecoded(builder, split)
+
+
+@contextlib.contextmanager
+def _quiet_tfds() -> Iterator[None]:
+    """TFDS tells each of its steps on standard output and through absl: let only its errors through."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)

@@ -1,0 +1,110 @@
+"""Where the images of each source lie on disk: lists of high- and low-resolution files."""
+
+import importlib.util
+import pathlib
+import zipfile
+from collections.abc import Sequence
+
+from nsr_jax.data.builders import ImageFile, ImagePair
+from nsr_jax.data.images import list_images
+from nsr_jax.errors import UserError
+
+# The colour photographs that come with scikit-image. The split is fixed, so that scores can be compared.
+PHOTOS = {
+    'train': (
+        'astronaut.png',
+        'hubble_deep_field.jpg',
+        'ihc.png',
+        'motorcycle_left.png',
+        'motorcycle_right.png',
+        'retina.jpg',
+        'rocket.jpg',
+    ),
+    'held_out': ('chelsea.png', 'coffee.png'),
+}
+# The folder of low-resolution partners by the border that they were made with.
+LR_FOLDERS = {'clamp': 'LR_bicubic', 'mirror': 'LR_bicubic_newmatlab'}
+DIV2K_URL = 'https://data.vision.ee.ethz.ch/cvl/DIV2K/'
+DIV2K_SPLITS = {'train': 'train', 'validation': 'valid'}
+DIV2K_SCALES = (2, 3, 4)
+
+
+def photos(split: str) -> list[ImagePair]:
+    """The photographs of scikit-image's wheel; partners are to be made.
+
+    Raises:
+      UserError: scikit-image, or a photograph of it, is not installed.
+    """
+    package = importlib.util.find_spec('skimage')
+    if package is None:
+        raise UserError('photos: these images come with scikit-image, which is not installed: pip install scikit-image')
+    folder = pathlib.Path(package.origin).parent / 'data'
+    missing = [name for name in PHOTOS[split] if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f'photos: the installed scikit-image lacks {", ".join(missing)} in {folder}')
+    return [ImagePair(ImageFile(folder / name)) for name in PHOTOS[split]]
+
+
+def folder_of_images(folder: pathlib.Path) -> list[ImagePair]:
+    """All images directly in a folder; partners are to be made. Raises `UserError` as `list_images` does."""
+    return [ImagePair(ImageFile(path)) for path in list_images(folder)]
+
+
+def benchmark(folder: pathlib.Path, scale: int, border: str) -> list[ImagePair]:
+    """A folder with the images in `HR/` and, if there, partners in `LR_bicubic/X{scale}/` (border 'clamp') or
+    `LR_bicubic_newmatlab/X{scale}/` ('mirror'), named as the image or with x{scale} after its stem.
+
+    Without the folder of partners for this scale and border they are to be made.
+
+    Raises:
+      UserError: no images, or a partner is missing.
+    """
+    references = list_images(folder / 'HR')
+    partners = folder / LR_FOLDERS[border] / f'X{scale}'
+    if scale == 1 or not partners.is_dir():
+        return [ImagePair(ImageFile(path)) for path in references]
+    return [ImagePair(ImageFile(path), ImageFile(_partner(path, partners, scale))) for path in references]
+
+
+def _partner(reference: pathlib.Path, partners: pathlib.Path, scale: int) -> pathlib.Path:
+    for name in (f'{reference.stem}.png', f'{reference.stem}x{scale}.png'):
+        if (partners / name).is_file():
+            return partners / name
+    raise UserError(f'{partners / reference.stem}.png: missing, the low-resolution partner of {reference}')
+
+
+def div2k(split: str, scale: int, folders: Sequence[pathlib.Path]) -> list[ImagePair]:
+    """DIV2K in its official zip files, with MATLAB's bicubic partners, from the first of `folders` that holds them.
+
+    Raises:
+      UserError: a zip file is missing or damaged, a partner is missing in it, or there is no such scale.
+    """
+    part = DIV2K_SPLITS[split]
+    if scale != 1 and scale not in DIV2K_SCALES:
+        raise UserError(f'div2k: no low-resolution images for scale {scale}; there are {DIV2K_SCALES}')
+    names = [f'DIV2K_{part}_HR.zip'] + ([f'DIV2K_{part}_LR_bicubic_X{scale}.zip'] if scale > 1 else [])
+    complete = [folder for folder in folders if all((folder / name).is_file() for name in names)]
+    if not complete:
+        places = ' or '.join(str(folder) for folder in folders)
+        raise UserError(f'div2k: put {" and ".join(names)} in {places}; they are found at {DIV2K_URL}')
+    references = _members(complete[0] / names[0])
+    if scale == 1:
+        return [ImagePair(file) for file in references.values()]
+    partners = _members(complete[0] / names[1])
+    missing = [stem for stem in references if f'{stem}x{scale}' not in partners]
+    if missing:
+        raise UserError(f'{complete[0] / names[1]}: {missing[0]}x{scale}.png is missing')
+    return [ImagePair(file, partners[f'{stem}x{scale}']) for stem, file in references.items()]
+
+
+def _members(path: pathlib.Path) -> dict[str, ImageFile]:
+    """The PNG files in a zip file by stem, sorted."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [pathlib.PurePosixPath(name) for name in sorted(archive.namelist())]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f'{path}: cannot be read: {error}') from error
+    images = [member for member in members if member.suffix == '.png' and not member.name.startswith('.')]
+    if not images:
+        raise UserError(f'{path}: no PNG image in it')
+    return {image.stem: ImageFile(path, str(image)) for image in images}

@@ -1,0 +1,179 @@
+"""Image sources by name: what training draws from and what evaluation scores."""
+
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from nsr_jax.data.images import check_pair, crop_to_multiple, decode_image
+from nsr_jax.errors import UserError
+from nsr_jax.ops.imresize import BORDERS
+
+_PHOTOS_SPLITS = ('train', 'held_out')
+_DIV2K_SPLITS = ('train', 'validation')
+_BENCHMARK_SPLITS = ('test',)
+_FOLDER_SPLITS = ('train', 'test')
+# Two names of one set; the records of a folder, which is all one split, are called after neither of its two.
+_OTHER_NAMES = {'bsd100': 'b100', 'b100': 'bsd100'}
+_WHOLE_FOLDER = 'images'
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One image of a source, decoded.
+
+    Attributes:
+      name: the file's name with its extension, without its folder.
+      hr: (H, W, C) uint8, RGB or gray (C = 1), cropped to a multiple of the scale.
+      lr: (H / scale, W / scale, C) uint8; `None` at scale 1.
+    """
+
+    name: str
+    hr: np.ndarray
+    lr: np.ndarray | None
+
+
+class Source(Sequence[Example]):
+    """The images of one split by index, sorted by name and decoded when they are asked for. Can be pickled.
+
+    Attributes:
+      name: what tables call the source.
+      names: the examples' names.
+      scale: HR size / LR size.
+    """
+
+    def __init__(self, name: str, names: Sequence[str], records: Sequence[Mapping[str, bytes]], scale: int):
+        if len(names) != len(records):
+            raise ValueError(f'{name}: {len(names)} names for {len(records)} records')
+        self.name = name
+        self.names = tuple(names)
+        self.scale = scale
+        self._records = records
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Example:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f'{self.name} has {len(self)} images, index {index} is none of them')
+        index %= len(self)
+        record, name = self._records[index], self.names[index]
+        hr = crop_to_multiple(decode_image(record['hr'], name), self.scale, name)
+        if self.scale == 1:
+            return Example(name, hr, None)
+        lr = decode_image(record['lr'], f'low-resolution partner of {name}')
+        check_pair(hr, lr, self.scale, name, f'low-resolution partner of {name}')
+        return Example(name, hr, lr)
+
+    def __iter__(self) -> Iterator[Example]:
+        return (self[index] for index in range(len(self)))
+
+
+def open_source(
+    name: str | os.PathLike,
+    split: str | None,
+    scale: int,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    tfds_dir: str | os.PathLike | None = None,
+    border: str = 'clamp',
+) -> Source:
+    """Open an image source, preparing its records first where that was not done or its files have changed.
+
+    Args:
+      name: one of
+        'photos': photographs that come with scikit-image; splits 'train' and 'held_out';
+        'div2k': DIV2K from its official zip files in `data_dir`/DIV2K or `tfds_dir`/downloads/manual, with MATLAB's
+          bicubic partners; splits 'train' and 'validation';
+        'div2k/bicubic_x{scale}': the dataset of the TFDS catalogue, prepared elsewhere as array_record under
+          `tfds_dir`; splits 'train' and 'validation'; it keeps no file names, so its images are numbered;
+        a benchmark, in any case, such as 'set5': a folder `data_dir`/test/NAME with `HR/` and, if there, `LR_bicubic/`;
+          split 'test';
+        the path of a folder: of images, or with `HR/` as a benchmark; its images are one set, which answers to 'train'
+          and 'test'.
+      split: `None` or '' is the split for evaluation, which is the last one named above.
+      scale: HR size / LR size; at 1 there is no LR.
+      data_dir: the folder of image sets; `None` or '' is $NSR_DATA_DIR.
+      tfds_dir: where records are prepared; `None` or '' is $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      border: how LR is made, or which LR is read, where a benchmark has both: 'clamp' or 'mirror' (see `imresize`).
+        DIV2K's LR is the official one in any case.
+
+    Raises:
+      UserError: an unknown name, split, scale or border; missing, broken or changed-in-size files.
+    """
+    # Not at the top: who imports `Source` to name a type, as restoring does, needs no TFDS.
+    from nsr_jax.data import builders, layouts
+
+    name = os.fspath(name)
+    if scale != int(scale) or scale < 1:
+        raise UserError(f'scale must be a whole number from 1, got {scale}')
+    if border not in BORDERS:
+        raise UserError(f'border must be one of {", ".join(BORDERS)}, got {border!r}')
+    data_folder = _folder(data_dir or os.environ.get('NSR_DATA_DIR'))
+    tfds_folder = _folder(tfds_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
+
+    if catalogue := re.fullmatch(r'div2k/bicubic_x([234])', name):
+        if scale not in (1, int(catalogue[1])):
+            raise UserError(f'{name}: its images are for scale {catalogue[1]}, not {scale}')
+        split = _check_split(name, split, _DIV2K_SPLITS)
+        records = builders.catalogue_records(tfds_folder / name, split)
+        return Source(name, [f'{split}_{index:04d}' for index in range(len(records))], records, scale)
+
+    if name == 'photos':
+        part = split = _check_split(name, split, _PHOTOS_SPLITS)
+        pairs = layouts.photos(split)
+    elif name == 'div2k':
+        part = split = _check_split(name, split, _DIV2K_SPLITS)
+        places = [data_folder / 'DIV2K'] if data_folder else []
+        pairs = layouts.div2k(split, scale, [*places, tfds_folder / 'downloads' / 'manual'])
+    else:
+        part = _WHOLE_FOLDER
+        folder = _find_benchmark(name, data_folder)
+        _check_split(name, split, _BENCHMARK_SPLITS if folder else _FOLDER_SPLITS)
+        folder = folder or _find_folder(name, data_folder)
+        name = folder.name
+        pairs = (
+            layouts.benchmark(folder, scale, border) if (folder / 'HR').is_dir() else layouts.folder_of_images(folder)
+        )
+    config = builders.image_pairs_config(name, part, pairs, scale, border)
+    return Source(name, [pair.hr.name for pair in pairs], builders.open_records(config, tfds_folder), scale)
+
+
+def _folder(path: str | os.PathLike | None) -> pathlib.Path | None:
+    return pathlib.Path(path).expanduser() if path else None
+
+
+def _check_split(name: str, split: str | None, splits: Sequence[str]) -> str:
+    if split and split not in splits:
+        raise UserError(f'{name}: no split {split!r}; there is {", ".join(splits)}')
+    return split or splits[-1]
+
+
+def _benchmarks(data_folder: pathlib.Path | None) -> dict[str, pathlib.Path]:
+    """The folders with `HR/` under `data_folder`/test by their names in lower case."""
+    if data_folder is None:
+        return {}
+    return {path.parent.name.lower(): path.parent for path in sorted(data_folder.glob('test/*/HR'))}
+
+
+def _find_benchmark(name: str, data_folder: pathlib.Path | None) -> pathlib.Path | None:
+    benchmarks = _benchmarks(data_folder)
+    return benchmarks.get(name.lower()) or benchmarks.get(_OTHER_NAMES.get(name.lower(), ''))
+
+
+def _find_folder(name: str, data_folder: pathlib.Path | None) -> pathlib.Path:
+    folder = pathlib.Path(name).expanduser()
+    if name and folder.is_dir():
+        return folder.resolve()
+    if data_folder is None:
+        benchmarks = 'a benchmark (none is known: neither data_dir nor $NSR_DATA_DIR names their folder)'
+    else:
+        found = ', '.join(path.name for path in _benchmarks(data_folder).values()) or 'none'
+        benchmarks = f'a benchmark in {data_folder / "test"} (there: {found})'
+    raise UserError(
+        f'unknown source {name!r}; accepted are photos, div2k, div2k/bicubic_x2 (x3, x4), {benchmarks}, '
+        'and the path of a folder of images'
+    )

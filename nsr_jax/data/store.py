@@ -1,0 +1,72 @@
+"""The resident image store: every training image decoded once into two arrays that live on the accelerator."""
+
+from collections.abc import Sequence
+
+import flax.struct
+import jax
+import numpy as np
+
+from nsr_jax.data.sources import Example
+from nsr_jax.errors import UserError
+
+
+@flax.struct.dataclass
+class ImageStore:
+    """N images of different sizes, each landscape (transposed where it was not) and padded to the largest with zeros.
+
+    Attributes:
+        targets: uint8 `(N, scale * H, scale * W, C)`, the clean images.
+        inputs: uint8 `(N, H, W, C)`, their low-resolution twins; None where a degradation makes the input (scale 1).
+        sizes: int32 `(N, 2)`, each image's true height and width in input pixels.
+    """
+
+    targets: jax.Array | np.ndarray
+    inputs: jax.Array | np.ndarray | None
+    sizes: jax.Array | np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the store takes on each device."""
+        return self.targets.nbytes + self.sizes.nbytes + (0 if self.inputs is None else self.inputs.nbytes)
+
+
+def build_store(examples: Sequence[Example], *, scale: int, channels: int, smallest: int) -> ImageStore:
+    """Decode all examples into a store in the host's memory.
+
+    Args:
+        examples: a source; each is decoded once.
+        scale: of the targets to the inputs.
+        channels: that each image must have.
+        smallest: the side in input pixels below which an image cannot be sampled: patch and margins.
+
+    Raises:
+        UserError: no image, one with other channels, or one that is too small; it is named.
+    """
+    if len(examples) == 0:
+        raise UserError('no training image: the source is empty')
+    images = [_landscape(example) for example in examples]
+    for example in images:
+        height, width, found = example.hr.shape
+        if found != channels:
+            raise UserError(f'{example.name} has {found} channels, the network takes {channels}')
+        if height // scale < smallest:
+            raise UserError(
+                f'{example.name} is too small to train on: its shorter side is {height} pixels, the patch and its '
+                f'margins need {smallest * scale} (config.data.patch_size, config.data.margin)'
+            )
+    sizes = np.array([[side // scale for side in example.hr.shape[:2]] for example in images], np.int32)
+    height, width = (int(side) for side in sizes.max(axis=0))
+    targets = np.zeros((len(images), height * scale, width * scale, channels), np.uint8)
+    inputs = None if scale == 1 else np.zeros((len(images), height, width, channels), np.uint8)
+    for index, example in enumerate(images):
+        targets[index, : example.hr.shape[0], : example.hr.shape[1]] = example.hr
+        if inputs is not None:
+            inputs[index, : example.lr.shape[0], : example.lr.shape[1]] = example.lr
+    return ImageStore(targets, inputs, sizes)
+
+
+def _landscape(example: Example) -> Example:
+    if example.hr.shape[0] <= example.hr.shape[1]:
+        return example
+    lr = None if example.lr is None else example.lr.swapaxes(0, 1)
+    return Example(example.name, example.hr.swapaxes(0, 1), lr)

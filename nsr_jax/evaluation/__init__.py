@@ -1,0 +1,1 @@
+"""Metrics, protocols, inference, tables and pictures."""

@@ -1,0 +1,129 @@
+"""Pictures of results: crops side by side, and the loss over the steps, drawn without a window or global state."""
+
+import io
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+
+import matplotlib.figure
+import matplotlib.patches
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from numpy.lib.stride_tricks import sliding_window_view
+
+from nsr_jax.errors import UserError
+from nsr_jax.evaluation.tables import write_atomically
+
+PANEL_INCHES = 2.6
+DOTS_PER_INCH = 150
+
+
+def _save(figure: matplotlib.figure.Figure, path: str | os.PathLike) -> None:
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def choose_crop(hr: np.ndarray, prediction: np.ndarray, baseline: np.ndarray, size: int) -> tuple[int, int]:
+    """Where a prediction gains most on a baseline: the square with the largest drop of the squared error.
+
+    A crop chosen so shows a network at its best: say so where such a picture is published.
+
+    Args:
+      hr: the true image, (H, W, C), any numbers.
+      prediction: the same size and range.
+      baseline: the same size and range.
+      size: side of the square, in pixels; a side shorter than that is taken whole.
+
+    Returns:
+      row and column of the square's first pixel.
+    """
+    hr, prediction, baseline = (image.astype(np.float64) for image in (hr, prediction, baseline))
+    gain = (np.square(baseline - hr) - np.square(prediction - hr)).sum(axis=-1)
+    sums = np.pad(gain.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    height, width = (min(size, side) for side in gain.shape)
+    corners = sliding_window_view(sums, (height + 1, width + 1))
+    gains = corners[..., -1, -1] - corners[..., 0, -1] - corners[..., -1, 0] + corners[..., 0, 0]
+    row, column = np.unravel_index(np.argmax(gains), gains.shape)
+    return int(row), int(column)
+
+
+def draw_comparison(
+    path: str | os.PathLike,
+    title: str,
+    panels: Sequence[tuple[str, np.ndarray]],
+    place: tuple[int, int],
+    size: int,
+) -> None:
+    """Write a PNG with the whole true image, the crop marked in it, and beside it the same crop of every panel.
+
+    Args:
+      path: the file to write.
+      title: above everything.
+      panels: caption and image, uint8 (H, W, 1 or 3), all of one size; the last one is the true image.
+      place: row and column of the crop's first pixel.
+      size: side of the crop in pixels; what lies outside the image is left out.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    figure = matplotlib.figure.Figure(
+        figsize=(PANEL_INCHES * (len(panels) + 1), PANEL_INCHES + 0.7), dpi=DOTS_PER_INCH, layout='constrained'
+    )
+    figure.suptitle(title, fontsize='medium')
+    row, column = place
+    axes = figure.subplots(1, len(panels) + 1)
+    crops = [(caption, image[row : row + size, column : column + size]) for caption, image in panels]
+    for axis, (caption, image) in zip(axes, [('crop marked', panels[-1][1]), *crops], strict=True):
+        pixels = image if image.shape[-1] == 3 else image[..., 0]
+        axis.imshow(pixels, cmap='gray', vmin=0, vmax=255, interpolation='nearest')
+        axis.set_title(caption, fontsize='small')
+        axis.set_axis_off()
+    height, width = crops[-1][1].shape[:2]
+    corner = column - 0.5, row - 0.5
+    axes[0].add_patch(matplotlib.patches.Rectangle(corner, width, height, fill=False, edgecolor='red', linewidth=1.5))
+    _save(figure, path)
+
+
+def read_losses(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and losses in a metrics.jsonl, sorted by step; of a step that stands there twice the later line counts.
+
+    Args:
+      path: one JSON object a line; lines without "loss" (evaluations) are passed over.
+
+    Raises:
+      UserError: the file cannot be read, a line is not such an object, or there is no loss.
+    """
+    path = pathlib.Path(path)
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'{path}: cannot be read: {error}') from error
+    losses = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            if 'loss' in record:
+                losses[int(record['step'])] = float(record['loss'])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f'{path}, line {number}: not an object with "step" and "loss": {line[:80]!r}') from error
+    if not losses:
+        raise UserError(f'{path}: no line with "step" and "loss"')
+    steps = sorted(losses)
+    return np.array(steps), np.array([losses[step] for step in steps])
+
+
+def plot_losses(metrics_path: str | os.PathLike, picture_path: str | os.PathLike) -> None:
+    """Write a PNG of the training loss over the steps, on a logarithmic axis.
+
+    Raises:
+      UserError: as in `read_losses`, or the picture cannot be written.
+    """
+    steps, losses = read_losses(metrics_path)
+    figure = matplotlib.figure.Figure(figsize=(7, 4), dpi=DOTS_PER_INCH, layout='constrained')
+    axis = figure.subplots()
+    axis.plot(steps, losses, linewidth=1, marker='.' if len(steps) < 3 else '')
+    axis.set(xlabel='step', ylabel='loss (L1, of a range of 1)', yscale='log' if (losses > 0).all() else 'linear')
+    axis.grid(visible=True, which='both', alpha=0.3)
+    _save(figure, picture_path)

@@ -1,0 +1,115 @@
+"""Scores as JSON, CSV and Markdown files; a file is whole or it is not there."""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+
+from nsr_jax.errors import UserError
+from nsr_jax.evaluation.evaluate import Mean, Score, means
+from nsr_jax.evaluation.protocols import PROTOCOLS
+
+_SPECIAL = {'inf': math.inf, '-inf': -math.inf, 'nan': math.nan}
+
+
+def _number_to_json(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+def _record_to_json(record: Score | Mean) -> dict[str, str | int | float]:
+    fields = dataclasses.asdict(record)
+    return fields | {name: _number_to_json(fields[name]) for name in ('psnr', 'ssim')}
+
+
+def to_json(scores: Sequence[Score]) -> str:
+    """Protocols in words, means, and each image's score; an infinite PSNR is the string "inf": JSON has no infinity."""
+    used = dict.fromkeys(score.protocol for score in scores)
+    contents = {
+        'protocols': {name: PROTOCOLS[name].description for name in used},
+        'means': [_record_to_json(mean) for mean in means(scores)],
+        'scores': [_record_to_json(score) for score in scores],
+    }
+    return json.dumps(contents, indent=1, allow_nan=False) + '\n'
+
+
+def from_json(text: str) -> list[Score]:
+    """The scores in what `to_json` wrote.
+
+    Raises:
+      UserError: the text is something else.
+    """
+    try:
+        records = json.loads(text)['scores']
+        numbers = [{name: _SPECIAL.get(record[name], record[name]) for name in ('psnr', 'ssim')} for record in records]
+        return [Score(**(record | number)) for record, number in zip(records, numbers, strict=True)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f'not a file of scores: {error}') from error
+
+
+def to_csv(scores: Sequence[Score]) -> str:
+    """One line for each image and protocol, with a header."""
+    buffer = io.StringIO()
+    fields = [field.name for field in dataclasses.fields(Score)]
+    writer = csv.DictWriter(buffer, fields, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(dataclasses.asdict(score) for score in scores)
+    return buffer.getvalue()
+
+
+def to_markdown(scores: Sequence[Score]) -> str:
+    """A table of means for each scale and protocol: models as rows, datasets as columns, "PSNR / SSIM" in the cells."""
+    all_means = means(scores)
+    parts = []
+    for scale, name in dict.fromkeys((mean.scale, mean.protocol) for mean in all_means):
+        chosen = [mean for mean in all_means if (mean.scale, mean.protocol) == (scale, name)]
+        # Means over different numbers of images cannot be compared, so they do not share a column.
+        cells = {
+            (mean.model, f'{mean.dataset} ({mean.images})'): f'{mean.psnr:.2f} / {mean.ssim:.4f}' for mean in chosen
+        }
+        models, columns = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
+        rows = [['model', *columns], ['---', *('---:' for _ in columns)]]
+        rows += [[model, *(cells.get((model, column), '') for column in columns)] for model in models]
+        parts.append(
+            f'## ×{scale}, protocol `{name}`\n\n'
+            f'PSNR in dB / SSIM, mean over all images (their number in brackets); {PROTOCOLS[name].description}.\n\n'
+            + ''.join(f'| {" | ".join(_escape(cell) for cell in row)} |\n' for row in rows)
+        )
+    return '\n'.join(parts)
+
+
+def _escape(text: str) -> str:
+    return text.replace('|', '\\|')
+
+
+def write_atomically(path: str | os.PathLike, contents: str | bytes) -> None:
+    """Write a file under a temporary name beside it and rename it.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        try:
+            temporary.write_bytes(contents.encode() if isinstance(contents, str) else contents)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f'{path}: cannot be written: {error.strerror}') from error
+
+
+def write_tables(folder: str | os.PathLike, scores: Sequence[Score]) -> None:
+    """Write scores.json, scores.csv and scores.md into an existing folder.
+
+    Raises:
+      UserError: a file cannot be written.
+    """
+    folder = pathlib.Path(folder)
+    write_atomically(folder / 'scores.json', to_json(scores))
+    write_atomically(folder / 'scores.csv', to_csv(scores))
+    write_atomically(folder / 'scores.md', to_markdown(scores))

@@ -1,0 +1,164 @@
+"""Turn a checkpoint of the method's PyTorch code into one of this library; PyTorch itself is not needed.
+
+    python -m nsr_jax.import_torch epoch_30.pth --config=configs/sr.py:scale=2,preset=edsr_s_nsr --output=runs/x2
+
+The config says which network the file must hold; every weight of it has to be there, and no other.
+"""
+
+import math
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import flags, logging
+from ml_collections import config_flags
+
+from nsr_jax import command
+from nsr_jax.errors import UserError
+from nsr_jax.models.build import build_network
+from nsr_jax.models.cost import parameter_shapes
+from nsr_jax.torch_file import read_torch_checkpoint
+from nsr_jax.training import checkpoints
+
+_LISTED = 6
+
+# The name of each parameter within its convolution: here, and in the PyTorch file.
+_LEAVES = {
+    ('direction',): 'weight_v',
+    ('scale',): 'weight_g',
+    ('bias',): 'bias',
+    ('gate', 'kernel'): 'mlp.0.weight',
+    ('gate', 'bias'): 'mlp.0.bias',
+}
+
+
+def to_parameters(state_dict: Mapping[str, np.ndarray], shapes: Mapping[str, Any]) -> dict[str, Any]:
+    """Arrays by the PyTorch file's key names as a parameter tree of `RestorationNetwork`.
+
+    It works for whatever has the weights' names and shapes, so for gradients too.
+
+    Args:
+        state_dict: arrays by key: `weight_v (k*Cout, Cin, kh, kw)` with the filters ordered (k, d, Cout/d),
+            `weight_g (k*Cout, 1, 1, 1)`, `bias (k*Cout,)`, `mlp.0.weight (k*d, Cin)`, `mlp.0.bias (k*d,)`.
+        shapes: the parameter tree to fill, of anything with a `shape` (`parameter_shapes` of the network).
+
+    Returns:
+        A tree like `shapes` of float32 NumPy arrays.
+
+    Raises:
+        UserError: keys are missing or left over, or have other shapes; the message lists them.
+    """
+    expected = {_torch_key(path, shapes): (path, leaf.shape) for path, leaf in _leaves(shapes)}
+    missing = [key for key in expected if key not in state_dict]
+    left_over = [key for key in state_dict if key not in expected]
+    if missing or left_over:
+        parts = [f'{name}: {_listed(keys)}' for name, keys in (('missing', missing), ('left over', left_over)) if keys]
+        raise UserError(f'the weights are not those of the network of the config; {"; ".join(parts)}')
+    wrong = []
+    parameters: dict[str, Any] = {}
+    for key, (path, shape) in expected.items():
+        array = state_dict[key]
+        torch_shape = _torch_shape(path, shape)
+        if np.shape(array) != torch_shape:
+            wrong.append(f'{key} is {np.shape(array)}, not {torch_shape}')
+            continue
+        branch = parameters
+        for name in path[:-1]:
+            branch = branch.setdefault(name, {})
+        branch[path[-1]] = _to_layout(np.asarray(array), path, shape)
+    if wrong:
+        raise UserError(f'the weights are not those of the network of the config; {_listed(wrong)}')
+    return parameters
+
+
+def import_checkpoint(path: str | pathlib.Path, config: ml_collections.ConfigDict, output: str | pathlib.Path) -> None:
+    """Write the network in the PyTorch file `path` to the folder `output`, as `checkpoints.load_model` reads it.
+
+    Raises:
+        UserError: the file cannot be read (see `read_torch_checkpoint`), does not hold `config.model`'s network, or
+            `output` exists and is not an empty folder, or cannot be made.
+    """
+    output = pathlib.Path(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f'{output} already exists; give --output a new or an empty folder')
+    contents = read_torch_checkpoint(path)
+    state_dict = contents.get('model_state_dict')
+    if not isinstance(state_dict, dict) or not all(
+        isinstance(key, str) and isinstance(array, np.ndarray) for key, array in state_dict.items()
+    ):
+        raise UserError(
+            f'{path} has no model_state_dict of tensors; it holds {_listed([str(key) for key in contents])}'
+        )
+    try:
+        parameters = to_parameters(state_dict, parameter_shapes(build_network(config.model)))
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from error
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'--output={output} cannot be made: {error.strerror}') from error
+    checkpoints.save_model(output, parameters, config, step=0)
+    count = sum(array.size for array in jax.tree.leaves(parameters))
+    logging.info('%s: %d parameters in %d arrays -> %s', path, count, len(state_dict), output)
+
+
+def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, branch in tree.items():
+        if isinstance(branch, Mapping):
+            yield from _leaves(branch, (*path, name))
+        else:
+            yield (*path, name), branch
+
+
+def _torch_key(path: tuple[str, ...], tree: Mapping[str, Any]) -> str:
+    """The PyTorch file's name of a parameter: the body is one list of head, blocks (from 1) and tail."""
+    blocks = sum(name.startswith('block_') for name in tree)
+    if path[0].startswith('block_'):
+        convolution = {'conv_1': 0, 'conv_2': 2}[path[1]]
+        return f'body.{int(path[0].removeprefix("block_")) + 1}.body.{convolution}.{_LEAVES[path[2:]]}'
+    prefix = {'head': 'body.0', 'tail': f'body.{blocks + 1}', 'skip': 'skip.0'}[path[0]]
+    return f'{prefix}.{_LEAVES[path[1:]]}'
+
+
+def _torch_shape(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in the PyTorch file of the parameter that has `shape` here."""
+    if path[-1] == 'direction':
+        height, width, channels, *filters = shape
+        return math.prod(filters), channels, height, width
+    if path[-1] == 'scale':
+        return math.prod(shape), 1, 1, 1
+    if path[-2:] == ('gate', 'kernel'):
+        return math.prod(shape[1:]), shape[0]
+    return (math.prod(shape),)
+
+
+def _to_layout(array: np.ndarray, path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """`array` in the layout of the file -> float32 of `shape`: the axis of the filters moves to the end and unfolds."""
+    if path[-1] == 'direction':
+        array = array.transpose(2, 3, 1, 0)
+    elif path[-2:] == ('gate', 'kernel'):
+        array = array.T
+    return np.ascontiguousarray(array.reshape(shape), dtype=np.float32)
+
+
+def _listed(items: Sequence[str]) -> str:
+    more = [f'and {len(items) - _LISTED} more'] if len(items) > _LISTED else []
+    return ', '.join([*items[:_LISTED], *more])
+
+
+def main(argv: Sequence[str]) -> None:
+    """Command line: one PyTorch file, `--config` and `--output`."""
+    if len(argv) != 2:
+        raise UserError(f'give one PyTorch file, not {len(argv) - 1}')
+    import_checkpoint(argv[1], flags.FLAGS.config, os.path.expanduser(flags.FLAGS.output))
+
+
+if __name__ == '__main__':
+    config_flags.DEFINE_config_file('config', None, 'The network that the file holds.')
+    flags.DEFINE_string('output', None, 'Folder to write the checkpoint to; must not exist or be empty.')
+    flags.mark_flags_as_required(['config', 'output'])
+    command.run(main)

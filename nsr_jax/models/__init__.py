@@ -1,0 +1,1 @@
+"""The restoration network, how a config builds it, and what it costs."""

@@ -1,0 +1,147 @@
+"""The restoration network (Fan et al., section 4): a residual network whose block convolutions may be sparse."""
+
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from nsr_jax.errors import UserError
+from nsr_jax.nn import gates
+from nsr_jax.nn.conv import SparseConv, WeightNormConv
+from nsr_jax.ops.pixel_shuffle import pixel_shuffle
+
+MEAN = 0.5  # subtracted from the input and added to the output, for images on [0, 1]
+
+
+class ResidualBlock(nn.Module):
+    """conv 3x3 → ReLU → conv 3x3, plus the input.
+
+    Attributes:
+        features: channels of the block's input and output.
+        hidden: channels between the two convolutions.
+        num_blocks: how many blocks the network has; the second convolution starts at 1/sqrt(num_blocks).
+        conv: a convolution module, given its features, `initial_scale` and `name`.
+    """
+
+    features: int
+    hidden: int
+    num_blocks: int
+    conv: functools.partial
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map `(B, H, W, features)` to the same."""
+        y = self.conv(self.hidden, initial_scale=2.0, name='conv_1')(x)
+        y = self.conv(self.features, initial_scale=1 / math.sqrt(self.num_blocks), name='conv_2')(nn.relu(y))
+        return x + y
+
+
+class RestorationNetwork(nn.Module):
+    """Head, N residual blocks, tail and pixel shuffle, beside a 5x5 skip convolution of the input.
+
+    Attributes:
+        scale: of the output to the input, 1 for denoising and JPEG artifacts.
+        channels: of the image, 3 for RGB, 1 for gray.
+        num_blocks: N.
+        features: channels between the blocks.
+        width_multiplier: hidden channels of a block over `features`.
+        groups: k sparsity groups in the blocks' convolutions; 1 means plain convolutions without a gate.
+        cardinality: d; must divide the features and the hidden channels; 1 where `groups` is 1.
+        gate: a name in `nn.gates.ACTIVATIONS`.
+        dtype: what the convolutions are computed in; the parameters and the output are float32.
+
+    Raises:
+        UserError: fields that do not fit one another.
+    """
+
+    scale: int
+    channels: int
+    num_blocks: int
+    features: int
+    width_multiplier: int = 1
+    groups: int = 1
+    cardinality: int = 1
+    gate: str = 'softmax'
+    dtype: jnp.dtype = jnp.float32
+
+    def __post_init__(self):
+        for field in ('scale', 'channels', 'num_blocks', 'features', 'width_multiplier', 'groups', 'cardinality'):
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f'{field} must be a whole number from 1, not {value!r}')
+        if self.gate not in gates.ACTIVATIONS:
+            raise UserError(f'unknown gate {self.gate!r}: one of {", ".join(gates.ACTIVATIONS)}')
+        if self.groups == 1 and self.cardinality != 1:
+            raise UserError(f'cardinality {self.cardinality} needs groups > 1: with one group there is no choice')
+        for name, width in (('features', self.features), ('hidden features', self.hidden)):
+            if width % self.cardinality:
+                raise UserError(f'{name} {width} must be a multiple of cardinality {self.cardinality}')
+        super().__post_init__()
+
+    @property
+    def hidden(self) -> int:
+        """Channels between the two convolutions of a block."""
+        return self.features * self.width_multiplier
+
+    @property
+    def output_features(self) -> int:
+        """Channels before the pixel shuffle."""
+        return self.scale**2 * self.channels
+
+    @property
+    def has_skip_conv(self) -> bool:
+        """False where the skip is the identity."""
+        return self.output_features != self.channels
+
+    def setup(self):
+        """Make the layers; parameters stay per block, whatever loops over the blocks."""
+        plain = functools.partial(WeightNormConv, dtype=self.dtype)
+        conv = plain
+        if self.groups > 1:
+            activation = gates.ACTIVATIONS[self.gate]
+            conv = functools.partial(
+                SparseConv,
+                groups=self.groups,
+                cardinality=self.cardinality,
+                activation=activation,
+                dtype=self.dtype,
+            )
+        self.head = plain(self.features)
+        self.blocks = [
+            ResidualBlock(self.features, self.hidden, self.num_blocks, conv, name=f'block_{index:02}')
+            for index in range(self.num_blocks)
+        ]
+        self.tail = plain(self.output_features)
+        if self.has_skip_conv:
+            self.skip_conv = plain(self.output_features, kernel_size=5, name='skip')
+
+    def body(self, x: jax.Array) -> jax.Array:
+        """Head, blocks and tail: `(B, H, W, C)` on [0, 1] to float32 `(B, H, W, scale² · C)`."""
+        y = self.head(x - MEAN)
+        for block in self.blocks:
+            y = block(y)
+        return self.tail(y).astype(jnp.float32)
+
+    def skip(self, x: jax.Array) -> jax.Array:
+        """The path around the body: `(B, H, W, C)` on [0, 1] to float32 `(B, H, W, scale² · C)`."""
+        x = x - MEAN
+        return self.skip_conv(x).astype(jnp.float32) if self.has_skip_conv else x
+
+    def assemble(self, y: jax.Array) -> jax.Array:
+        """From body plus skip `(B, H, W, scale² · C)` to the image `(B, scale · H, scale · W, C)`."""
+        return pixel_shuffle(y, self.scale) + MEAN
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Restore images.
+
+        Args:
+            x: `(B, H, W, C)`, float, on [0, 1].
+
+        Returns:
+            float32 `(B, scale · H, scale · W, C)`, not clipped to [0, 1].
+        """
+        if x.ndim != 4 or x.shape[-1] != self.channels:
+            raise ValueError(f'the network takes (B, H, W, {self.channels}), not {x.shape}')
+        return self.assemble(self.body(x) + self.skip(x))

@@ -1,0 +1,1 @@
+"""Flax modules of the field's vocabulary: gates, sparse and weight-normalised convolutions."""

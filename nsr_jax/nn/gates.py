@@ -1,0 +1,62 @@
+"""Gates: how a sample chooses among the sparsity groups (Fan et al., section 3.2).
+
+All of them read the same two parameters, so a network trained with one can be run with another.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from nsr_jax.nn.initializers import uniform_by_fan_in
+
+Activation = Callable[[jax.Array], jax.Array]
+
+
+def softmax(logits: jax.Array) -> jax.Array:
+    """The paper's relaxation of a 1-of-k choice: `(B, k, d)` to `(B, k, d)`, sums to one over k."""
+    return jax.nn.softmax(logits, axis=-2)
+
+
+def sigmoid(logits: jax.Array) -> jax.Array:
+    """Independent weights of the groups, as in CondConv (Yang et al., 2019): `(B, k, d)` to `(B, k, d)`."""
+    return jax.nn.sigmoid(logits)
+
+
+def uniform(logits: jax.Array) -> jax.Array:
+    """No adaptivity: every group counts 1/k for every input."""
+    return jnp.full_like(logits, 1 / logits.shape[-2])
+
+
+def hard(logits: jax.Array) -> jax.Array:
+    """The group of the largest logit alone, a true 1-of-k choice, for inference: it has no useful gradient."""
+    return jax.nn.one_hot(jnp.argmax(logits, axis=-2), logits.shape[-2], axis=-2, dtype=logits.dtype)
+
+
+ACTIVATIONS: dict[str, Activation] = {'softmax': softmax, 'sigmoid': sigmoid, 'uniform': uniform, 'hard': hard}
+
+
+class Gate(nn.Module):
+    """Weights of the groups from the mean of the features over the whole input; float32 throughout.
+
+    Attributes:
+        groups: k.
+        cardinality: d.
+        activation: logits `(B, k, d)` to weights `(B, k, d)`.
+    """
+
+    groups: int
+    cardinality: int
+    activation: Activation = softmax
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map features `(B, H, W, Cin)` to weights gamma `(B, k, d)`."""
+        shape: tuple[int, ...] = (self.groups, self.cardinality)
+        initializer: Any = uniform_by_fan_in(x.shape[-1])
+        kernel = self.param('kernel', initializer, (x.shape[-1], *shape))
+        bias = self.param('bias', initializer, shape)
+        pooled = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        return self.activation(jnp.einsum('bc,ckd->bkd', pooled, kernel) + bias)

@@ -1,0 +1,46 @@
+"""Luma of RGB images (ITU-R BT.601, studio range), on which restoration is scored."""
+
+import jax
+import numpy as np
+
+Array = np.ndarray | jax.Array
+
+
+def rgb_to_y(rgb: Array) -> Array:
+    """Y = (65.481 R + 128.553 G + 24.966 B) / 255 + 16, not rounded.
+
+    Args:
+      rgb: (..., 3) on [0, 255], NumPy or JAX.
+
+    Returns:
+      (...) on [16, 235]; floating-point types are kept, integers become the array library's default (NumPy: float64).
+
+    Raises:
+      ValueError: the last axis does not have 3 channels.
+    """
+    _check_channels(rgb)
+    return (65.481 * rgb[..., 0] + 128.553 * rgb[..., 1] + 24.966 * rgb[..., 2]) / 255.0 + 16.0
+
+
+def rgb_to_y_uint8(rgb: np.ndarray) -> np.ndarray:
+    """Y of MATLAB's `rgb2ycbcr` for uint8 images: `rgb_to_y` rounded half up, in exact integer arithmetic.
+
+    Args:
+      rgb: (..., 3) uint8.
+
+    Returns:
+      (...) uint8 on [16, 235].
+
+    Raises:
+      ValueError: another type, or the last axis does not have 3 channels.
+    """
+    _check_channels(rgb)
+    if rgb.dtype != np.uint8:
+        raise ValueError(f'rgb must be uint8, got {rgb.dtype}')
+    red, green, blue = (rgb[..., channel].astype(np.int32) for channel in range(3))
+    return ((65481 * red + 128553 * green + 24966 * blue + 127500) // 255000 + 16).astype(np.uint8)
+
+
+def _check_channels(rgb: Array) -> None:
+    if rgb.ndim == 0 or rgb.shape[-1] != 3:
+        raise ValueError(f'rgb must have 3 channels on its last axis, got shape {rgb.shape}')

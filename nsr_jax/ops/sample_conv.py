@@ -1,0 +1,145 @@
+"""Convolution of every sample with a kernel of its own: `y[b] = conv(x[b], kernels[b])`.
+
+XLA sees `vmap` of a convolution as one grouped convolution with B groups, which no backend does well. Here each
+sample is one matrix product over its patches (im2col), sample after sample, so that the patches of one sample stay in
+the cache. The operation is linear in both arguments, so its derivatives are two of the same kind, and the two
+functions below differentiate into each other to any order.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import NamedSharding, PartitionSpec
+
+
+def _patches(image: jax.Array, kernel_size: tuple[int, int]) -> jax.Array:
+    """Zero-padded neighbourhoods of one image: `(H, W, Cin)` to `(H * W, kh * kw * Cin)`."""
+    height, width, channels = image.shape
+    kernel_height, kernel_width = kernel_size
+    padded = jnp.pad(image, ((kernel_height // 2,) * 2, (kernel_width // 2,) * 2, (0, 0)))
+    shifted = [
+        padded[row : row + height, column : column + width]
+        for row in range(kernel_height)
+        for column in range(kernel_width)
+    ]
+    return jnp.concatenate(shifted, axis=-1).reshape(height * width, kernel_height * kernel_width * channels)
+
+
+def _convolve_samples(x: jax.Array, kernels: jax.Array) -> jax.Array:
+    def convolve_one(sample: tuple[jax.Array, jax.Array]) -> jax.Array:
+        image, kernel = sample
+        features = kernel.shape[-1]
+        return (_patches(image, kernel.shape[:2]) @ kernel.reshape(-1, features)).reshape(*image.shape[:2], features)
+
+    return lax.map(convolve_one, (x, kernels))
+
+
+def _correlate_samples(x: jax.Array, y: jax.Array, kernel_size: tuple[int, int]) -> jax.Array:
+    def correlate_one(sample: tuple[jax.Array, jax.Array]) -> jax.Array:
+        image, output = sample
+        features = output.shape[-1]
+        kernel = lax.dot_general(
+            _patches(image, kernel_size),
+            output.reshape(-1, features),
+            dimension_numbers=(((0,), (0,)), ((), ())),
+            preferred_element_type=jnp.promote_types(image.dtype, jnp.float32),
+        )
+        return kernel.reshape(*kernel_size, image.shape[-1], features)
+
+    return lax.map(correlate_one, (x, y))
+
+
+def _batch_local(function, sharding_rule: str):
+    """Let the partitioner run `function` on each device's own samples.
+
+    A loop over a sharded batch axis is opaque to XLA's partitioner, which would gather the whole batch on every
+    device. The samples are independent, so the batch axis passes through and every other axis is replicated.
+    """
+    partitioned = custom_partitioning(function)
+
+    def partition(mesh, arguments, result):
+        batch = next((a.sharding.spec[0] for a in arguments if a.sharding.spec), None)
+
+        def local(shape) -> NamedSharding:
+            return NamedSharding(mesh, PartitionSpec(batch, *[None] * (len(shape.shape) - 1)))
+
+        return mesh, function, local(result), tuple(local(argument) for argument in arguments)
+
+    factors = dict.fromkeys(sharding_rule.replace(',', ' ').replace('->', ' ').split())  # in order of appearance
+    replicated = tuple(factor for factor in factors if factor != 'b')
+    partitioned.def_partition(partition=partition, sharding_rule=sharding_rule, need_replication_factors=replicated)
+    return partitioned
+
+
+_partitioned_convolve = _batch_local(_convolve_samples, 'b h w i, b m n i o -> b h w o')
+
+
+@functools.lru_cache
+def _partitioned_correlate(kernel_size: tuple[int, int]):
+    def correlate(x, y):
+        return _correlate_samples(x, y, kernel_size)
+
+    return _batch_local(correlate, 'b h w i, b h w o -> b m n i o')
+
+
+def _transposed(kernels: jax.Array) -> jax.Array:
+    """Kernels of the transposed convolution: flipped in space, inputs and outputs exchanged."""
+    return kernels[:, ::-1, ::-1].swapaxes(-1, -2)
+
+
+@jax.custom_vjp
+def sample_conv(x: jax.Array, kernels: jax.Array) -> jax.Array:
+    """Convolve each sample with its own kernel, zero padding, stride 1.
+
+    Args:
+        x: `(B, H, W, Cin)`.
+        kernels: `(B, kh, kw, Cin, Cout)`, odd kh and kw, of x's dtype.
+
+    Returns:
+        `(B, H, W, Cout)` of x's dtype.
+    """
+    return _partitioned_convolve(x, kernels)
+
+
+def _sample_conv_forward(x, kernels):
+    return sample_conv(x, kernels), (x, kernels)
+
+
+def _sample_conv_backward(residuals, output_gradient):
+    x, kernels = residuals
+    kernel_gradient = sample_correlation(x, output_gradient, kernels.shape[1:3])
+    return sample_conv(output_gradient, _transposed(kernels)), kernel_gradient.astype(kernels.dtype)
+
+
+sample_conv.defvjp(_sample_conv_forward, _sample_conv_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def sample_correlation(x: jax.Array, y: jax.Array, kernel_size: tuple[int, int]) -> jax.Array:
+    """The gradient of `sum(y * sample_conv(x, kernels))` with respect to the kernels.
+
+    Args:
+        x: `(B, H, W, Cin)`.
+        y: `(B, H, W, Cout)`.
+        kernel_size: `(kh, kw)`, both odd.
+
+    Returns:
+        `(B, kh, kw, Cin, Cout)` in float32 at least, and summed in it, whatever the dtype of x.
+    """
+    return _partitioned_correlate(kernel_size)(x, y)
+
+
+def _sample_correlation_forward(x, y, kernel_size):
+    return sample_correlation(x, y, kernel_size), (x, y)
+
+
+def _sample_correlation_backward(kernel_size, residuals, kernels):
+    x, y = residuals
+    kernels = kernels.astype(x.dtype)
+    return sample_conv(y, _transposed(kernels)), sample_conv(x, kernels).astype(y.dtype)
+
+
+sample_correlation.defvjp(_sample_correlation_forward, _sample_correlation_backward)

@@ -1,0 +1,1 @@
+"""State and optimizer, sharding, the train step, checkpoints and the loop."""

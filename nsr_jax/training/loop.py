@@ -1,0 +1,173 @@
+"""Training from a config: what is checked first, what happens in which order, and what is written when."""
+
+import functools
+import math
+import pathlib
+import time
+from collections.abc import Callable
+
+import jax
+import ml_collections
+import tqdm
+from absl import logging
+
+from nsr_jax.data.sampling import sample_patches
+from nsr_jax.data.sources import open_source
+from nsr_jax.data.store import build_store
+from nsr_jax.errors import UserError
+from nsr_jax.models.build import build_network
+from nsr_jax.models.cost import count_multi_adds, count_parameters
+from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.training.checkpoints import Checkpoints
+from nsr_jax.training.sharding import make_mesh, replicated
+from nsr_jax.training.state import TrainState, abstract_state, create_state, learning_rate_at
+from nsr_jax.training.step import make_train_steps
+from nsr_jax.training.workdir import MetricsWriter, claim_workdir
+
+# Parameters to {'DATASET/psnr': dB, 'DATASET/ssim': …}; the first entry decides which checkpoint is the best one.
+Evaluate = Callable[[dict], dict[str, float]]
+
+_COUNTS = (
+    'batch_size', 'num_steps', 'steps_per_call', 'log_every_steps', 'evaluate_every_steps', 'checkpoint_every_steps',
+    'checkpoints_to_keep', 'data.patch_size',
+)  # fmt: skip
+
+
+def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, evaluate: Evaluate | None = None) -> None:
+    """Train to `config.num_steps`, going on from the workdir's last checkpoint where there is one.
+
+    Args:
+        config: a whole config of the `configs` folder.
+        workdir: gets config.json, metrics.jsonl, tensorboard/ and checkpoints/.
+        evaluate: scores parameters; called every `config.evaluate_every_steps` and at the end.
+
+    Raises:
+        UserError: a config that does not make sense, data that is missing, a workdir of another run; all of it before
+            the first step.
+        FloatingPointError: the loss is no longer finite; the last checkpoint is from before.
+    """
+    workdir = pathlib.Path(workdir).resolve()
+    _check(config)
+    network = build_network(config.model, config.compute_dtype)
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.batch_size)
+    _log_cost(network)
+    claim_workdir(workdir, config)
+
+    source = open_source(
+        config.data.source,
+        config.data.split,
+        config.model.scale,
+        data_dir=config.data.data_dir,
+        tfds_dir=config.data.tfds_dir,
+    )
+    smallest = config.data.patch_size + 2 * config.data.margin
+    store = build_store(source, scale=config.model.scale, channels=config.model.channels, smallest=smallest)
+    logging.info('%d images of %s, %.0f MB on each device', len(source), source.name, store.nbytes / 1e6)
+    store = jax.device_put(store, replicated(mesh))
+
+    abstract = abstract_state(network, mesh)
+    checkpoints = Checkpoints(workdir, config.checkpoints_to_keep)
+    step = checkpoints.latest_step or 0
+    if step:
+        logging.info('going on from step %d', step)
+        params, optimizer = checkpoints.restore(step, abstract.params, abstract.optimizer)
+        state = TrainState(jax.device_put(jax.numpy.int32(step), abstract.step.sharding), params, optimizer)
+    else:
+        state = create_state(network, mesh, config.seed)
+
+    sample = functools.partial(
+        sample_patches,
+        key=jax.random.key(config.seed),
+        scale=config.model.scale,
+        patch_size=config.data.patch_size,
+        margin=config.data.margin,
+    )
+    learning_rate = functools.partial(
+        learning_rate_at,
+        initial=config.learning_rate,
+        num_steps=config.num_steps,
+        drops=config.learning_rate_drops,
+        factor=config.learning_rate_factor,
+    )
+    train_steps = make_train_steps(
+        network,
+        lambda store, step, indices: sample(store, step=step, indices=indices),
+        learning_rate,
+        batch_size=config.batch_size,
+        mesh=mesh,
+        abstract=abstract,
+    )
+
+    writer = MetricsWriter(workdir, step)
+    bar = tqdm.tqdm(
+        total=config.num_steps, initial=step, unit='step', desc='training', dynamic_ncols=True, smoothing=0.1
+    )
+    periods = (config.log_every_steps, config.evaluate_every_steps, config.checkpoint_every_steps, config.num_steps)
+    sums, since, started = [], step, time.perf_counter()
+    while step < config.num_steps:
+        # 1. Steps up to the next period's end. Nothing waits for the device here.
+        count = min(config.steps_per_call, *(period - step % period for period in periods))
+        state, call_sums = train_steps(state, store, count)
+        sums.append(call_sums)
+        step += count
+        is_last = step == config.num_steps
+        evaluates = evaluate is not None and (is_last or step % config.evaluate_every_steps == 0)
+        saves = is_last or step % config.checkpoint_every_steps == 0
+        # 2. The log: always before a checkpoint, so that no checkpoint is behind or ahead of its metrics.
+        if evaluates or saves or step % config.log_every_steps == 0:
+            numbers = {
+                name: float(sum(call[name] for call in jax.device_get(sums))) / (step - since) for name in call_sums
+            }
+            if not math.isfinite(numbers['loss']):
+                raise FloatingPointError(f'the loss of steps {since} to {step} is {numbers["loss"]}: nothing was saved')
+            seconds = time.perf_counter() - started
+            rate = (step - since) * config.batch_size / seconds
+            writer.write(
+                step, **numbers, learning_rate=float(learning_rate(jax.numpy.int32(step - 1))), images_per_second=rate
+            )
+            bar.set_postfix_str(f'loss {numbers["loss"]:.4f}, {numbers["psnr"]:.2f} dB, {rate:.0f} images/s')
+            bar.update(step - bar.n)
+            sums, since = [], step
+        # 3. The evaluation.
+        psnr = None
+        if evaluates:
+            scores = evaluate(jax.device_put(state.params, replicated(mesh)))
+            writer.write(step, **scores)
+            psnr = next(iter(scores.values()), None)
+            bar.write(f'step {step}: ' + ', '.join(f'{name} {score:.4g}' for name, score in scores.items()))
+        # 4. The checkpoint, with the evaluation's score.
+        if saves or evaluates:
+            checkpoints.save(step, config, state.params, state.optimizer, psnr)
+        if not sums:
+            started = time.perf_counter()
+    bar.close()
+    writer.close()
+    checkpoints.close()
+
+
+def _check(config: ml_collections.ConfigDict) -> None:
+    for name in _COUNTS:
+        value = config
+        for part in name.split('.'):
+            value = value[part]
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f'config.{name} must be a whole number from 1, not {value!r}')
+    if not isinstance(config.data.margin, int) or config.data.margin < 0:
+        raise UserError(f'config.data.margin must be a whole number from 0, not {config.data.margin!r}')
+    if not config.learning_rate > 0:
+        raise UserError(f'config.learning_rate must be above 0, not {config.learning_rate!r}')
+    if config.task != 'sr' or config.model.scale not in (2, 3, 4):
+        raise UserError(f'config.task must be sr with scale 2, 3 or 4, not {config.task!r}, {config.model.scale}')
+    if config.model.gate == 'hard':
+        raise UserError("config.model.gate 'hard' has no gradient: train with softmax, sigmoid or uniform")
+
+
+def _log_cost(network: RestorationNetwork) -> None:
+    multi_adds = count_multi_adds(network)
+    logging.info(
+        '%s parameters; %.2f G Multi-Adds for a 1280x720 output, of these %.4f G for mixing and %.4f G for gates',
+        f'{count_parameters(network):,}',
+        multi_adds.total / 1e9,
+        multi_adds.mixing / 1e9,
+        multi_adds.gates / 1e9,
+    )

@@ -1,0 +1,55 @@
+"""The device mesh and how state and batches lie on it."""
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from nsr_jax.errors import UserError
+
+BATCH_AXES = ('data', 'fsdp')  # the batch is split over both
+
+
+def make_mesh(data: int, fsdp: int, batch_size: int) -> Mesh:
+    """Arrange all devices as (data, fsdp).
+
+    Args:
+        data: devices along the axis that holds the same parameters; -1 takes all that are left.
+        fsdp: devices along the axis that splits parameters and optimizer state.
+        batch_size: the global batch, that must divide over all devices.
+
+    Raises:
+        UserError: sizes that do not make up the devices, or a batch that does not divide.
+    """
+    devices = jax.device_count()
+    if fsdp < 1 or (data < 1 and data != -1):
+        raise UserError(f'mesh (data={data}, fsdp={fsdp}): sizes must be from 1, or data=-1 for all that are left')
+    if data == -1:
+        data = max(devices // fsdp, 1)
+    if data * fsdp != devices:
+        raise UserError(f'mesh (data={data}, fsdp={fsdp}) needs {data * fsdp} devices, there are {devices}')
+    if batch_size % devices:
+        raise UserError(f'batch_size {batch_size} does not divide over {devices} devices')
+    return jax.make_mesh((data, fsdp), BATCH_AXES, axis_types=(AxisType.Auto,) * 2)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A whole copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def over_batch(mesh: Mesh) -> NamedSharding:
+    """The first axis split over all devices."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def state_shardings(mesh: Mesh, shapes):
+    """Shardings for a tree of arrays: each leaf's largest axis that divides is split over `fsdp`."""
+    size = mesh.shape['fsdp']
+
+    def leaf_sharding(leaf) -> NamedSharding:
+        axes = [axis for axis, length in enumerate(leaf.shape) if length % size == 0]
+        if size == 1 or not axes:
+            return replicated(mesh)
+        largest = max(axes, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * largest, 'fsdp'))
+
+    return jax.tree.map(leaf_sharding, shapes)

@@ -1,0 +1,93 @@
+"""The folder of one run: its config, and the lines of its metrics."""
+
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator
+
+import ml_collections
+import tensorboardX
+
+from nsr_jax.errors import UserError
+
+# What may differ when a run goes on: nothing of it changes a batch, a weight or a step.
+_FREE = ('compute_dtype', 'data.data_dir', 'data.tfds_dir', 'steps_per_call', 'checkpoints_to_keep')
+_FREE_SECTIONS = ('mesh.', 'evaluation.')
+_FREE_PERIODS = ('log_every_steps', 'evaluate_every_steps', 'checkpoint_every_steps')
+
+
+def claim_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Make the folder and write `config.json`, or check that it holds a run of the same config.
+
+    Raises:
+        UserError: it cannot be written into, or holds a run of another config; the line says what differs.
+    """
+    path = workdir / 'config.json'
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            with tempfile.NamedTemporaryFile('w', dir=workdir, delete=False) as file:
+                file.write(json.dumps(json.loads(config.to_json()), indent=2) + '\n')
+            os.replace(file.name, path)
+            return
+        saved = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f'workdir {workdir} cannot be written into: {error.strerror}') from error
+    asked, saved = dict(_leaves(json.loads(config.to_json()))), dict(_leaves(saved))
+    differences = [
+        f'{name} {saved.get(name, "missing")} there, {asked.get(name, "missing")} now'
+        for name in dict.fromkeys([*saved, *asked])
+        if saved.get(name) != asked.get(name)
+        and name not in (*_FREE, *_FREE_PERIODS)
+        and not name.startswith(_FREE_SECTIONS)
+    ]
+    if differences:
+        raise UserError(f'workdir {workdir} holds a run of another config: {"; ".join(differences)}')
+
+
+def _leaves(section: dict, prefix: str = '') -> Iterator[tuple[str, object]]:
+    for name, value in section.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f'{prefix}{name}.')
+        else:
+            yield f'{prefix}{name}', value
+
+
+class MetricsWriter:
+    """Writes each step's numbers to `metrics.jsonl` and to TensorBoard.
+
+    Args:
+        workdir: an existing folder.
+        step: that training goes on from; lines of later steps, from a run that was stopped before it saved its
+            weights, are removed, so that no step stands there twice.
+    """
+
+    def __init__(self, workdir: pathlib.Path, step: int):
+        path = workdir / 'metrics.jsonl'
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if _is_until(line, step)]
+            with tempfile.NamedTemporaryFile('w', dir=workdir, delete=False) as file:
+                file.writelines(line + '\n' for line in kept)
+            os.replace(file.name, path)
+        self._file = path.open('a')
+        self._tensorboard = tensorboardX.SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
+
+    def write(self, step: int, **numbers: float) -> None:
+        """Append one line: the step and the numbers by name."""
+        self._file.write(json.dumps({'step': step, **numbers}) + '\n')
+        self._file.flush()
+        for name, number in numbers.items():
+            self._tensorboard.add_scalar(name, number, step)
+
+    def close(self) -> None:
+        """Flush and close both."""
+        self._file.close()
+        self._tensorboard.close()
+
+
+def _is_until(line: str, step: int) -> bool:
+    try:
+        return json.loads(line)['step'] <= step
+    except ValueError:  # the torn last line of a process that was killed while writing
+        return False

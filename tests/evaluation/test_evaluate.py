@@ -1,0 +1,130 @@
+"""Evaluation of predictors on sources: every image counts, work is shared, parameters are no constants."""
+
+import collections
+import dataclasses
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nsr_jax.data.sources import Example, open_source
+from nsr_jax.errors import UserError
+from nsr_jax.evaluation.evaluate import Score, evaluate, evaluate_network, find_baselines, means, network_predictor
+from nsr_jax.evaluation.protocols import PROTOCOLS, find_protocols, score
+from nsr_jax.ops.imresize import imresize
+
+
+class ListSource(list):
+    def __init__(self, name, examples):
+        super().__init__(examples)
+        self.name = name
+
+
+def random_source(name='noise', count=3, size=(40, 44), channels=3):
+    random = np.random.default_rng(count)
+    images = [random.integers(0, 256, (*size, channels), np.uint8) for _ in range(count)]
+    return ListSource(name, [Example(f'{i}.png', image, imresize(image, 0.5)) for i, image in enumerate(images)])
+
+
+@dataclasses.dataclass(frozen=True)
+class NearestNetwork:
+    """A network of one parameter: enlarges by repeating pixels and multiplies."""
+
+    scale: int = 2
+    channels: int = 3
+    groups: int = 1
+    traced: collections.Counter = dataclasses.field(default_factory=collections.Counter, compare=False)
+
+    def apply(self, variables, x):
+        self.traced[x.shape] += 1
+        return variables['params']['gain'] * jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
+def test_bicubic_on_set5_as_tables_print_it(data_dir, tmp_path):
+    source = open_source('set5', 'test', 4, data_dir=data_dir, tfds_dir=tmp_path)
+    protocols = find_protocols(['sr-y', 'sr-y-uint8'])
+    scores = evaluate(find_baselines(['bicubic'], 4)['bicubic'], source, protocols, 4, model='bicubic')
+    assert len(scores) == 10
+    assert len({each.image for each in scores}) == 5
+    rows = {mean.protocol: mean for mean in means(scores)}
+    assert rows['sr-y'].psnr == pytest.approx(28.43, abs=0.01) and rows['sr-y'].images == 5
+    assert rows['sr-y-uint8'].psnr == pytest.approx(28.42, abs=0.01)
+    assert rows['sr-y-uint8'].ssim == pytest.approx(0.810, abs=0.002)  # published: 0.8104
+
+
+def test_every_image_is_predicted_once_for_each_input_and_scored_once_for_each_protocol():
+    source = random_source(count=5)
+    seen = []
+
+    def predictor(image):
+        seen.append(image)
+        return imresize(image, 2) / 255
+
+    scores = evaluate(predictor, source, [PROTOCOLS[name] for name in PROTOCOLS], 2, model='m')
+    assert [(each.image, each.protocol) for each in scores] == [
+        (f'{i}.png', name) for i in range(5) for name in PROTOCOLS
+    ]
+    assert len(seen) == 10  # the example's own input once, the authors' once
+    for example in source:
+        assert any(image is example.lr for image in seen)
+    expected = score(PROTOCOLS['sr-rgb'], imresize(source[4].lr, 2) / 255, source[4].hr, 2)
+    assert (scores[-2].psnr, scores[-2].ssim) == expected
+    assert (scores[-2].dataset, scores[-2].scale, scores[-2].model) == ('noise', 2, 'm')
+
+
+def test_means():
+    def record(image, psnr, ssim, **fields):
+        return Score(
+            **({'dataset': 'a', 'scale': 2, 'model': 'm', 'protocol': 'sr-y'} | fields),
+            image=image,
+            psnr=psnr,
+            ssim=ssim,
+        )
+
+    scores = [
+        record('1', 30.0, 0.5),
+        record('1', 10.0, 0.1, dataset='b'),
+        record('2', 33.0, 0.8),
+        record('1', 9.0, 0, scale=3),
+    ]
+    first, other, other_scale = means(scores)
+    assert (first.dataset, first.images, first.psnr, first.ssim) == ('a', 2, 31.5, pytest.approx(0.65))
+    assert (other.dataset, other.images, other.psnr) == ('b', 1, 10.0)
+    assert (other_scale.scale, other_scale.psnr) == (3, 9.0)
+    (infinite,) = means([record('1', 30.0, 1), record('2', math.inf, 1)])
+    assert infinite.psnr == math.inf
+
+
+def test_network_during_training_compiles_once_and_sees_new_parameters():
+    network = NearestNetwork(traced=collections.Counter())
+    sources = [random_source('one', 3), random_source('two', 4)]
+    results = [
+        evaluate_network(network, {'gain': np.float32(gain)}, sources, PROTOCOLS['sr-y'], 2, 'whole')
+        for gain in (1, 0.5, 1)
+    ]
+    assert network.traced == {(1, 20, 22, 3): 1}
+    assert list(results[0]) == ['one', 'two']
+    assert results[0] == results[2] and results[0] != results[1]
+    nearest = [np.repeat(np.repeat(example.lr / np.float32(255), 2, axis=0), 2, axis=1) for example in sources[1]]
+    by_hand = [score(PROTOCOLS['sr-y'], image, ex.hr, 2) for image, ex in zip(nearest, sources[1], strict=True)]
+    np.testing.assert_allclose(results[0]['two'], np.mean(by_hand, axis=0), atol=1e-9)
+
+
+def test_colour_network_on_gray_images():
+    source = random_source(channels=1)
+    colour = evaluate_network(NearestNetwork(), {'gain': 1.0}, [source], PROTOCOLS['sr-y'], 2, 'whole')
+    gray = evaluate_network(NearestNetwork(channels=1), {'gain': 1.0}, [source], PROTOCOLS['sr-y'], 2, 'whole')
+    np.testing.assert_allclose(colour['noise'], gray['noise'], atol=1e-9)
+
+
+def test_mistakes():
+    with pytest.raises(UserError, match=r"'lanczos'.*bicubic"):
+        find_baselines(['bicubic', 'lanczos'], 2)
+    with pytest.raises(UserError, match='tiling'):
+        network_predictor(NearestNetwork(), {}, 'half')
+    with pytest.raises(UserError, match=r'^noise, 0\.png: .*gray'):
+        evaluate_network(NearestNetwork(channels=1), {'gain': 1.0}, [random_source()], PROTOCOLS['sr-y'], 2, 'whole')
+    with pytest.raises(UserError, match=r'^small, 0\.png: .*11x11'):
+        source = random_source('small', size=(12, 12))
+        evaluate(find_baselines(['bicubic'], 2)['bicubic'], source, [PROTOCOLS['sr-y']], 2, model='bicubic')

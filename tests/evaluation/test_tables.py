@@ -1,0 +1,102 @@
+"""Tables: nothing is lost on the way to a file and back."""
+
+import csv
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nsr_jax.errors import UserError
+from nsr_jax.evaluation.evaluate import Score
+from nsr_jax.evaluation.protocols import PROTOCOLS
+from nsr_jax.evaluation.tables import from_json, to_csv, to_json, to_markdown, write_atomically, write_tables
+
+SCORES = [
+    Score('Set5', 2, 'bicubic', 'sr-y', 'baby.png', 30.0, 0.9),
+    Score('Set5', 2, 'bicubic', 'sr-y', 'a, "bird".png', 33.0, 0.95),
+    Score('Set14', 2, 'bicubic', 'sr-y', 'x.png', 20.125, 0.5),
+    Score('Set5', 2, 'net|1', 'sr-y', 'baby.png', math.inf, 1.0),
+    Score('Set5', 2, 'bicubic', 'sr-rgb', 'baby.png', 28.0, 0.8),
+    Score('Set5', 3, 'bicubic', 'sr-y', 'baby.png', 27.0, 0.7),
+]
+
+numbers = st.floats(-1e100, 1e100) | st.just(math.inf)
+records = st.builds(
+    Score, st.text(), st.integers(1, 4), st.text(), st.sampled_from(list(PROTOCOLS)), st.text(), numbers, numbers
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(records))
+def test_json_round_trip(scores):
+    assert from_json(to_json(scores)) == scores
+
+
+def test_json_is_strict_and_names_infinity():
+    contents = json.loads(to_json(SCORES), parse_constant=lambda name: pytest.fail(f'{name} is not JSON'))
+    assert contents['scores'][3]['psnr'] == 'inf'
+    assert contents['means'][0] == {
+        'dataset': 'Set5', 'scale': 2, 'model': 'bicubic', 'protocol': 'sr-y', 'images': 2, 'psnr': 31.5, 'ssim': 0.925,
+    }  # fmt: skip
+    assert contents['protocols'] == {name: PROTOCOLS[name].description for name in ('sr-y', 'sr-rgb')}
+
+
+def test_not_a_number_survives():
+    (score,) = from_json(to_json([Score('a', 2, 'm', 'sr-y', 'i', math.nan, math.nan)]))
+    assert math.isnan(score.psnr) and math.isnan(score.ssim)
+
+
+@pytest.mark.parametrize(
+    'text', ['', '{}', '[]', '{"scores": [{}]}', '{"scores": [{"psnr": 1, "ssim": 1, "other": 2}]}']
+)
+def test_other_json_is_refused(text):
+    with pytest.raises(UserError, match='scores'):
+        from_json(text)
+
+
+def test_csv():
+    rows = list(csv.DictReader(to_csv(SCORES).splitlines()))
+    assert [row['image'] for row in rows] == [score.image for score in SCORES]
+    assert [float(row['psnr']) for row in rows] == [score.psnr for score in SCORES]
+
+
+def test_markdown():
+    tables = to_markdown(SCORES).split('## ')[1:]
+    assert [table.splitlines()[0] for table in tables] == [
+        '×2, protocol `sr-y`',
+        '×2, protocol `sr-rgb`',
+        '×3, protocol `sr-y`',
+    ]
+    assert PROTOCOLS['sr-y'].description in tables[0] and PROTOCOLS['sr-rgb'].description in tables[1]
+    assert tables[0].splitlines()[4:] == [
+        '| model | Set5 (2) | Set14 (1) | Set5 (1) |',
+        '| --- | ---: | ---: | ---: |',
+        '| bicubic | 31.50 / 0.9250 | 20.12 / 0.5000 |  |',
+        '| net\\|1 |  |  | inf / 1.0000 |',
+        '',
+    ]
+
+
+def test_files(tmp_path):
+    write_tables(tmp_path, SCORES)
+    write_tables(tmp_path, SCORES[:2])  # over what is there
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['scores.csv', 'scores.json', 'scores.md']
+    assert from_json((tmp_path / 'scores.json').read_text()) == SCORES[:2]
+    assert (tmp_path / 'scores.md').read_text() == to_markdown(SCORES[:2])
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / 'scores.json'
+    write_atomically(path, 'old')
+
+    def fail(*_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('os.replace', fail)
+    with pytest.raises(UserError, match='No space left'):
+        write_atomically(path, 'new')
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [('scores.json', 'old')]
+    with pytest.raises(UserError, match='cannot be written'):
+        write_atomically(tmp_path / 'missing' / 'scores.json', 'new')

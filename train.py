@@ -1,0 +1,58 @@
+"""Train a restoration network, or go on training one.
+
+    python train.py --config=configs/sr.py:scale=2,preset=edsr_s_nsr --workdir=runs/x2 --config.batch_size=32
+
+The workdir's last checkpoint is gone on from, exactly. `--config.NAME=VALUE` overrides any field of configs/base.py.
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from nsr_jax import command
+from nsr_jax.data.sources import open_source
+from nsr_jax.errors import UserError
+from nsr_jax.evaluation.evaluate import evaluate_network
+from nsr_jax.evaluation.inference import check_tiling
+from nsr_jax.evaluation.protocols import find_protocols
+from nsr_jax.models.build import build_network
+from nsr_jax.training.loop import train
+
+CONFIG = config_flags.DEFINE_config_file('config', help_string='A file in configs/, with its argument.')
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder for checkpoints, metrics.jsonl and tensorboard/.')
+flags.mark_flags_as_required(['config', 'workdir'])
+
+
+def make_evaluate(config):
+    """The function that the loop scores parameters with; None where no dataset is named."""
+    if not config.evaluation.datasets:
+        return None
+    network = build_network(config.model, config.compute_dtype)
+    (protocol,) = find_protocols([config.evaluation.protocol])
+    tiling = check_tiling(config.evaluation.tiling)
+    sources = [
+        open_source(name, '', config.model.scale, data_dir=config.data.data_dir, tfds_dir=config.data.tfds_dir)
+        for name in config.evaluation.datasets
+    ]
+
+    def evaluate(params) -> dict[str, float]:
+        scores = evaluate_network(network, params, sources, protocol, config.model.scale, tiling)
+        return {
+            f'{dataset}/{protocol.name}/{name}': number
+            for dataset, pair in scores.items()
+            for name, number in zip(('psnr', 'ssim'), pair, strict=True)
+        }
+
+    return evaluate
+
+
+def main(argv: Sequence[str]) -> None:
+    """Check what was asked for, then train."""
+    if argv[1:]:
+        raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
+    train(CONFIG.value, WORKDIR.value, make_evaluate(CONFIG.value))
+
+
+if __name__ == '__main__':
+    command.run(main)
