@@ -7,6 +7,7 @@ Without --checkpoint the baselines alone are scored. The network is the one that
 --config must not contradict it, and gives the data folders and what is not given as a flag.
 """
 
+import pathlib
 from collections.abc import Sequence
 
 from absl import flags, logging
@@ -15,17 +16,19 @@ from ml_collections import config_flags
 from nsr_jax import command
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.comparison import check_architecture, compare, make_output_folder
+from nsr_jax.evaluation.comparison import check_architecture, compare
 from nsr_jax.evaluation.evaluate import find_baselines, network_predictor
 from nsr_jax.evaluation.inference import check_tiling
+from nsr_jax.evaluation.pictures import plot_losses
 from nsr_jax.evaluation.protocols import find_protocols
 from nsr_jax.evaluation.tables import to_markdown
+from nsr_jax.files import make_output_folder
 from nsr_jax.models.build import build_network
 from nsr_jax.training.checkpoints import load_model
 
 CONFIG = config_flags.DEFINE_config_file('config', help_string='A file in configs/, with its argument.')
 CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'A workdir or one checkpoint folder; none: baselines alone.')
-OUTPUT = flags.DEFINE_string('output', None, 'Folder for scores.{json,csv,md} and pictures/.')
+OUTPUT = flags.DEFINE_string('output', None, 'Folder for scores.{json,csv,md}, pictures/ and the loss curve.')
 DATASETS = flags.DEFINE_list('datasets', None, 'Names or folders; default: config.evaluation.datasets.')
 SPLIT = flags.DEFINE_string('split', '', "Split of the datasets; '' = each one's own for evaluation.")
 BASELINES = flags.DEFINE_list('baselines', [], 'Models without a checkpoint to score beside it: bicubic.')
@@ -59,6 +62,8 @@ def main(argv: Sequence[str]) -> None:
     sources = [open_source(name, SPLIT.value, scale, **folders) for name in names]
 
     scores = compare(network, baselines, sources, protocols, scale, output, PICTURES.value)
+    if CHECKPOINT.value and (metrics := pathlib.Path(CHECKPOINT.value) / 'metrics.jsonl').exists():
+        plot_losses(metrics, output / 'losses.png')
     logging.info('written to %s\n\n%s', output, to_markdown(scores))
 
 

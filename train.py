@@ -17,7 +17,7 @@ from nsr_jax.evaluation.evaluate import evaluate_network
 from nsr_jax.evaluation.inference import check_tiling
 from nsr_jax.evaluation.protocols import find_protocols
 from nsr_jax.models.build import build_network
-from nsr_jax.training.loop import train
+from nsr_jax.training.loop import check_run, train
 
 CONFIG = config_flags.DEFINE_config_file('config', help_string='A file in configs/, with its argument.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder for checkpoints, metrics.jsonl and tensorboard/.')
@@ -51,6 +51,7 @@ def main(argv: Sequence[str]) -> None:
     """Check what was asked for, then train."""
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
+    check_run(CONFIG.value, WORKDIR.value)
     train(CONFIG.value, WORKDIR.value, make_evaluate(CONFIG.value))
 
 

@@ -17,9 +17,10 @@ def get_config() -> ConfigDict:
     config.task = 'sr'
     config.model.update(scale=2, num_blocks=6, features=24, groups=4, cardinality=8)
     config.data.source = 'photos'
-    config.num_steps = 3_000
+    config.data.tfds_dir = 'runs/datasets'
+    config.num_steps = 1_000
     config.log_every_steps = 50
-    config.evaluate_every_steps = 1_500
-    config.checkpoint_every_steps = 1_500
+    config.evaluate_every_steps = 500
+    config.checkpoint_every_steps = 500
     config.evaluation.datasets = ('photos',)
     return config.lock()

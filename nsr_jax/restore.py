@@ -8,7 +8,6 @@ Every image becomes a PNG file of the same stem in the output folder, gray or RG
 import os
 import pathlib
 import sys
-import tempfile
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -21,6 +20,7 @@ from nsr_jax.data.images import list_images, read_image, write_image
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.inference import predict
 from nsr_jax.evaluation.protocols import round_prediction
+from nsr_jax.files import make_output_folder
 from nsr_jax.models.build import build_network
 from nsr_jax.training.checkpoints import load_model
 
@@ -99,7 +99,7 @@ def restore_files(inputs: Sequence[str | os.PathLike], output: str | os.PathLike
     pairs = plan(inputs, output)
     loaded = load_model(model)
     network = build_network(loaded.config.model)
-    _check_writable(pathlib.Path(output))
+    make_output_folder(output)
     logging.info('%s, step %d: %d images', loaded.path, loaded.step, len(pairs))
     failed = 0
     for source, target in tqdm.tqdm(pairs, unit='image', disable=None):
@@ -125,15 +125,6 @@ def _identity(path: pathlib.Path) -> tuple[int, int]:
     """The same for all names of one file: links, and other spellings where capitals do not count."""
     status = path.stat()
     return status.st_dev, status.st_ino
-
-
-def _check_writable(folder: pathlib.Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f'--output={folder}: cannot be written: {error.strerror}') from error
 
 
 def main(argv: Sequence[str]) -> int:

@@ -142,7 +142,7 @@ def open_records(config: ImagePairsConfig, tfds_dir: str | os.PathLike) -> Seque
     nothing that a later call takes for a dataset. Several processes may prepare the same: the first to finish wins.
 
     Raises:
-      UserError: a broken image, a pair that does not fit, or a folder that cannot be written.
+        UserError: a broken image, a pair that does not fit, or a folder that cannot be written.
     """
     with _quiet_tfds():
         builder = _builder(config, tfds_dir)
@@ -173,7 +173,7 @@ def catalogue_records(folder: pathlib.Path, split: str) -> Sequence[Mapping[str,
     """Records of a dataset of the TFDS catalogue that was prepared elsewhere: the newest version under `folder`.
 
     Raises:
-      UserError: nothing there, another file format than array_record, or no such split.
+        UserError: nothing there, another file format than array_record, or no such split.
     """
     infos = [path for path in folder.glob('*/dataset_info.json') if re.fullmatch(r'\d+\.\d+\.\d+', path.parent.name)]
     versions = sorted((path.parent for path in infos), key=lambda path: tuple(map(int, path.name.split('.'))))

@@ -11,6 +11,7 @@ import PIL.Image
 import PIL.ImageOps
 
 from nsr_jax.errors import UserError
+from nsr_jax.files import make_output_folder, write_atomically
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp')
 _FORMATS = ('PNG', 'JPEG', 'BMP')
@@ -22,7 +23,7 @@ def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:
     """The PNG, JPEG and BMP files directly in `folder` (not in its subfolders) that are not hidden, sorted by name.
 
     Raises:
-      UserError: there is no such folder, or no image in it.
+        UserError: there is no such folder, or no image in it.
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
@@ -47,15 +48,15 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     """Decode the bytes of a PNG, JPEG or BMP file, turned upright as its EXIF orientation says.
 
     Args:
-      data: the bytes of the file.
-      name: how errors call the image.
+        data: the bytes of the file.
+        name: how errors call the image.
 
     Returns:
-      uint8, (H, W, 3) RGB or (H, W, 1) gray.
+        uint8, (H, W, 3) RGB or (H, W, 1) gray.
 
     Raises:
-      UserError: a broken or truncated file, another format, or an image that is not 8-bit gray or RGB (a palette,
-        alpha, 1 bit, 16 bits, CMYK): converting would change the pixels that scores are computed from.
+        UserError: a broken or truncated file, another format, or an image that is not 8-bit gray or RGB (a palette,
+          alpha, 1 bit, 16 bits, CMYK): converting would change the pixels that scores are computed from.
     """
     try:
         with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as image:
@@ -88,7 +89,7 @@ def encode_png(image: np.ndarray) -> bytes:
     """The bytes of a PNG file of a uint8 image, (H, W, 3) RGB or (H, W, 1) or (H, W) gray.
 
     Raises:
-      ValueError: another type or shape; floats are refused because whoever has them must say how to round.
+        ValueError: another type or shape; floats are refused because whoever has them must say how to round.
     """
     if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))):
         raise ValueError(f'image must be uint8 (H, W), (H, W, 1) or (H, W, 3), got {image.dtype} {image.shape}')
@@ -103,30 +104,22 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
     """Write a uint8 image (as in `encode_png`) as a PNG file, making its folder; never leaves a part of a file.
 
     Raises:
-      UserError: the name does not end in .png, or the file cannot be written.
-      ValueError: as in `encode_png`.
+        UserError: the name does not end in .png, or the file cannot be written.
+        ValueError: as in `encode_png`.
     """
     path = pathlib.Path(path)
     if path.suffix.lower() != '.png':
         raise UserError(f'{path}: images are written without loss, as PNG: the name must end in .png')
     data = encode_png(image)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f'{path}: cannot be written: {error.strerror}') from error
+    make_output_folder(path.parent)
+    write_atomically(path, data)
 
 
 def crop_to_multiple(image: np.ndarray, scale: int, name: str) -> np.ndarray:
     """Crop (H, W, C) at the bottom and right to the largest multiples of `scale`, as the field does with HR images.
 
     Raises:
-      UserError: a side is shorter than `scale`; the line names the image by `name`.
+        UserError: a side is shorter than `scale`; the line names the image by `name`.
     """
     height, width = (side - side % scale for side in image.shape[:2])
     if not (height and width):

@@ -33,7 +33,7 @@ def photos(split: str) -> list[ImagePair]:
     """The photographs of scikit-image's wheel; partners are to be made.
 
     Raises:
-      UserError: scikit-image, or a photograph of it, is not installed.
+        UserError: scikit-image, or a photograph of it, is not installed.
     """
     package = importlib.util.find_spec('skimage')
     if package is None:
@@ -57,7 +57,7 @@ def benchmark(folder: pathlib.Path, scale: int, border: str) -> list[ImagePair]:
     Without the folder of partners for this scale and border they are to be made.
 
     Raises:
-      UserError: no images, or a partner is missing.
+        UserError: no images, or a partner is missing.
     """
     references = list_images(folder / 'HR')
     partners = folder / LR_FOLDERS[border] / f'X{scale}'
@@ -77,7 +77,7 @@ def div2k(split: str, scale: int, folders: Sequence[pathlib.Path]) -> list[Image
     """DIV2K in its official zip files, with MATLAB's bicubic partners, from the first of `folders` that holds them.
 
     Raises:
-      UserError: a zip file is missing or damaged, a partner is missing in it, or there is no such scale.
+        UserError: a zip file is missing or damaged, a partner is missing in it, or there is no such scale.
     """
     part = DIV2K_SPLITS[split]
     if scale != 1 and scale not in DIV2K_SCALES:

@@ -26,9 +26,9 @@ class Example:
     """One image of a source, decoded.
 
     Attributes:
-      name: the file's name with its extension, without its folder.
-      hr: (H, W, C) uint8, RGB or gray (C = 1), cropped to a multiple of the scale.
-      lr: (H / scale, W / scale, C) uint8; `None` at scale 1.
+        name: the file's name with its extension, without its folder.
+        hr: (H, W, C) uint8, RGB or gray (C = 1), cropped to a multiple of the scale.
+        lr: (H / scale, W / scale, C) uint8; `None` at scale 1.
     """
 
     name: str
@@ -40,9 +40,9 @@ class Source(Sequence[Example]):
     """The images of one split by index, sorted by name and decoded when they are asked for. Can be pickled.
 
     Attributes:
-      name: what tables call the source.
-      names: the examples' names.
-      scale: HR size / LR size.
+        name: what tables call the source.
+        names: the examples' names.
+        scale: HR size / LR size.
     """
 
     def __init__(self, name: str, names: Sequence[str], records: Sequence[Mapping[str, bytes]], scale: int):
@@ -84,25 +84,25 @@ def open_source(
     """Open an image source, preparing its records first where that was not done or its files have changed.
 
     Args:
-      name: one of
-        'photos': photographs that come with scikit-image; splits 'train' and 'held_out';
-        'div2k': DIV2K from its official zip files in `data_dir`/DIV2K or `tfds_dir`/downloads/manual, with MATLAB's
-          bicubic partners; splits 'train' and 'validation';
-        'div2k/bicubic_x{scale}': the dataset of the TFDS catalogue, prepared elsewhere as array_record under
-          `tfds_dir`; splits 'train' and 'validation'; it keeps no file names, so its images are numbered;
-        a benchmark, in any case, such as 'set5': a folder `data_dir`/test/NAME with `HR/` and, if there, `LR_bicubic/`;
-          split 'test';
-        the path of a folder: of images, or with `HR/` as a benchmark; its images are one set, which answers to 'train'
-          and 'test'.
-      split: `None` or '' is the split for evaluation, which is the last one named above.
-      scale: HR size / LR size; at 1 there is no LR.
-      data_dir: the folder of image sets; `None` or '' is $NSR_DATA_DIR.
-      tfds_dir: where records are prepared; `None` or '' is $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      border: how LR is made, or which LR is read, where a benchmark has both: 'clamp' or 'mirror' (see `imresize`).
-        DIV2K's LR is the official one in any case.
+        name: one of
+            'photos': photographs that come with scikit-image; splits 'train' and 'held_out';
+            'div2k': DIV2K from its official zip files in `data_dir`/DIV2K or `tfds_dir`/downloads/manual, with
+            MATLAB's bicubic partners; splits 'train' and 'validation';
+            'div2k/bicubic_x{scale}': the dataset of the TFDS catalogue, prepared elsewhere as array_record under
+            `tfds_dir`; splits 'train' and 'validation'; it keeps no file names, so its images are numbered;
+            a benchmark, in any case, such as 'set5': a folder `data_dir`/test/NAME with `HR/` and, if there,
+            `LR_bicubic/`; split 'test';
+            the path of a folder: of images, or with `HR/` as a benchmark; its images are one set, which answers to
+            'train' and 'test'.
+        split: `None` or '' is the split for evaluation, which is the last one named above.
+        scale: HR size / LR size; at 1 there is no LR.
+        data_dir: the folder of image sets; `None` or '' is $NSR_DATA_DIR.
+        tfds_dir: where records are prepared; `None` or '' is $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+        border: how LR is made, or which LR is read, where a benchmark has both: 'clamp' or 'mirror' (see `imresize`).
+          DIV2K's LR is the official one in any case.
 
     Raises:
-      UserError: an unknown name, split, scale or border; missing, broken or changed-in-size files.
+        UserError: an unknown name, split, scale or border; missing, broken or changed-in-size files.
     """
     # Not at the top: who imports `Source` to name a type, as restoring does, needs no TFDS.
     from nsr_jax.data import builders, layouts

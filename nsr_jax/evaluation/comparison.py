@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import tempfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -22,7 +21,7 @@ def check_architecture(asked: Mapping[str, object], saved: Mapping[str, object],
     """Compare the model section of a config with that of a checkpoint.
 
     Raises:
-      UserError: they differ; the line says where.
+        UserError: they differ; the line says where.
     """
     differences = [
         f'{name} {asked.get(name, "missing")} against {saved.get(name, "missing")}'
@@ -33,22 +32,6 @@ def check_architecture(asked: Mapping[str, object], saved: Mapping[str, object],
         raise UserError(
             f'--config describes another network than the checkpoint {checkpoint}: {"; ".join(differences)}'
         )
-
-
-def make_output_folder(path: str | os.PathLike) -> pathlib.Path:
-    """Make the folder where it is missing and try whether a file can be written into it.
-
-    Raises:
-      UserError: it cannot be made or written into.
-    """
-    path = pathlib.Path(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise UserError(f'{path}: cannot be written into: {error.strerror}') from error
-    return path
 
 
 def compare(
@@ -63,16 +46,16 @@ def compare(
     """Score every model on every source; write the tables after each source, and pictures where there is a network.
 
     Args:
-      network: name and predictor, or None for baselines alone.
-      baselines: predictors by name.
-      sources: opened at `scale`.
-      protocols: how to score; pictures show the first one's scores.
-      scale: the super-resolution factor.
-      output: an existing folder for the tables and `pictures/DATASET_xSCALE_IMAGE.png`.
-      num_pictures: of each source, the images in which the network gains most on bicubic.
+        network: name and predictor, or None for baselines alone.
+        baselines: predictors by name.
+        sources: opened at `scale`.
+        protocols: how to score; pictures show the first one's scores.
+        scale: the super-resolution factor.
+        output: an existing folder for the tables and `pictures/DATASET_xSCALE_IMAGE.png`.
+        num_pictures: of each source, the images in which the network gains most on bicubic.
 
     Raises:
-      UserError: two sources have one name, an image cannot be scored, or a file cannot be written.
+        UserError: two sources have one name, an image cannot be scored, or a file cannot be written.
     """
     names = [source.name for source in sources]
     for name in names:

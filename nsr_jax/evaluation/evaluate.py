@@ -25,13 +25,13 @@ class Score:
     """What one model's prediction of one image scored.
 
     Attributes:
-      dataset: the source's name.
-      scale: the super-resolution factor.
-      model: the name of the network or of the baseline.
-      protocol: the name of a protocol in `protocols.PROTOCOLS`.
-      image: the example's name.
-      psnr: in dB; infinite for a perfect prediction.
-      ssim: at most 1.
+        dataset: the source's name.
+        scale: the super-resolution factor.
+        model: the name of the network or of the baseline.
+        protocol: the name of a protocol in `protocols.PROTOCOLS`.
+        image: the example's name.
+        psnr: in dB; infinite for a perfect prediction.
+        ssim: at most 1.
     """
 
     dataset: str
@@ -69,7 +69,7 @@ def find_baselines(names: Sequence[str], scale: int) -> dict[str, Predictor]:
     """The predictors of these names at this scale.
 
     Raises:
-      UserError: a name is unknown.
+        UserError: a name is unknown.
     """
     for name in names:
         if name not in BASELINES:
@@ -81,7 +81,7 @@ def network_predictor(network: nn.Module, params, tiling: str) -> Predictor:
     """A network and its parameters as a predictor; the parameters are moved to the device once.
 
     Raises:
-      UserError: the tiling is unknown.
+        UserError: the tiling is unknown.
     """
     return functools.partial(predict, network, jax.device_put(params), tiling=check_tiling(tiling))
 
@@ -94,17 +94,17 @@ def evaluate(
     An image is predicted once for all protocols that give the network the same input.
 
     Args:
-      predictor: what is evaluated.
-      source: opened at `scale`.
-      protocols: how to score.
-      scale: the super-resolution factor.
-      model: the name that the scores carry.
+        predictor: what is evaluated.
+        source: opened at `scale`.
+        protocols: how to score.
+        scale: the super-resolution factor.
+        model: the name that the scores carry.
 
     Returns:
-      One score for each image and protocol, images in the source's order.
+        One score for each image and protocol, images in the source's order.
 
     Raises:
-      UserError: an image cannot be read, predicted or scored; the line names it.
+        UserError: an image cannot be read, predicted or scored; the line names it.
     """
     scores = []
     # On a terminal only: a log file is no place for a moving bar.
@@ -141,15 +141,15 @@ def evaluate_network(
     Compiled functions are kept from call to call; new parameters of the same shapes cost no compilation.
 
     Args:
-      network: a `RestorationNetwork`.
-      params: its parameters, as arrays that this process holds in full.
-      sources: opened at `scale`.
-      protocol: how to score.
-      scale: the super-resolution factor.
-      tiling: one of `inference.TILINGS`.
+        network: a `RestorationNetwork`.
+        params: its parameters, as arrays that this process holds in full.
+        sources: opened at `scale`.
+        protocol: how to score.
+        scale: the super-resolution factor.
+        tiling: one of `inference.TILINGS`.
 
     Raises:
-      UserError: as in `evaluate`, or the tiling is unknown.
+        UserError: as in `evaluate`, or the tiling is unknown.
     """
     predictor = network_predictor(network, params, tiling)
     results = {}

@@ -102,20 +102,20 @@ def predict(
     """Restore one image.
 
     Args:
-      network: a `RestorationNetwork`.
-      params: its parameters, those of the 'params' collection; an argument of the compiled functions, so that new
-        parameters cost no compilation.
-      image: (H, W, C), uint8 or float on [0, 1]; gray is replicated for a network of colours.
-      tiling: 'whole': the image at once, compiled once for each size. 'authors': the paper's code: where the network
-        has gates and both sides are at least 192, all but the skip convolution runs on 48x48 patches, whose weighted
-        mean is the output; otherwise the image at once.
-      patch_batch: how many patches run at once; always that many, so that one compilation serves all images.
+        network: a `RestorationNetwork`.
+        params: its parameters, those of the 'params' collection; an argument of the compiled functions, so that new
+          parameters cost no compilation.
+        image: (H, W, C), uint8 or float on [0, 1]; gray is replicated for a network of colours.
+        tiling: 'whole': the image at once, compiled once for each size. 'authors': the paper's code: where the network
+          has gates and both sides are at least 192, all but the skip convolution runs on 48x48 patches, whose weighted
+          mean is the output; otherwise the image at once.
+        patch_batch: how many patches run at once; always that many, so that one compilation serves all images.
 
     Returns:
-      float32 (scale H, scale W, the network's channels), nominally on [0, 1], not clipped.
+        float32 (scale H, scale W, the network's channels), nominally on [0, 1], not clipped.
 
     Raises:
-      UserError: the tiling is unknown, or the image's shape or channels do not fit.
+        UserError: the tiling is unknown, or the image's shape or channels do not fit.
     """
     check_tiling(tiling)
     image = _network_image(image, network.channels)

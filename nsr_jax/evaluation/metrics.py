@@ -25,7 +25,7 @@ def psnr(a: np.ndarray, b: np.ndarray, data_range: float = 255) -> float:
     Identical images give infinity; an image with a value that is not a number gives not-a-number.
 
     Raises:
-      UserError: the shapes differ, or the images are empty.
+        UserError: the shapes differ, or the images are empty.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     _check_shapes(a, b)
@@ -77,7 +77,7 @@ def ssim(a: np.ndarray, b: np.ndarray, data_range: float = 255) -> float:
     K2 = 0.03.
 
     Raises:
-      UserError: the shapes differ, or a side is shorter than the window.
+        UserError: the shapes differ, or a side is shorter than the window.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     _check_shapes(a, b)

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from numpy.lib.stride_tricks import sliding_window_view
 
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.tables import write_atomically
+from nsr_jax.files import write_atomically
 
 PANEL_INCHES = 2.6
 DOTS_PER_INCH = 150
@@ -31,13 +31,13 @@ def choose_crop(hr: np.ndarray, prediction: np.ndarray, baseline: np.ndarray, si
     A crop chosen so shows a network at its best: say so where such a picture is published.
 
     Args:
-      hr: the true image, (H, W, C), any numbers.
-      prediction: the same size and range.
-      baseline: the same size and range.
-      size: side of the square, in pixels; a side shorter than that is taken whole.
+        hr: the true image, (H, W, C), any numbers.
+        prediction: the same size and range.
+        baseline: the same size and range.
+        size: side of the square, in pixels; a side shorter than that is taken whole.
 
     Returns:
-      row and column of the square's first pixel.
+        row and column of the square's first pixel.
     """
     hr, prediction, baseline = (image.astype(np.float64) for image in (hr, prediction, baseline))
     gain = (np.square(baseline - hr) - np.square(prediction - hr)).sum(axis=-1)
@@ -59,14 +59,14 @@ def draw_comparison(
     """Write a PNG with the whole true image, the crop marked in it, and beside it the same crop of every panel.
 
     Args:
-      path: the file to write.
-      title: above everything.
-      panels: caption and image, uint8 (H, W, 1 or 3), all of one size; the last one is the true image.
-      place: row and column of the crop's first pixel.
-      size: side of the crop in pixels; what lies outside the image is left out.
+        path: the file to write.
+        title: above everything.
+        panels: caption and image, uint8 (H, W, 1 or 3), all of one size; the last one is the true image.
+        place: row and column of the crop's first pixel.
+        size: side of the crop in pixels; what lies outside the image is left out.
 
     Raises:
-      UserError: the file cannot be written.
+        UserError: the file cannot be written.
     """
     figure = matplotlib.figure.Figure(
         figsize=(PANEL_INCHES * (len(panels) + 1), PANEL_INCHES + 0.7), dpi=DOTS_PER_INCH, layout='constrained'
@@ -90,10 +90,10 @@ def read_losses(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     """Steps and losses in a metrics.jsonl, sorted by step; of a step that stands there twice the later line counts.
 
     Args:
-      path: one JSON object a line; lines without "loss" (evaluations) are passed over.
+        path: one JSON object a line; lines without "loss" (evaluations) are passed over.
 
     Raises:
-      UserError: the file cannot be read, a line is not such an object, or there is no loss.
+        UserError: the file cannot be read, a line is not such an object, or there is no loss.
     """
     path = pathlib.Path(path)
     try:
@@ -118,7 +118,7 @@ def plot_losses(metrics_path: str | os.PathLike, picture_path: str | os.PathLike
     """Write a PNG of the training loss over the steps, on a logarithmic axis.
 
     Raises:
-      UserError: as in `read_losses`, or the picture cannot be written.
+        UserError: as in `read_losses`, or the picture cannot be written.
     """
     steps, losses = read_losses(metrics_path)
     figure = matplotlib.figure.Figure(figsize=(7, 4), dpi=DOTS_PER_INCH, layout='constrained')

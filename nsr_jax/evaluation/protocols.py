@@ -29,13 +29,13 @@ class Protocol:
     """How predictions are scored.
 
     Attributes:
-      name: what the user types and the tables print.
-      description: one line with channel, shave and rounding, printed beside each score.
-      compared: from a uint8 image (H, W, 1 or 3) to what is compared: (H, W), or (H, W, C) whose channels share one
-        MSE; uint8 or float64 on [0, 255].
-      shave: from the scale to the number of border pixels left out on each side.
-      network_input: from (source name, example, scale) to the image that the network is given: uint8, or float on
-        [0, 1], (h, w, C).
+        name: what the user types and the tables print.
+        description: one line with channel, shave and rounding, printed beside each score.
+        compared: from a uint8 image (H, W, 1 or 3) to what is compared: (H, W), or (H, W, C) whose channels share one
+          MSE; uint8 or float64 on [0, 255].
+        shave: from the scale to the number of border pixels left out on each side.
+        network_input: from (source name, example, scale) to the image that the network is given: uint8, or float on
+          [0, 1], (h, w, C).
     """
 
     name: str
@@ -73,11 +73,11 @@ def authors_resize(hr: np.ndarray, scale: int) -> np.ndarray:
     """Low-resolution image by the authors' own resize: bicubic, mirrored border, one rounding at the end, half to even.
 
     Args:
-      hr: uint8 (H, W, C), both sides multiples of `scale`.
-      scale: the factor to shrink by.
+        hr: uint8 (H, W, C), both sides multiples of `scale`.
+        scale: the factor to shrink by.
 
     Returns:
-      uint8 (H / scale, W / scale, C).
+        uint8 (H / scale, W / scale, C).
     """
     return np.rint(imresize(hr.astype(np.float64), 1 / scale, border='mirror')).clip(0, 255).astype(np.uint8)
 
@@ -126,7 +126,7 @@ def find_protocols(names: Iterable[str]) -> tuple[Protocol, ...]:
     """The protocols of these names.
 
     Raises:
-      UserError: a name is unknown, or there is none.
+        UserError: a name is unknown, or there is none.
     """
     names = tuple(names)
     if not names:
@@ -141,11 +141,11 @@ def round_prediction(prediction: np.ndarray, channels: int) -> np.ndarray:
     """A prediction as the picture that is saved and scored: uint8 (H, W, channels), rounded to the nearest.
 
     Args:
-      prediction: finite floats (H, W, C), nominally on [0, 1]; clipped.
-      channels: 1 or 3, those of the true image; a colour prediction of a gray image is averaged over its channels.
+        prediction: finite floats (H, W, C), nominally on [0, 1]; clipped.
+        channels: 1 or 3, those of the true image; a colour prediction of a gray image is averaged over its channels.
 
     Raises:
-      UserError: a gray prediction of a colour image.
+        UserError: a gray prediction of a colour image.
     """
     prediction = np.asarray(prediction, np.float64)
     if channels == 1 and prediction.shape[-1] == 3:
@@ -161,13 +161,13 @@ def compared_images(
     """What `protocol` compares: two arrays (H', W') or (H', W', C) on [0, 255], border removed.
 
     Args:
-      protocol: one of `PROTOCOLS`.
-      prediction: float (H, W, C), nominally on [0, 1].
-      hr: the true image, uint8 (H, W, 1 or 3).
-      scale: the super-resolution factor, which says how much border is left out.
+        protocol: one of `PROTOCOLS`.
+        prediction: float (H, W, C), nominally on [0, 1].
+        hr: the true image, uint8 (H, W, 1 or 3).
+        scale: the super-resolution factor, which says how much border is left out.
 
     Raises:
-      UserError: sizes or channels do not fit, or nothing is left inside the border.
+        UserError: sizes or channels do not fit, or nothing is left inside the border.
     """
     if prediction.shape[:2] != hr.shape[:2]:
         raise UserError(f'the prediction has size {prediction.shape[:2]}, the true image {hr.shape[:2]}')
@@ -184,7 +184,7 @@ def score(protocol: Protocol, prediction: np.ndarray, hr: np.ndarray, scale: int
     Both are not-a-number where the prediction holds a value that is not finite.
 
     Raises:
-      UserError: also where less than SSIM's 11x11 pixels are left.
+        UserError: also where less than SSIM's 11x11 pixels are left.
     """
     if not np.isfinite(prediction).all():
         return math.nan, math.nan

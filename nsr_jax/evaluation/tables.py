@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.evaluate import Mean, Score, means
 from nsr_jax.evaluation.protocols import PROTOCOLS
+from nsr_jax.files import write_atomically
 
 _SPECIAL = {'inf': math.inf, '-inf': -math.inf, 'nan': math.nan}
 
@@ -40,7 +41,7 @@ def from_json(text: str) -> list[Score]:
     """The scores in what `to_json` wrote.
 
     Raises:
-      UserError: the text is something else.
+        UserError: the text is something else.
     """
     try:
         records = json.loads(text)['scores']
@@ -85,29 +86,11 @@ def _escape(text: str) -> str:
     return text.replace('|', '\\|')
 
 
-def write_atomically(path: str | os.PathLike, contents: str | bytes) -> None:
-    """Write a file under a temporary name beside it and rename it.
-
-    Raises:
-      UserError: it cannot be written.
-    """
-    path = pathlib.Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        try:
-            temporary.write_bytes(contents.encode() if isinstance(contents, str) else contents)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f'{path}: cannot be written: {error.strerror}') from error
-
-
 def write_tables(folder: str | os.PathLike, scores: Sequence[Score]) -> None:
     """Write scores.json, scores.csv and scores.md into an existing folder.
 
     Raises:
-      UserError: a file cannot be written.
+        UserError: a file cannot be written.
     """
     folder = pathlib.Path(folder)
     write_atomically(folder / 'scores.json', to_json(scores))

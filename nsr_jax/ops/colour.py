@@ -10,13 +10,13 @@ def rgb_to_y(rgb: Array) -> Array:
     """Y = (65.481 R + 128.553 G + 24.966 B) / 255 + 16, not rounded.
 
     Args:
-      rgb: (..., 3) on [0, 255], NumPy or JAX.
+        rgb: (..., 3) on [0, 255], NumPy or JAX.
 
     Returns:
-      (...) on [16, 235]; floating-point types are kept, integers become the array library's default (NumPy: float64).
+        (...) on [16, 235]; floating-point types are kept, integers become the array library's default (NumPy: float64).
 
     Raises:
-      ValueError: the last axis does not have 3 channels.
+        ValueError: the last axis does not have 3 channels.
     """
     _check_channels(rgb)
     return (65.481 * rgb[..., 0] + 128.553 * rgb[..., 1] + 24.966 * rgb[..., 2]) / 255.0 + 16.0
@@ -26,13 +26,13 @@ def rgb_to_y_uint8(rgb: np.ndarray) -> np.ndarray:
     """Y of MATLAB's `rgb2ycbcr` for uint8 images: `rgb_to_y` rounded half up, in exact integer arithmetic.
 
     Args:
-      rgb: (..., 3) uint8.
+        rgb: (..., 3) uint8.
 
     Returns:
-      (...) uint8 on [16, 235].
+        (...) uint8 on [16, 235].
 
     Raises:
-      ValueError: another type, or the last axis does not have 3 channels.
+        ValueError: another type, or the last axis does not have 3 channels.
     """
     _check_channels(rgb)
     if rgb.dtype != np.uint8:

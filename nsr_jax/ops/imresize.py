@@ -16,16 +16,16 @@ def imresize(image: np.ndarray, scale: float, *, border: str = 'clamp') -> np.nd
     reproduces MATLAB's files bit by bit. Floating-point images are neither rounded nor clipped.
 
     Args:
-      image: (H, W) or (H, W, C), any integer or floating-point type.
-      scale: output size / input size; below 1 the kernel is widened by 1 / scale (antialiasing).
-      border: what lies outside: 'clamp' repeats the border pixel (older MATLAB, the files of Set5, Set14 and BSD100),
-        'mirror' reflects the image about its border (newer MATLAB).
+        image: (H, W) or (H, W, C), any integer or floating-point type.
+        scale: output size / input size; below 1 the kernel is widened by 1 / scale (antialiasing).
+        border: what lies outside: 'clamp' repeats the border pixel (older MATLAB, the files of Set5, Set14 and BSD100),
+          'mirror' reflects the image about its border (newer MATLAB).
 
     Returns:
-      (ceil(H * scale), ceil(W * scale)) or the same with C, of the image's type.
+        (ceil(H * scale), ceil(W * scale)) or the same with C, of the image's type.
 
     Raises:
-      ValueError: a scale that is not a positive number, an unknown border, an empty image, another shape or type.
+        ValueError: a scale that is not a positive number, an unknown border, an empty image, another shape or type.
     """
     image = np.asarray(image)
     if not (math.isfinite(scale) and scale > 0):

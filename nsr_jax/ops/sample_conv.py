@@ -1,9 +1,9 @@
 """Convolution of every sample with a kernel of its own: `y[b] = conv(x[b], kernels[b])`.
 
-XLA sees `vmap` of a convolution as one grouped convolution with B groups, which no backend does well. Here each
-sample is one matrix product over its patches (im2col), sample after sample, so that the patches of one sample stay in
-the cache. The operation is linear in both arguments, so its derivatives are two of the same kind, and the two
-functions below differentiate into each other to any order.
+XLA sees `vmap` of a convolution as one grouped convolution with B groups, which no backend does well. Here the samples
+are taken one after another, each with all cores, so that what one sample needs stays in the cache. The operation is
+linear in both arguments, so its derivatives are two of the same kind, and the two functions below differentiate into
+each other to any order.
 """
 
 import functools
@@ -15,39 +15,35 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 
 
-def _patches(image: jax.Array, kernel_size: tuple[int, int]) -> jax.Array:
-    """Zero-padded neighbourhoods of one image: `(H, W, Cin)` to `(H * W, kh * kw * Cin)`."""
-    height, width, channels = image.shape
-    kernel_height, kernel_width = kernel_size
-    padded = jnp.pad(image, ((kernel_height // 2,) * 2, (kernel_width // 2,) * 2, (0, 0)))
-    shifted = [
-        padded[row : row + height, column : column + width]
-        for row in range(kernel_height)
-        for column in range(kernel_width)
-    ]
-    return jnp.concatenate(shifted, axis=-1).reshape(height * width, kernel_height * kernel_width * channels)
-
-
 def _convolve_samples(x: jax.Array, kernels: jax.Array) -> jax.Array:
     def convolve_one(sample: tuple[jax.Array, jax.Array]) -> jax.Array:
         image, kernel = sample
-        features = kernel.shape[-1]
-        return (_patches(image, kernel.shape[:2]) @ kernel.reshape(-1, features)).reshape(*image.shape[:2], features)
+        dimensions = ('NHWC', 'HWIO', 'NHWC')
+        return lax.conv_general_dilated(image[None], kernel, (1, 1), 'SAME', dimension_numbers=dimensions)[0]
 
     return lax.map(convolve_one, (x, kernels))
 
 
 def _correlate_samples(x: jax.Array, y: jax.Array, kernel_size: tuple[int, int]) -> jax.Array:
+    """One matrix product for each kernel row: XLA's own derivative of a convolution is naive inside a loop."""
+    kernel_height, kernel_width = kernel_size
+
     def correlate_one(sample: tuple[jax.Array, jax.Array]) -> jax.Array:
         image, output = sample
-        features = output.shape[-1]
-        kernel = lax.dot_general(
-            _patches(image, kernel_size),
-            output.reshape(-1, features),
-            dimension_numbers=(((0,), (0,)), ((), ())),
-            preferred_element_type=jnp.promote_types(image.dtype, jnp.float32),
-        )
-        return kernel.reshape(*kernel_size, image.shape[-1], features)
+        height, width, channels = image.shape
+        padded = jnp.pad(image, ((kernel_height // 2,) * 2, (kernel_width // 2,) * 2, (0, 0)))
+        shifted = jnp.concatenate([padded[:, column : column + width] for column in range(kernel_width)], axis=-1)
+        output = output.reshape(height * width, -1)
+        kernel_rows = [
+            lax.dot_general(
+                shifted[row : row + height].reshape(height * width, -1),
+                output,
+                dimension_numbers=(((0,), (0,)), ((), ())),
+                preferred_element_type=jnp.promote_types(image.dtype, jnp.float32),
+            )
+            for row in range(kernel_height)
+        ]
+        return jnp.stack(kernel_rows).reshape(*kernel_size, channels, -1)
 
     return lax.map(correlate_one, (x, y))
 

@@ -13,7 +13,7 @@ from jax import lax
 
 from nsr_jax.ops.sample_conv import sample_conv
 
-Implementation = Literal['im2col', 'vmap']
+Implementation = Literal['map', 'vmap']
 
 
 def mix(bank: jax.Array, gamma: jax.Array) -> jax.Array:
@@ -47,7 +47,7 @@ def sparse_conv(
     bias: jax.Array,
     gamma: jax.Array,
     *,
-    implementation: Implementation = 'im2col',
+    implementation: Implementation = 'map',
 ) -> jax.Array:
     """Convolve each sample with its own mixture of the bank's kernels; zero padding, stride 1.
 
@@ -56,7 +56,7 @@ def sparse_conv(
         bank: `(kh, kw, Cin, k, d, Cout / d)`, kh and kw odd: k groups of kernels, split in d cardinal groups.
         bias: `(k, d, Cout / d)`, mixed as the kernels are.
         gamma: `(B, k, d)`, the gate's weights.
-        implementation: 'vmap', the definition, or 'im2col', one matrix product for each sample.
+        implementation: 'vmap', the definition, or 'map', one sample after another.
 
     Returns:
         `(B, H, W, Cout)` of x's dtype.
@@ -67,7 +67,7 @@ def sparse_conv(
     _check_shapes(x, bank, bias, gamma)
     if implementation not in get_args(Implementation):
         raise ValueError(f'unknown implementation {implementation!r}: one of {", ".join(get_args(Implementation))}')
-    convolve = sample_conv if implementation == 'im2col' else _conv_by_vmap
+    convolve = sample_conv if implementation == 'map' else _conv_by_vmap
 
     # The backward pass keeps x, the bank and gamma and mixes again: B mixed kernels for each layer would fill the
     # memory (2.4 GB for EDSR-L at batch 64), and mixing is 0.2 % of the convolution.

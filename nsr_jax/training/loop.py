@@ -1,5 +1,6 @@
 """Training from a config: what is checked first, what happens in which order, and what is written when."""
 
+import contextlib
 import functools
 import math
 import pathlib
@@ -7,6 +8,7 @@ import time
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import tqdm
 from absl import logging
@@ -22,7 +24,7 @@ from nsr_jax.training.checkpoints import Checkpoints
 from nsr_jax.training.sharding import make_mesh, replicated
 from nsr_jax.training.state import TrainState, abstract_state, create_state, learning_rate_at
 from nsr_jax.training.step import make_train_steps
-from nsr_jax.training.workdir import MetricsWriter, claim_workdir
+from nsr_jax.training.workdir import MetricsWriter, check_workdir, write_config
 
 # Parameters to {'DATASET/psnr': dB, 'DATASET/ssim': …}; the first entry decides which checkpoint is the best one.
 Evaluate = Callable[[dict], dict[str, float]]
@@ -47,11 +49,10 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, evalua
         FloatingPointError: the loss is no longer finite; the last checkpoint is from before.
     """
     workdir = pathlib.Path(workdir).resolve()
-    _check(config)
+    check_run(config, workdir)
     network = build_network(config.model, config.compute_dtype)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.batch_size)
     _log_cost(network)
-    claim_workdir(workdir, config)
 
     source = open_source(
         config.data.source,
@@ -64,17 +65,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, evalua
     store = build_store(source, scale=config.model.scale, channels=config.model.channels, smallest=smallest)
     logging.info('%d images of %s, %.0f MB on each device', len(source), source.name, store.nbytes / 1e6)
     store = jax.device_put(store, replicated(mesh))
+    write_config(workdir, config)
 
     abstract = abstract_state(network, mesh)
-    checkpoints = Checkpoints(workdir, config.checkpoints_to_keep)
-    step = checkpoints.latest_step or 0
-    if step:
-        logging.info('going on from step %d', step)
-        params, optimizer = checkpoints.restore(step, abstract.params, abstract.optimizer)
-        state = TrainState(jax.device_put(jax.numpy.int32(step), abstract.step.sharding), params, optimizer)
-    else:
-        state = create_state(network, mesh, config.seed)
-
     sample = functools.partial(
         sample_patches,
         key=jax.random.key(config.seed),
@@ -98,54 +91,92 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, evalua
         abstract=abstract,
     )
 
-    writer = MetricsWriter(workdir, step)
-    bar = tqdm.tqdm(
-        total=config.num_steps, initial=step, unit='step', desc='training', dynamic_ncols=True, smoothing=0.1
-    )
+    with (
+        contextlib.closing(Checkpoints(workdir, config.checkpoints_to_keep)) as checkpoints,
+        contextlib.closing(MetricsWriter(workdir, checkpoints.latest_step or 0)) as writer,
+    ):
+        state = _first_state(config, network, mesh, abstract, checkpoints)
+        _run(
+            config,
+            state,
+            lambda state, count: train_steps(state, store, count),
+            learning_rate,
+            evaluate,
+            checkpoints,
+            writer,
+        )
+
+
+def _first_state(
+    config: ml_collections.ConfigDict,
+    network: RestorationNetwork,
+    mesh: jax.sharding.Mesh,
+    abstract: TrainState,
+    checkpoints: Checkpoints,
+) -> TrainState:
+    """The last checkpoint's state, or a new one."""
+    step = checkpoints.latest_step
+    if step is None:
+        return create_state(network, mesh, config.seed)
+    logging.info('going on from step %d', step)
+    params, optimizer = checkpoints.restore(step, abstract.params, abstract.optimizer)
+    return TrainState(jax.device_put(jnp.int32(step), abstract.step.sharding), params, optimizer)
+
+
+def _run(
+    config: ml_collections.ConfigDict,
+    state: TrainState,
+    take_steps: Callable[[TrainState, int], tuple[TrainState, dict[str, jax.Array]]],
+    learning_rate: Callable[[jax.Array], jax.Array],
+    evaluate: Evaluate | None,
+    checkpoints: Checkpoints,
+    writer: MetricsWriter,
+) -> None:
+    step = int(state.step)
     periods = (config.log_every_steps, config.evaluate_every_steps, config.checkpoint_every_steps, config.num_steps)
     sums, since, started = [], step, time.perf_counter()
+    bar = tqdm.tqdm(total=config.num_steps, initial=step, unit='step', desc='training', dynamic_ncols=True)
     while step < config.num_steps:
         # 1. Steps up to the next period's end. Nothing waits for the device here.
         count = min(config.steps_per_call, *(period - step % period for period in periods))
-        state, call_sums = train_steps(state, store, count)
+        state, call_sums = take_steps(state, count)
         sums.append(call_sums)
         step += count
         is_last = step == config.num_steps
         evaluates = evaluate is not None and (is_last or step % config.evaluate_every_steps == 0)
-        saves = is_last or step % config.checkpoint_every_steps == 0
-        # 2. The log: always before a checkpoint, so that no checkpoint is behind or ahead of its metrics.
-        if evaluates or saves or step % config.log_every_steps == 0:
-            numbers = {
-                name: float(sum(call[name] for call in jax.device_get(sums))) / (step - since) for name in call_sums
-            }
-            if not math.isfinite(numbers['loss']):
-                raise FloatingPointError(f'the loss of steps {since} to {step} is {numbers["loss"]}: nothing was saved')
-            seconds = time.perf_counter() - started
-            rate = (step - since) * config.batch_size / seconds
-            writer.write(
-                step, **numbers, learning_rate=float(learning_rate(jax.numpy.int32(step - 1))), images_per_second=rate
-            )
-            bar.set_postfix_str(f'loss {numbers["loss"]:.4f}, {numbers["psnr"]:.2f} dB, {rate:.0f} images/s')
-            bar.update(step - bar.n)
-            sums, since = [], step
+        saves = evaluates or is_last or step % config.checkpoint_every_steps == 0
+        if not (saves or step % config.log_every_steps == 0):
+            continue
+        # 2. The log: also before each checkpoint, so that no checkpoint is behind or ahead of its metrics.
+        steps, seconds = step - since, time.perf_counter() - started
+        means = {name: float(sum(call[name] for call in jax.device_get(sums))) / steps for name in call_sums}
+        if not math.isfinite(means['loss']):
+            raise FloatingPointError(f'the loss of steps {since} to {step} is {means["loss"]}: they were not saved')
+        rate = float(learning_rate(jnp.int32(step - 1)))
+        images_per_second = steps * config.batch_size / seconds
+        writer.write(step, **means, learning_rate=rate, images_per_second=images_per_second)
+        bar.set_postfix_str(f'loss {means["loss"]:.4f}, {means["psnr"]:.2f} dB, {images_per_second:.0f} images/s')
+        bar.update(step - bar.n)
         # 3. The evaluation.
         psnr = None
         if evaluates:
-            scores = evaluate(jax.device_put(state.params, replicated(mesh)))
+            scores = evaluate(state.params)
             writer.write(step, **scores)
-            psnr = next(iter(scores.values()), None)
+            psnr = next(iter(scores.values()))
             bar.write(f'step {step}: ' + ', '.join(f'{name} {score:.4g}' for name, score in scores.items()))
         # 4. The checkpoint, with the evaluation's score.
-        if saves or evaluates:
+        if saves:
             checkpoints.save(step, config, state.params, state.optimizer, psnr)
-        if not sums:
-            started = time.perf_counter()
+        sums, since, started = [], step, time.perf_counter()
     bar.close()
-    writer.close()
-    checkpoints.close()
 
 
-def _check(config: ml_collections.ConfigDict) -> None:
+def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> None:
+    """Check all that can be checked in no time: the config, the network, the devices and the workdir.
+
+    Raises:
+        UserError: what is wrong, and what would be accepted.
+    """
     for name in _COUNTS:
         value = config
         for part in name.split('.'):
@@ -160,6 +191,9 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise UserError(f'config.task must be sr with scale 2, 3 or 4, not {config.task!r}, {config.model.scale}')
     if config.model.gate == 'hard':
         raise UserError("config.model.gate 'hard' has no gradient: train with softmax, sigmoid or uniform")
+    build_network(config.model, config.compute_dtype)
+    make_mesh(config.mesh.data, config.mesh.fsdp, config.batch_size)
+    check_workdir(pathlib.Path(workdir), config)
 
 
 def _log_cost(network: RestorationNetwork) -> None:

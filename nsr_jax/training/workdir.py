@@ -1,15 +1,16 @@
 """The folder of one run: its config, and the lines of its metrics."""
 
 import json
-import os
 import pathlib
-import tempfile
 from collections.abc import Iterator
 
 import ml_collections
 import tensorboardX
 
 from nsr_jax.errors import UserError
+from nsr_jax.files import make_output_folder, write_atomically
+
+CONFIG = 'config.json'
 
 # What may differ when a run goes on: nothing of it changes a batch, a weight or a step.
 _FREE = ('compute_dtype', 'data.data_dir', 'data.tfds_dir', 'steps_per_call', 'checkpoints_to_keep')
@@ -17,24 +18,21 @@ _FREE_SECTIONS = ('mesh.', 'evaluation.')
 _FREE_PERIODS = ('log_every_steps', 'evaluate_every_steps', 'checkpoint_every_steps')
 
 
-def claim_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Make the folder and write `config.json`, or check that it holds a run of the same config.
+def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Make the folder where it is missing, and check that a run in it has the same config.
 
     Raises:
         UserError: it cannot be written into, or holds a run of another config; the line says what differs.
     """
-    path = workdir / 'config.json'
+    make_output_folder(workdir)
+    path = workdir / CONFIG
+    if not path.exists():
+        return
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            with tempfile.NamedTemporaryFile('w', dir=workdir, delete=False) as file:
-                file.write(json.dumps(json.loads(config.to_json()), indent=2) + '\n')
-            os.replace(file.name, path)
-            return
-        saved = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f'workdir {workdir} cannot be written into: {error.strerror}') from error
-    asked, saved = dict(_leaves(json.loads(config.to_json()))), dict(_leaves(saved))
+        saved = dict(_leaves(json.loads(path.read_text())))
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path} cannot be read: {error}') from error
+    asked = dict(_leaves(json.loads(config.to_json())))
     differences = [
         f'{name} {saved.get(name, "missing")} there, {asked.get(name, "missing")} now'
         for name in dict.fromkeys([*saved, *asked])
@@ -44,6 +42,12 @@ def claim_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
     ]
     if differences:
         raise UserError(f'workdir {workdir} holds a run of another config: {"; ".join(differences)}')
+
+
+def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Write the config of a run that starts; one that goes on keeps the first."""
+    if not (workdir / CONFIG).exists():
+        write_atomically(workdir / CONFIG, json.dumps(json.loads(config.to_json()), indent=2) + '\n')
 
 
 def _leaves(section: dict, prefix: str = '') -> Iterator[tuple[str, object]]:
@@ -67,9 +71,7 @@ class MetricsWriter:
         path = workdir / 'metrics.jsonl'
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _is_until(line, step)]
-            with tempfile.NamedTemporaryFile('w', dir=workdir, delete=False) as file:
-                file.writelines(line + '\n' for line in kept)
-            os.replace(file.name, path)
+            write_atomically(path, ''.join(line + '\n' for line in kept))
         self._file = path.open('a')
         self._tensorboard = tensorboardX.SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
 

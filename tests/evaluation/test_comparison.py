@@ -14,7 +14,7 @@ from PIL import Image
 from configs.sr import get_config
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.comparison import check_architecture, compare, make_output_folder
+from nsr_jax.evaluation.comparison import check_architecture, compare
 from nsr_jax.evaluation.evaluate import bicubic, find_baselines
 from nsr_jax.evaluation.inference import predict
 from nsr_jax.evaluation.protocols import PROTOCOLS, find_protocols, score
@@ -63,13 +63,6 @@ def test_architectures():
         check_architecture({'scale': 4, 'groups': 1}, {'scale': 2, 'groups': 4}, 'runs/x2')
     with pytest.raises(UserError, match='depth missing against 3'):
         check_architecture({}, {'depth': 3}, 'runs/x2')
-
-
-def test_output_folder(tmp_path):
-    assert list(make_output_folder(tmp_path / 'a' / 'b').iterdir()) == []
-    (tmp_path / 'file').write_text('')
-    with pytest.raises(UserError, match='file: cannot be written into'):
-        make_output_folder(tmp_path / 'file')
 
 
 def run_script(*arguments):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.evaluate import Score
 from nsr_jax.evaluation.protocols import PROTOCOLS
-from nsr_jax.evaluation.tables import from_json, to_csv, to_json, to_markdown, write_atomically, write_tables
+from nsr_jax.evaluation.tables import from_json, to_csv, to_json, to_markdown, write_tables
 
 SCORES = [
     Score('Set5', 2, 'bicubic', 'sr-y', 'baby.png', 30.0, 0.9),
@@ -85,18 +85,3 @@ def test_files(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['scores.csv', 'scores.json', 'scores.md']
     assert from_json((tmp_path / 'scores.json').read_text()) == SCORES[:2]
     assert (tmp_path / 'scores.md').read_text() == to_markdown(SCORES[:2])
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-    path = tmp_path / 'scores.json'
-    write_atomically(path, 'old')
-
-    def fail(*_):
-        raise OSError(28, 'No space left on device')
-
-    monkeypatch.setattr('os.replace', fail)
-    with pytest.raises(UserError, match='No space left'):
-        write_atomically(path, 'new')
-    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [('scores.json', 'old')]
-    with pytest.raises(UserError, match='cannot be written'):
-        write_atomically(tmp_path / 'missing' / 'scores.json', 'new')

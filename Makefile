@@ -1,0 +1,30 @@
+# Two commands for a newcomer: `make quickstart` and `make test`. Both set up a virtual environment first.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+QUICKSTART_DIR ?= runs/quickstart
+QUICKSTART_FLAGS ?=
+
+.PHONY: quickstart test lint setup
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+# Train a small network on photographs, compare it with bicubic on others, draw pictures.
+quickstart: setup
+	$(RUN) train.py --config=configs/quickstart.py --workdir=$(QUICKSTART_DIR) $(QUICKSTART_FLAGS)
+	$(RUN) eval.py --config=configs/quickstart.py --checkpoint=$(QUICKSTART_DIR) --baselines=bicubic \
+		--output=$(QUICKSTART_DIR) --pictures=2 $(QUICKSTART_FLAGS)
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+test: lint
+	$(RUN) -m pytest

@@ -1,0 +1,69 @@
+"""The image store: what lies where, and what it refuses."""
+
+import numpy as np
+import pytest
+
+from nsr_jax.data.sources import Example
+from nsr_jax.data.store import build_store
+from nsr_jax.errors import UserError
+
+
+def random_example(name, height, width, channels=3, scale=2):
+    """An image of `height` x `width` input pixels, no value of it zero."""
+    generator = np.random.default_rng(height * 100 + width)
+    hr = generator.integers(1, 256, (height * scale, width * scale, channels), np.uint8)
+    lr = None if scale == 1 else generator.integers(1, 256, (height, width, channels), np.uint8)
+    return Example(name, hr, lr)
+
+
+@pytest.mark.parametrize(('scale', 'channels'), [(1, 1), (2, 3), (3, 1)])
+def test_images_are_turned_landscape_and_padded_with_zeros(scale, channels):
+    sizes = [(6, 9), (11, 5), (7, 7), (5, 12)]
+    examples = [random_example(f'{size}', *size, channels, scale) for size in sizes]
+    store = build_store(examples, scale=scale, channels=channels, smallest=5)
+    np.testing.assert_array_equal(store.sizes, [(6, 9), (5, 11), (7, 7), (5, 12)])
+    assert store.sizes.dtype == np.int32
+    arrays = {'targets': (store.targets, scale)} | ({} if scale == 1 else {'inputs': (store.inputs, 1)})
+    for name, (array, factor) in arrays.items():
+        assert array.dtype == np.uint8
+        assert array.shape == (4, 7 * factor, 12 * factor, channels)
+        for place, example in zip(array, examples, strict=True):
+            image = example.hr if name == 'targets' else example.lr
+            if image.shape[0] > image.shape[1]:
+                image = image.transpose(1, 0, 2)
+            height, width, _ = image.shape
+            np.testing.assert_array_equal(place[:height, :width], image)
+            assert not place[height:].any()
+            assert not place[:, width:].any()
+    assert (store.inputs is None) == (scale == 1)
+
+
+def test_nbytes_are_those_of_all_arrays():
+    store = build_store([random_example('a', 6, 8), random_example('b', 10, 5)], scale=2, channels=3, smallest=1)
+    assert store.nbytes == 2 * (12 * 20 * 3 + 6 * 10 * 3) + 2 * 2 * 4
+    store = build_store([random_example('a', 6, 8, 1, scale=1)], scale=1, channels=1, smallest=1)
+    assert store.nbytes == 6 * 8 + 2 * 4
+
+
+def test_an_image_of_just_the_smallest_side_is_taken():
+    for size in ((8, 30), (30, 8), (8, 8)):
+        store = build_store([random_example('a.png', *size)], scale=2, channels=3, smallest=8)
+        np.testing.assert_array_equal(store.sizes, [sorted(size)])
+
+
+@pytest.mark.parametrize('size', [(7, 30), (30, 7)])
+def test_a_small_image_is_named_with_its_sizes(size):
+    examples = [random_example('large.png', 20, 20), random_example('small.png', *size)]
+    with pytest.raises(UserError, match=r'small\.png is too small .* shorter side is 14 pixels.* need 16 '):
+        build_store(examples, scale=2, channels=3, smallest=8)
+
+
+def test_other_channels_are_named():
+    examples = [random_example('rgb.png', 9, 9), random_example('gray.png', 9, 9, channels=1)]
+    with pytest.raises(UserError, match=r'gray\.png has 1 channels, the network takes 3'):
+        build_store(examples, scale=2, channels=3, smallest=4)
+
+
+def test_an_empty_source():
+    with pytest.raises(UserError, match='no training image'):
+        build_store([], scale=2, channels=3, smallest=4)

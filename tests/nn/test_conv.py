@@ -1,0 +1,129 @@
+"""Weight-normalised and sparse convolution modules: what they compute and how they start."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from nsr_jax.nn import gates
+from nsr_jax.nn.conv import SparseConv, WeightNormConv, normalize_weights
+
+SPARSE = {'features': 6, 'groups': 3, 'cardinality': 2}
+
+
+def convolve(image, kernel):
+    """(H, W, Cin) and (kh, kw, Cin, Cout) to (H, W, Cout), by XLA."""
+    out = lax.conv(image.transpose(2, 0, 1)[None], kernel.transpose(3, 2, 0, 1), (1, 1), 'SAME')
+    return np.asarray(out)[0].transpose(1, 2, 0)
+
+
+def randomized(module, x):
+    """Parameters of the module's shapes that are all away from their initial values."""
+    generator = np.random.default_rng(0)
+    shapes = jax.eval_shape(module.init, jax.random.key(0, impl='rbg'), x)['params']
+    return jax.tree.map(lambda leaf: generator.normal(size=leaf.shape).astype(np.float32), shapes)
+
+
+def random_input(channels=4):
+    return np.random.default_rng(1).normal(size=(2, 5, 7, channels)).astype(np.float32)
+
+
+def norms(direction):
+    return np.sqrt(np.sum(direction.astype(np.float64) ** 2, axis=(0, 1, 2)))
+
+
+@pytest.mark.parametrize('kernel_size', [3, 5])
+def test_weight_norm_conv(kernel_size):
+    x, module = random_input(), WeightNormConv(6, kernel_size)
+    parameters = randomized(module, x)
+    kernel = (parameters['scale'] * parameters['direction'] / norms(parameters['direction'])).astype(np.float32)
+    expected = np.stack([convolve(image, kernel) for image in x]) + parameters['bias']
+    out = module.apply({'params': parameters}, x)
+    np.testing.assert_allclose(out, expected, rtol=0, atol=1e-5)
+
+
+def test_no_epsilon_in_the_norm():
+    # 1e-8 squared is 1e-16: any usual epsilon would swallow it.
+    kernel = normalize_weights(jnp.full((1, 1, 4, 2), 1e-8), jnp.array([1.0, 3.0]))
+    np.testing.assert_allclose(kernel[0, 0], np.tile([0.5, 1.5], (4, 1)), rtol=1e-6)
+
+
+def mixed_outputs(parameters, x, normalize_first):
+    """The sparse convolution sample by sample in NumPy, normalised before mixing, as it should be, or after."""
+    direction, scale, bias = (parameters[name] for name in ('direction', 'scale', 'bias'))
+    _, k, d = parameters['gate']['kernel'].shape
+    logits = np.einsum('bc,ckd->bkd', x.mean((1, 2)), parameters['gate']['kernel']) + parameters['gate']['bias']
+    gamma = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    out = []
+    for image, weights in zip(x, gamma, strict=True):
+        bank = scale * direction / norms(direction) if normalize_first else direction
+        kernel = sum(weights[i, :, None] * bank[..., i, :, :] for i in range(k))
+        if not normalize_first:
+            kernel = kernel / norms(kernel) * sum(weights[i, :, None] * scale[i] for i in range(k))
+        offset = sum(weights[i, :, None] * bias[i] for i in range(k))
+        kernel = kernel.reshape(*kernel.shape[:3], -1).astype(np.float32)
+        out.append(convolve(image, kernel) + offset.reshape(-1))
+    assert d == SPARSE['cardinality']
+    return np.stack(out)
+
+
+def test_sparse_conv_normalizes_before_it_mixes():
+    x, module = random_input(), SparseConv(**SPARSE)
+    parameters = randomized(module, x)
+    out = module.apply({'params': parameters}, x)
+    np.testing.assert_allclose(out, mixed_outputs(parameters, x, normalize_first=True), rtol=0, atol=1e-5)
+    assert np.abs(out - mixed_outputs(parameters, x, normalize_first=False)).max() > 0.1
+
+
+def test_hard_gate_is_one_group_for_each_sample_and_position():
+    x, module = random_input(), SparseConv(**SPARSE, activation=gates.hard)
+    parameters = randomized(module, x)
+    out = np.asarray(module.apply({'params': parameters}, x))
+    gate = parameters['gate']
+    chosen = (np.einsum('bc,ckd->bkd', x.mean((1, 2)), gate['kernel']) + gate['bias']).argmax(1)
+    assert len(np.unique(chosen)) > 1
+    bank = parameters['scale'] * parameters['direction'] / norms(parameters['direction'])
+    for image, groups, actual in zip(x, chosen, out, strict=True):
+        parts = [
+            convolve(image, bank[..., k, d, :].astype('f')) + parameters['bias'][k, d] for d, k in enumerate(groups)
+        ]
+        np.testing.assert_allclose(actual, np.concatenate(parts, axis=-1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('module', 'filters'),
+    [
+        (WeightNormConv(24, kernel_size=5, initial_scale=2.0), (24,)),
+        (SparseConv(24, groups=2, cardinality=3, initial_scale=0.25), (2, 3, 8)),
+    ],
+    ids=['weight norm', 'sparse'],
+)
+def test_initial_parameters(module, filters):
+    size, channels = module.kernel_size, 7
+    parameters = module.init(jax.random.key(0, impl='rbg'), jnp.zeros((1, 1, 1, channels)))['params']
+    direction = np.asarray(parameters['direction'])
+    assert direction.shape == (size, size, channels, *filters)
+    assert parameters['scale'].shape == parameters['bias'].shape == filters
+    bound = 1 / np.sqrt(size * size * channels)
+    assert np.abs(direction).max() <= bound
+    assert direction.max() > 0.98 * bound
+    assert direction.min() < -0.98 * bound
+    assert np.var(direction) == pytest.approx(bound**2 / 3, rel=0.1)
+    np.testing.assert_array_equal(parameters['bias'], 0)
+    kernel = np.asarray(normalize_weights(parameters['direction'], parameters['scale']))
+    np.testing.assert_allclose(norms(kernel), module.initial_scale, rtol=1e-5)
+
+
+@pytest.mark.parametrize('kind', [WeightNormConv, SparseConv])
+def test_bfloat16_computes_from_float32_parameters(kind):
+    fields = SPARSE if kind is SparseConv else {'features': 6}
+    x, module = random_input(), kind(**fields, dtype=jnp.bfloat16)
+    parameters = module.init(jax.random.key(0, impl='rbg'), x)['params']
+    assert {leaf.dtype for leaf in jax.tree.leaves(parameters)} == {jnp.dtype('float32')}
+    out = module.apply({'params': parameters}, x)
+    assert out.dtype == jnp.bfloat16
+    exact = kind(**fields).apply({'params': parameters}, x)
+    assert exact.dtype == jnp.float32
+    difference = np.abs(out.astype(np.float32) - exact)
+    assert 0 < difference.max() < 0.02 * np.abs(exact).max()

@@ -1,0 +1,89 @@
+"""Gates against their formulas in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nsr_jax.nn import gates
+
+GROUPS, CARDINALITY, CHANNELS = 3, 2, 5
+
+
+def by_numpy(name, logits):
+    """Each choice, one sample and one cardinal position at a time."""
+    formulas = {
+        'softmax': lambda v: np.exp(v) / np.exp(v).sum(),
+        'sigmoid': lambda v: 1 / (1 + np.exp(-v)),
+        'uniform': lambda v: np.full(len(v), 1 / len(v)),
+        'hard': lambda v: np.array([float(index == np.argmax(v)) for index in range(len(v))]),
+    }
+    out = np.zeros(logits.shape)
+    for sample in range(logits.shape[0]):
+        for position in range(logits.shape[2]):
+            out[sample, :, position] = formulas[name](logits[sample, :, position].astype(np.float64))
+    return out
+
+
+def random_gate(activation=gates.softmax):
+    generator = np.random.default_rng(0)
+    parameters = {
+        'kernel': generator.normal(size=(CHANNELS, GROUPS, CARDINALITY)).astype(np.float32),
+        'bias': generator.normal(size=(GROUPS, CARDINALITY)).astype(np.float32),
+    }
+    return gates.Gate(GROUPS, CARDINALITY, activation), parameters
+
+
+def gamma_by_numpy(name, parameters, x):
+    pooled = x.astype(np.float64).mean((1, 2))
+    logits = np.einsum('bc,ckd->bkd', pooled, parameters['kernel'].astype(np.float64)) + parameters['bias']
+    return by_numpy(name, logits)
+
+
+@pytest.mark.parametrize('name', ['softmax', 'sigmoid', 'uniform', 'hard'])
+def test_formulas(name):
+    logits = np.random.default_rng(1).normal(0, 3, (4, GROUPS, CARDINALITY)).astype(np.float32)
+    out = gates.ACTIVATIONS[name](jnp.asarray(logits))
+    np.testing.assert_allclose(out, by_numpy(name, logits), rtol=0, atol=1e-6)
+
+
+def test_these_are_all_gates():
+    assert set(gates.ACTIVATIONS) == {'softmax', 'sigmoid', 'uniform', 'hard'}
+
+
+def test_softmax_survives_large_logits():
+    logits = jnp.full((1, GROUPS, CARDINALITY), 1e4).at[0, 1].set(2e4)
+    np.testing.assert_array_equal(gates.softmax(logits)[0, :, 0], [0, 1, 0])
+
+
+def test_hard_takes_one_group_even_of_equal_ones():
+    np.testing.assert_array_equal(gates.hard(jnp.zeros((1, GROUPS, CARDINALITY)))[0], [[1, 1], [0, 0], [0, 0]])
+
+
+@pytest.mark.parametrize('name', ['softmax', 'sigmoid', 'uniform', 'hard'])
+def test_the_mean_of_the_input_decides(name):
+    gate, parameters = random_gate(gates.ACTIVATIONS[name])
+    x = np.random.default_rng(2).normal(0, 4, (4, 3, 5, CHANNELS)).astype(np.float32)
+    out = gate.apply({'params': parameters}, x)
+    np.testing.assert_allclose(out, gamma_by_numpy(name, parameters, x), rtol=0, atol=1e-6)
+
+
+def test_bfloat16_input_is_pooled_in_float32():
+    gate, parameters = random_gate()
+    # Around one, bfloat16 steps by 1/128: a mean that is rounded to it is off by up to 0.004.
+    x = jnp.asarray(1 + np.random.default_rng(3).random((2, 33, 31, CHANNELS)), jnp.bfloat16)
+    out = gate.apply({'params': parameters}, x)
+    assert out.dtype == jnp.float32
+    np.testing.assert_allclose(out, gamma_by_numpy('softmax', parameters, np.asarray(x)), rtol=0, atol=2e-6)
+
+
+def test_initial_parameters():
+    gate = gates.Gate(8, 16)
+    x = jnp.zeros((1, 1, 1, 25), jnp.bfloat16)
+    parameters = gate.init(jax.random.key(0, impl='rbg'), x)['params']
+    assert {name: leaf.shape for name, leaf in parameters.items()} == {'kernel': (25, 8, 16), 'bias': (8, 16)}
+    for leaf in parameters.values():
+        assert leaf.dtype == jnp.float32
+        assert -0.2 <= leaf.min() < -0.18
+        assert 0.18 < leaf.max() <= 0.2
+        assert abs(leaf.mean()) < 0.04

@@ -1,0 +1,284 @@
+"""The sparse convolution: its implementations against each other, the definition in loops, and numeric derivatives."""
+
+import itertools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from jax import lax
+from jax.test_util import check_grads
+
+from nsr_jax.ops.sample_conv import sample_correlation
+from nsr_jax.ops.sparse_conv import Implementation, sparse_conv
+
+ROOT = pathlib.Path(__file__).parents[2]
+NAMES = ('x', 'bank', 'bias', 'gamma')
+IMPLEMENTATIONS = get_args(Implementation)
+
+
+def random_arguments(batch, image, inputs, groups, cardinality, width, kernel, dtype=np.float32):
+    """x, bank, bias, gamma for images of `image` pixels, `inputs` channels and d * `width` output channels."""
+    generator = np.random.default_rng(0)
+    filters = (groups, cardinality, width)
+    shapes = ((batch, *image, inputs), (*kernel, inputs, *filters), filters, (batch, groups, cardinality))
+    return tuple(generator.normal(size=shape).astype(dtype) for shape in shapes)
+
+
+def by_loops(x, bank, bias, gamma):
+    """Every group's own convolution, pixel by pixel, then the weighted sum of the groups: float64."""
+    x, bank, bias, gamma = (np.asarray(argument, np.float64) for argument in (x, bank, bias, gamma))
+    batch, height, width, _ = x.shape
+    kernel_height, kernel_width, _, groups, cardinality, features = bank.shape
+    margins = ((kernel_height // 2,) * 2, (kernel_width // 2,) * 2)
+    out = np.zeros((batch, height, width, cardinality * features))
+    for b, row, column in itertools.product(range(batch), range(height), range(width)):
+        window = np.pad(x[b], (*margins, (0, 0)))[row : row + kernel_height, column : column + kernel_width]
+        for k, d, e in itertools.product(range(groups), range(cardinality), range(features)):
+            response = np.sum(window * bank[:, :, :, k, d, e]) + bias[k, d, e]
+            out[b, row, column, d * features + e] += gamma[b, k, d] * response
+    return out
+
+
+@pytest.mark.parametrize(
+    'shape',
+    [
+        {'batch': 2, 'image': (5, 7), 'inputs': 3, 'groups': 2, 'cardinality': 2, 'width': 3, 'kernel': (3, 3)},
+        {'batch': 1, 'image': (3, 9), 'inputs': 4, 'groups': 4, 'cardinality': 1, 'width': 2, 'kernel': (1, 1)},
+        {'batch': 3, 'image': (7, 4), 'inputs': 2, 'groups': 1, 'cardinality': 3, 'width': 1, 'kernel': (5, 5)},
+        {'batch': 2, 'image': (6, 5), 'inputs': 3, 'groups': 3, 'cardinality': 4, 'width': 2, 'kernel': (3, 5)},
+        {'batch': 1, 'image': (2, 1), 'inputs': 5, 'groups': 2, 'cardinality': 2, 'width': 2, 'kernel': (5, 3)},
+    ],
+    ids=lambda shape: '{batch}x{image}x{inputs} k{groups} d{cardinality} {kernel}'.format(**shape),
+)
+def test_every_implementation_equals_vmap_and_so_do_the_gradients(shape):
+    arguments = random_arguments(**shape)
+
+    @jax.jit
+    def values_and_gradients(arguments):
+        results = {}
+        for implementation in IMPLEMENTATIONS:
+
+            def call(*arguments, implementation=implementation):
+                return sparse_conv(*arguments, implementation=implementation)
+
+            value, transpose = jax.vjp(call, *arguments)
+            results[implementation] = (value, *transpose(jnp.sin(jnp.arange(value.size)).reshape(value.shape)))
+        return results
+
+    results = values_and_gradients(arguments)
+    vmap = results.pop('vmap')
+    assert vmap[0].shape == (shape['batch'], *shape['image'], shape['cardinality'] * shape['width'])
+    assert results
+    for implementation, result in results.items():
+        for name, actual, expected in zip(('value', *NAMES), result, vmap, strict=True):
+            label, scale = f'{implementation}, {name}', np.abs(expected).max()
+            assert scale > 0.1, label
+            np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-6 * scale, err_msg=label)
+
+
+@pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
+def test_equals_the_definition(implementation):
+    arguments = random_arguments(2, (4, 5), 3, 3, 2, 2, (3, 5))
+    expected = by_loops(*arguments)
+    out = sparse_conv(*arguments, implementation=implementation)
+    assert out.dtype == jnp.float32
+    np.testing.assert_allclose(out, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+
+
+def test_first_and_second_derivatives_numerically():
+    arguments = random_arguments(2, (2, 3), 2, 2, 2, 1, (3, 3), np.float64)
+    with jax.enable_x64(True):
+        check_grads(jax.jit(sparse_conv), arguments, order=2, modes=['rev'], atol=1e-6, rtol=1e-6)
+
+
+def test_bfloat16_is_rounded_only_where_it_has_to_be():
+    x, bank, bias, gamma = random_arguments(2, (6, 5), 16, 2, 2, 4, (3, 3))
+    x = jnp.asarray(x, jnp.bfloat16)
+    mixed = np.einsum('hwikde,bkd->bhwide', bank.astype(np.float64), gamma).reshape(2, 3, 3, 16, 1, 2, 4)
+    rounded = mixed.astype(jnp.bfloat16)
+    one = np.ones((1, 1, 2))
+    convolved = np.concatenate([by_loops(x[b : b + 1], rounded[b], np.zeros((1, 2, 4)), one) for b in range(2)])
+    expected = convolved + np.einsum('kde,bkd->bde', bias, gamma).reshape(2, 1, 1, 8)
+
+    def call(bank):
+        return sparse_conv(x, bank, bias, gamma)
+
+    out, transpose = jax.vjp(call, bank)
+    assert out.dtype == jnp.bfloat16
+    # The convolution, the bias and their sum are rounded to 8 bits, the sum over 144 products is not.
+    allowed = 2.0**-8 * (np.abs(convolved) + np.abs(expected - convolved) + np.abs(expected)) * 1.02
+    assert (np.abs(np.asarray(out, np.float64) - expected) <= allowed).all()
+
+    (gradient,) = transpose(jnp.ones_like(out))
+    (exact,) = jax.vjp(lambda bank: sparse_conv(x.astype(jnp.float32), bank, bias, gamma), bank)[1](
+        np.ones(out.shape, 'f')
+    )
+    assert gradient.dtype == jnp.float32
+    np.testing.assert_allclose(gradient, exact, rtol=0, atol=0.01 * np.abs(exact).max())
+
+
+def test_kernel_gradients_are_summed_in_float32():
+    ones = jnp.ones((1, 33, 33, 1), jnp.bfloat16)
+    gradient = sample_correlation(ones, ones, (3, 3))
+    assert gradient.dtype == jnp.float32
+    counts = np.array([32, 33, 32])  # bfloat16 has no 1089
+    np.testing.assert_array_equal(gradient[0, :, :, 0, 0], np.outer(counts, counts))
+
+
+ARGUMENTS = random_arguments(2, (3, 4), 2, 3, 2, 2, (3, 3))
+jitted = jax.jit(sparse_conv)
+weights = arrays.arrays(np.float32, (2, 3, 2), elements=st.floats(-2, 2, width=16))
+
+
+@given(st.lists(st.integers(0, 2), min_size=4, max_size=4))
+@settings(deadline=None, max_examples=30)
+def test_a_single_group_is_a_plain_convolution(choices):
+    x, bank, bias, _ = ARGUMENTS
+    choices = np.reshape(choices, (2, 2))  # (B, d)
+    out = jitted(x, bank, bias, np.eye(3, dtype=np.float32)[choices].swapaxes(1, 2))
+    for sample, groups in enumerate(choices):
+        kernel = np.concatenate([bank[:, :, :, k, d] for d, k in enumerate(groups)], axis=-1)
+        expected = lax.conv(x[sample : sample + 1].transpose(0, 3, 1, 2), kernel.transpose(3, 2, 0, 1), (1, 1), 'SAME')
+        expected = expected[0].transpose(1, 2, 0) + np.concatenate([bias[k, d] for d, k in enumerate(groups)])
+        np.testing.assert_allclose(out[sample], expected, rtol=0, atol=1e-5)
+
+
+@given(weights, weights, st.floats(-2, 2, width=16))
+@settings(deadline=None, max_examples=30)
+def test_linear_in_the_gate(first, second, factor):
+    x, bank, bias, _ = ARGUMENTS
+    whole = jitted(x, bank, bias, first + np.float32(factor) * second)
+    parts = jitted(x, bank, bias, first) + np.float32(factor) * jitted(x, bank, bias, second)
+    np.testing.assert_allclose(whole, parts, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
+@pytest.mark.parametrize('under_jit', [False, True])
+def test_backward_pass_keeps_no_mixed_kernels(implementation, under_jit):
+    arguments = random_arguments(7, (4, 6), 2, 3, 2, 5, (3, 3))
+    sizes = {argument.size for argument in arguments}
+    mixed = 7 * 3 * 3 * 2 * 2 * 5
+    assert mixed not in sizes
+
+    def transposed(*arguments):
+        return jax.vjp(lambda *a: sparse_conv(*a, implementation=implementation), *arguments)[1]
+
+    kept = jax.tree.leaves((jax.jit(transposed) if under_jit else transposed)(*arguments))
+    assert {leaf.size for leaf in kept} <= sizes
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'x': (5, 7, 3)}, r'\(5, 7, 3\)'),
+        ({'bank': (3, 3, 3, 4)}, r'\(3, 3, 3, 4\)'),
+        ({'bank': (3, 4, 3, 2, 2, 4)}, '3x4'),
+        ({'bank': (2, 3, 3, 2, 2, 4)}, '2x3'),
+        ({'bank': (3, 3, 5, 2, 2, 4)}, 'takes 5 channels, x has 3'),
+        ({'bias': (2, 8)}, r'\(2, 2, 4\), not \(2, 8\)'),
+        ({'gamma': (1, 2, 2)}, r'\(6, 2, 2\), not \(1, 2, 2\)'),
+        ({'gamma': (6, 2, 1)}, r'\(6, 2, 2\), not \(6, 2, 1\)'),
+    ],
+)
+def test_shapes_that_do_not_fit(changes, message):
+    shapes = {'x': (6, 5, 7, 3), 'bank': (3, 3, 3, 2, 2, 4), 'bias': (2, 2, 4), 'gamma': (6, 2, 2)} | changes
+    with pytest.raises(ValueError, match=message):
+        sparse_conv(*(jnp.zeros(shapes[name]) for name in NAMES))
+
+
+def test_unknown_implementation():
+    with pytest.raises(ValueError, match=f"'fft': one of {', '.join(IMPLEMENTATIONS)}"):
+        sparse_conv(*ARGUMENTS, implementation='fft')
+
+
+def test_exports_for_every_platform_with_free_sizes():
+    batch, height, width = jax.export.symbolic_shape('batch, height, width')
+    _, bank, bias, _ = arguments = random_arguments(1, (1, 1), 3, 2, 2, 2, (3, 3))
+    shapes = ((batch, height, width, 3), bank.shape, bias.shape, (batch, 2, 2))
+    exported = jax.export.export(jax.jit(sparse_conv), platforms=['cpu', 'cuda', 'tpu'])(
+        *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+    )
+    assert exported.platforms == ('cpu', 'cuda', 'tpu')
+    for batch, image in ((1, (4, 5)), (3, (2, 7))):
+        arguments = random_arguments(batch, image, 3, 2, 2, 2, (3, 3))
+        expected = sparse_conv(*arguments)
+        np.testing.assert_allclose(exported.call(*arguments), expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+ON_EIGHT_DEVICES = """
+import json, math, re
+import jax, jax.numpy as jnp, numpy as np
+from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from nsr_jax.ops.sparse_conv import sparse_conv
+from nsr_jax.ops.static_conv import static_conv
+
+mesh = jax.make_mesh((4, 2), ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2)
+whole, batch = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+generator = np.random.default_rng(0)
+shapes = ((16, 5, 7, 6), (16, 2, 2), (3, 3, 6, 6), (3, 3, 6, 2, 2, 4), (2, 2, 4))
+arguments = tuple(generator.normal(size=shape).astype(np.float32) for shape in shapes)
+shardings = (batch, batch, whole, whole, whole)
+
+def loss(x, gamma, kernel, bank, bias):
+    return jnp.mean(jnp.square(sparse_conv(static_conv(x, kernel), bank, bias, gamma)))
+
+once = jax.value_and_grad(loss, argnums=range(5))
+
+def descend(x, gamma, kernel, bank, bias):
+    def step(_, parameters):
+        gradients = jax.grad(loss, argnums=(2, 3, 4))(x, gamma, *parameters)
+        return jax.tree.map(lambda parameter, gradient: parameter - 0.01 * gradient, parameters, gradients)
+    return lax.fori_loop(0, 3, step, (kernel, bank, bias))
+
+report = {}
+for name, function, results in (('once', once, (whole, shardings)), ('loop', descend, (whole,) * 3)):
+    compiled = jax.jit(function, in_shardings=shardings, out_shardings=results).lower(*arguments).compile()
+    collectives = {}
+    pattern = r'= (.*?) (all-[a-z]+|collective-[a-z]+|reduce-scatter|ragged-[a-z-]+)(?:-start)?\\('
+    for shapes, kind in re.findall(pattern, compiled.as_text()):
+        for dimensions in re.findall(r'\\w+\\[([\\d,]*)\\]', shapes):
+            size = math.prod(int(length) for length in dimensions.split(',') if length)
+            collectives.setdefault(kind, []).append(size)
+    sharded = compiled(*(jax.device_put(a, s) for a, s in zip(arguments, shardings)))
+    pairs = zip(jax.tree.leaves(sharded), jax.tree.leaves(jax.jit(function)(*arguments)), strict=True)
+    errors = [float(np.abs(a - b).max() / np.abs(b).max()) for a, b in pairs]
+    report[name] = {'collectives': collectives, 'errors': errors}
+report['devices'] = jax.device_count()
+print(json.dumps(report))
+"""
+
+
+@pytest.fixture(scope='module')
+def on_eight_devices():
+    flags = {'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)}
+    command = [sys.executable, '-c', ON_EIGHT_DEVICES]
+    process = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    report = json.loads(process.stdout)
+    assert report['devices'] == 8
+    return report
+
+
+@pytest.mark.parametrize('name', ['once', 'loop'])
+def test_a_sharded_batch_stays_where_it_is(on_eight_devices, name):
+    """Forward and backward pass, alone and inside a loop: devices exchange the parameters' gradients alone."""
+    collectives = on_eight_devices[name]['collectives']
+    assert set(collectives) == {'all-reduce'}
+    kernel, bank, bias, scalar = 3 * 3 * 6 * 6, 3 * 3 * 6 * 2 * 2 * 4, 2 * 2 * 4, 1
+    assert {kernel, bank, bias} <= set(collectives['all-reduce']) <= {kernel, bank, bias, scalar}
+
+
+@pytest.mark.parametrize('name', ['once', 'loop'])
+def test_eight_devices_compute_what_one_does(on_eight_devices, name):
+    assert max(on_eight_devices[name]['errors']) < 5e-6

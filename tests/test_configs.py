@@ -1,0 +1,159 @@
+"""Configs: each file loads, arguments are typed, every field is explained, and presets reach the network."""
+
+import ast
+import importlib
+import io
+import json
+import pathlib
+import tokenize
+
+import ml_collections
+import pytest
+
+from configs import base, presets, sr
+from configs.base import parse_arg
+from nsr_jax.models.build import build_network
+
+FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
+NAMES = sorted(path.stem for path in FOLDER.glob('*.py') if 'def get_config(' in path.read_text())
+
+
+def leaves(config, prefix=''):
+    """Every field that is not a section, by its dotted name."""
+    found = {}
+    for name, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            found |= leaves(value, f'{prefix}{name}.')
+        else:
+            found[prefix + name] = value
+    return found
+
+
+def test_all_tasks_are_found():
+    assert {'quickstart', 'sr'} <= set(NAMES)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_config_loads(name):
+    config = importlib.import_module(f'configs.{name}').get_config()
+    fields, defaults = leaves(config), leaves(base.get_base())
+    assert fields.keys() == defaults.keys()
+    for field, value in fields.items():
+        assert type(value) is type(defaults[field]), field
+    assert config.task
+    with pytest.raises(AttributeError):
+        config.learning_rat = 1.0
+    build_network(config.model, config.compute_dtype)
+    # A checkpoint keeps the config as JSON.
+    restored = ml_collections.ConfigDict(json.loads(config.to_json()))
+    assert leaves(restored).keys() == fields.keys()
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_two_calls_share_nothing(name):
+    module = importlib.import_module(f'configs.{name}')
+    first = module.get_config()
+    first.model.features = 1234
+    first.batch_size = 1234
+    assert module.get_config().model.features != 1234
+    assert module.get_config().batch_size != 1234
+
+
+@pytest.mark.parametrize('preset', presets.PRESETS)
+@pytest.mark.parametrize('scale', [2, 3, 4])
+def test_presets_reach_the_model(preset, scale):
+    config = sr.get_config(f'scale={scale},preset={preset}')
+    defaults = base.get_base().model.to_dict()
+    assert config.model.to_dict() == defaults | presets.PRESETS[preset] | {'scale': scale}
+    network = build_network(config.model)
+    for field, value in (presets.PRESETS[preset] | {'scale': scale}).items():
+        assert getattr(network, field) == value
+
+
+def test_sr_defaults():
+    assert sr.get_config().to_dict() == sr.get_config('scale=2,preset=edsr_s_nsr').to_dict()
+    assert sr.get_config('preset=wdsr_s').model.scale == 2
+    assert sr.get_config('scale=4').model.groups == 4
+
+
+@pytest.mark.parametrize(
+    ('arg', 'message'),
+    [
+        ('scale=5', '5'),
+        ('scale=1', '1'),
+        ('scale=two', "scale must be of type int, not 'two'"),
+        ('scale=2.0', "'2.0'"),
+        ('scale=', "scale must be of type int, not ''"),
+        ('scael=2', "'scael=2'.*scale, preset"),
+        ('scale', "'scale'.*name=value"),
+        ('preset=edsr_xl', "'edsr_xl'.*edsr_s_nsr"),
+        ('edsr_s', "'edsr_s'"),
+    ],
+)
+def test_a_wrong_argument_is_named(arg, message):
+    with pytest.raises(ValueError, match=message):
+        sr.get_config(arg)
+
+
+def test_unknown_preset():
+    with pytest.raises(ValueError, match=r"'edsr_xl'.*edsr_s, edsr_s_nsr"):
+        presets.preset('edsr_xl')
+
+
+DEFAULTS = {'blocks': 3, 'rate': 0.5, 'name': 'a', 'wide': False}
+
+
+@pytest.mark.parametrize(
+    ('arg', 'changes'),
+    [
+        (None, {}),
+        ('', {}),
+        ('blocks=7', {'blocks': 7}),
+        ('rate=2', {'rate': 2.0}),
+        ('rate=1e-3,blocks=-1', {'rate': 1e-3, 'blocks': -1}),
+        ('name=b', {'name': 'b'}),
+        ('name=div2k/bicubic_x2', {'name': 'div2k/bicubic_x2'}),
+        ('name=x=y', {'name': 'x=y'}),
+        ('wide=true', {'wide': True}),
+        ('wide=False,name=7', {'name': '7'}),
+    ],
+)
+def test_arguments_take_the_type_of_their_default(arg, changes):
+    options = parse_arg(arg, **DEFAULTS).to_dict()
+    assert options == DEFAULTS | changes
+    assert {name: type(value) for name, value in options.items()} == {n: type(v) for n, v in DEFAULTS.items()}
+
+
+@pytest.mark.parametrize(
+    ('arg', 'message'),
+    [
+        ('blocks=3.5', "blocks must be of type int, not '3.5'"),
+        ('rate=fast', "rate must be of type float, not 'fast'"),
+        ('wide=1', "wide must be true or false, not '1'"),
+        ('depth=3', "'depth=3'.*blocks, rate, name, wide"),
+        ('blocks', "'blocks'"),
+    ],
+)
+def test_arguments_of_another_type(arg, message):
+    with pytest.raises(ValueError, match=message):
+        parse_arg(arg, **DEFAULTS)
+
+
+def assigned_fields(source):
+    """Dotted names of the fields that base.py's source assigns, each with the line of its assignment."""
+    fields = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
+            name = ast.unparse(node.targets[0]).removeprefix('config.')
+            if ast.unparse(node.value) != 'ConfigDict()':
+                fields[name] = node.lineno
+    return fields
+
+
+def test_every_field_is_explained_on_its_line():
+    source = (FOLDER / 'base.py').read_text()
+    fields = assigned_fields(source)
+    assert fields.keys() == leaves(base.get_base()).keys()
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    commented = {token.start[0] for token in tokens if token.type == tokenize.COMMENT}
+    assert not [name for name, line in fields.items() if line not in commented]

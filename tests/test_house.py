@@ -1,0 +1,171 @@
+"""The order of imports, the size of files and what importing the package loads."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# What each part may import of the package, besides itself. Commands may import everything.
+ALLOWED = {
+    'errors': set(),
+    'files': {'errors'},
+    'torch_file': {'errors'},
+    'ops': {'errors'},
+    'nn': {'errors', 'ops'},
+    'models': {'errors', 'ops', 'nn'},
+    'data': {'errors', 'files', 'ops'},
+    'training': {'errors', 'files', 'ops', 'nn', 'models', 'data'},
+    'evaluation': {'errors', 'files', 'ops', 'nn', 'models', 'data'},
+}
+COMMANDS = {'command', 'import_torch', 'restore'}
+FLAGS = {'absl.app', 'absl.flags', 'ml_collections.config_flags'}
+FORBIDDEN = {'tensorflow', 'torch', 'tests', 'benchmarks', 'train', 'eval'}
+
+MODULES = sorted((ROOT / 'nsr_jax').rglob('*.py'))
+CONFIGS = sorted((ROOT / 'configs').rglob('*.py'))
+SCRIPTS = sorted(ROOT.glob('*.py'))
+
+
+def imported_names(source):
+    """Dotted names of all that a file imports, anywhere in it: `from a import b` gives `a.b`."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f'{"." * node.level}{node.module or ""}.{alias.name}' for alias in node.names}
+    return names
+
+
+def part_of(path):
+    """Which part of the package a file belongs to; '' for the package's own __init__."""
+    return path.relative_to(ROOT / 'nsr_jax').with_suffix('').parts[0].replace('__init__', '')
+
+
+def is_within(name, modules):
+    return any(name == module or name.startswith(module + '.') for module in modules)
+
+
+def violations(source, part):
+    """What a file of the named part imports and should not."""
+    names = imported_names(source)
+    wrong = {name for name in names if name.startswith('.')}
+    wrong |= {name for name in names if is_within(name, FORBIDDEN | {'configs'})}
+    if part not in COMMANDS:
+        wrong |= {name for name in names if is_within(name, FLAGS)}
+        parts = {name: name.split('.')[1] for name in names if name.startswith('nsr_jax.')}
+        wrong |= {name for name, used in parts.items() if used not in ALLOWED[part] | {part}}
+    if part == 'ops':
+        wrong |= {name for name in names if is_within(name, {'flax', 'ml_collections', 'absl'})}
+    if part == 'nn':
+        wrong |= {name for name in names if is_within(name, {'ml_collections', 'absl'})}
+    return wrong
+
+
+def relative(path):
+    return str(path.relative_to(ROOT))
+
+
+def test_every_module_has_its_place():
+    assert {part_of(path) for path in MODULES} - {''} == ALLOWED.keys() | COMMANDS
+
+
+@pytest.mark.parametrize('path', MODULES, ids=relative)
+def test_imports_point_one_way(path):
+    if part_of(path):
+        assert not violations(path.read_text(), part_of(path))
+    else:
+        assert not imported_names(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ('part', 'line'),
+    [
+        ('ops', 'from nsr_jax.nn import gates'),
+        ('ops', 'import flax.linen as nn'),
+        ('nn', 'import nsr_jax.models.network'),
+        ('models', 'def f():\n    from nsr_jax import training'),
+        ('data', 'from nsr_jax.models.network import MEAN'),
+        ('training', 'from nsr_jax.evaluation import metrics'),
+        ('evaluation', 'from nsr_jax.training.checkpoints import load_model'),
+        ('evaluation', 'from nsr_jax import restore'),
+        ('evaluation', 'from absl import flags'),
+        ('training', 'from ml_collections import config_flags'),
+        ('restore', 'from configs import presets'),
+        ('restore', 'import tensorflow.io'),
+        ('data', 'from . import images'),
+        ('errors', 'from nsr_jax.ops import colour'),
+    ],
+)
+def test_a_wrong_import_is_seen(part, line):
+    assert violations(line, part)
+    assert not violations('import jax\nfrom absl import logging\nfrom nsr_jax.errors import UserError', 'models')
+
+
+def test_configs_import_ml_collections_and_each_other_alone():
+    assert len(CONFIGS) > 2
+    for path in CONFIGS:
+        wrong = {
+            name for name in imported_names(path.read_text()) if not is_within(name, {'ml_collections', 'configs'})
+        }
+        assert not wrong, f'{relative(path)} imports {wrong}'
+
+
+def test_scripts_are_short_and_import_no_framework():
+    assert {path.name for path in SCRIPTS} >= {'train.py', 'eval.py'}
+    for path in SCRIPTS:
+        lines = path.read_text().splitlines()
+        assert len(lines) < 80, f'{path.name} has {len(lines)} lines'
+        wrong = {
+            name for name in imported_names(path.read_text()) if is_within(name, {'tensorflow', 'torch', 'configs'})
+        }
+        assert not wrong, f'{path.name} imports {wrong}'
+
+
+@pytest.mark.parametrize('path', [*MODULES, *CONFIGS, *SCRIPTS], ids=relative)
+def test_no_file_is_a_giant_or_a_grab_bag(path):
+    assert len(path.read_text().splitlines()) <= 350
+    assert path.stem not in ('utils', 'util', 'helpers', 'misc', 'common')
+
+
+BLOCK = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in BLOCKED:
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def run_without(blocked, code):
+    """Run code in a fresh interpreter where the blocked packages cannot be imported, installed or not."""
+    command = [sys.executable, '-c', f'BLOCKED = {sorted(blocked)!r}\n{BLOCK}{code}']
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+IMPORT_EVERYTHING = """
+import importlib, pkgutil
+import nsr_jax
+names = [module.name for module in pkgutil.walk_packages(nsr_jax.__path__, 'nsr_jax.')]
+for name in names:
+    importlib.import_module(name)
+print(len(names))
+"""
+
+
+def test_everything_imports_without_tensorflow_and_torch():
+    process = run_without({'tensorflow', 'torch'}, IMPORT_EVERYTHING)
+    assert process.returncode == 0, process.stderr
+    assert int(process.stdout) == len(MODULES) - 1
+
+
+def test_restoring_imports_without_the_training_stack():
+    """pyproject's own dependencies are enough for it: none of the extras `evaluate` and `train`."""
+    extras = {'array_record', 'matplotlib', 'optax', 'skimage', 'tensorboardX', 'tensorflow_datasets'}
+    process = run_without(extras | {'tensorflow', 'torch'}, 'import nsr_jax.restore, nsr_jax.import_torch')
+    assert process.returncode == 0, process.stderr

@@ -1,0 +1,70 @@
+import jax
+import numpy as np
+import pytest
+
+from nsr_jax.errors import UserError
+from nsr_jax.models.build import build_network
+from nsr_jax.models.cost import parameter_shapes
+from nsr_jax.training.checkpoints import Checkpoints, load_model, save_model
+
+
+@pytest.fixture
+def params(config):
+    generator = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda s: generator.normal(size=s.shape).astype('f'), parameter_shapes(build_network(config.model))
+    )
+
+
+def plus(params, number):
+    return jax.tree.map(lambda leaf: leaf + np.float32(number), params)
+
+
+def test_the_last_ones_and_the_best_one_are_kept(tmp_path, config, params):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step, psnr in ((1, 30.0), (2, 32.0), (3, None), (4, 31.0), (5, None)):
+        checkpoints.save(step, config, plus(params, step), psnr=psnr)
+    assert checkpoints.latest_step == 5
+    checkpoints.close()
+    assert sorted(path.name for path in (tmp_path / 'checkpoints').iterdir()) == ['2', '4', '5']
+
+    best = load_model(tmp_path)
+    assert best.step == 2
+    assert best.config.to_json() == config.to_json()
+    expected = plus(params, 2)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), best.params, expected))
+    assert load_model(tmp_path / 'checkpoints' / '5').step == 5
+
+
+def test_without_scores_the_last_one_is_loaded(tmp_path, config, params):
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    for step in (9, 10):
+        checkpoints.save(step, config, params)
+    checkpoints.close()
+    assert load_model(tmp_path).step == 10
+
+
+def test_a_step_is_saved_once(tmp_path, config, params):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(1, config, params)
+    checkpoints.save(1, config, plus(params, 1))
+    checkpoints.close()
+    loaded = load_model(tmp_path).params
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), loaded, params))
+
+
+def test_what_is_not_a_checkpoint_is_named(tmp_path):
+    with pytest.raises(UserError, match='there is no such folder'):
+        load_model(tmp_path / 'missing')
+    with pytest.raises(UserError, match='neither a workdir'):
+        load_model(tmp_path)
+    (tmp_path / 'checkpoints' / '7' / 'metadata').mkdir(parents=True)
+    with pytest.raises(UserError, match='not a checkpoint of this library'):
+        load_model(tmp_path / 'checkpoints' / '7')
+
+
+def test_weights_that_do_not_fit_their_config_are_refused(tmp_path, config, params):
+    config.model.features = 16
+    save_model(tmp_path, params, config)
+    with pytest.raises(UserError, match='cannot be read'):
+        load_model(tmp_path)

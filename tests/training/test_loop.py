@@ -1,0 +1,67 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from nsr_jax.errors import UserError
+from nsr_jax.training.checkpoints import load_model
+from nsr_jax.training.loop import train
+
+
+class StopError(Exception):
+    pass
+
+
+def metrics_of(workdir):
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    return [{name: number for name, number in line.items() if name != 'images_per_second'} for line in lines]
+
+
+def test_stopped_and_resumed_equals_uninterrupted(tmp_path, config):
+    def evaluate(params):
+        scores.append(float(np.abs(jax.device_get(params['head']['direction'])).sum()))
+        if stopping:
+            raise StopError
+        return {'images/sr-y/psnr': scores[-1]}
+
+    scores, stopping = [], False
+    train(config, tmp_path / 'whole', evaluate)
+    stopping = True
+    with pytest.raises(StopError):
+        train(config, tmp_path / 'parts', evaluate)  # at step 8, with the checkpoint of step 5
+    stopping = False
+    train(config, tmp_path / 'parts', evaluate)
+
+    assert scores[0] == scores[2] == scores[3]  # step 8: whole, stopped, resumed
+    assert metrics_of(tmp_path / 'parts') == metrics_of(tmp_path / 'whole')
+    assert [line['step'] for line in metrics_of(tmp_path / 'whole')] == [3, 5, 6, 8, 8, 9, 10, 12, 12]
+    whole, parts = (load_model(tmp_path / name / 'checkpoints' / '12') for name in ('whole', 'parts'))
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), whole.params, parts.params))
+
+    train(config, tmp_path / 'whole', evaluate)  # finished: nothing is done again
+    assert metrics_of(tmp_path / 'whole') == metrics_of(tmp_path / 'parts')
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'batch_size': 0}, 'batch_size must be a whole number from 1, not 0'),
+        ({'num_steps': -5}, 'num_steps must be a whole number from 1, not -5'),
+        ({'learning_rate': 0.0}, 'learning_rate must be above 0'),
+        ({'task': 'colouring'}, "task must be sr .* 'colouring'"),
+        ({'compute_dtype': 'float8'}, "unknown compute_dtype 'float8': one of float32, bfloat16"),
+        ({'model.gate': 'hard'}, "'hard' has no gradient"),
+        ({'model.gate': 'maybe'}, "unknown gate 'maybe': one of softmax"),
+        ({'model.cardinality': 3}, 'features 8 must be a multiple of cardinality 3'),
+        ({'data.patch_size': 64}, r'0.png is too small to train on.* 60 pixels.* need 136'),
+        ({'data.source': 'nowhere/at/all'}, "unknown source 'nowhere/at/all'"),
+        ({'model.channels': 1}, '0.png has 3 channels, the network takes 1'),
+        ({'mesh.data': 5}, 'needs 5 devices'),
+    ],
+)
+def test_bad_configs_are_refused_before_training(tmp_path, config, changes, message):
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=message):
+        train(config, tmp_path / 'run')
+    assert not list(tmp_path.glob('run/*'))  # nothing that a corrected run would have to fit

@@ -1,0 +1,41 @@
+import json
+
+import pytest
+
+from nsr_jax.errors import UserError
+from nsr_jax.training.workdir import MetricsWriter, check_workdir, write_config
+
+
+def test_a_workdir_belongs_to_one_config(tmp_path, config):
+    write_config(tmp_path, config)
+    check_workdir(tmp_path, config)  # going on
+    config.log_every_steps = 1  # what changes no number may change
+    config.mesh.fsdp = 2
+    config.evaluation.datasets = ()
+    check_workdir(tmp_path, config)
+    config.learning_rate = 0.5
+    config.model.features = 16
+    with pytest.raises(UserError, match=r'features 8 there, 16 now; learning_rate 0.001 there, 0.5 now'):
+        check_workdir(tmp_path, config)
+    assert json.loads((tmp_path / 'config.json').read_text())['learning_rate'] == 0.001
+
+
+def test_a_workdir_that_cannot_be_written_is_named(tmp_path, config):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match='file/run cannot be written'):
+        check_workdir(tmp_path / 'file' / 'run', config)
+
+
+def test_metrics_of_steps_that_are_taken_again_are_removed(tmp_path):
+    writer = MetricsWriter(tmp_path, 0)
+    for step in (10, 20, 30):
+        writer.write(step, loss=1 / step)
+    writer.close()
+    with (tmp_path / 'metrics.jsonl').open('a') as file:
+        file.write('{"step": 40, "lo')  # killed while writing
+    writer = MetricsWriter(tmp_path, 20)
+    writer.write(30, loss=2.0)
+    writer.close()
+    lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    assert lines == [{'step': 10, 'loss': 0.1}, {'step': 20, 'loss': 0.05}, {'step': 30, 'loss': 2.0}]
+    assert list((tmp_path / 'tensorboard').glob('events*'))
