@@ -51,6 +51,8 @@ def main(argv: Sequence[str]) -> None:
     """Check what was asked for, then train."""
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
+    if not WORKDIR.value:
+        raise UserError('--workdir must name a folder')
     check_run(CONFIG.value, WORKDIR.value)
     train(CONFIG.value, WORKDIR.value, make_evaluate(CONFIG.value))
 

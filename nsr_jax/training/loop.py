@@ -148,8 +148,9 @@ def _run(
         if not (saves or step % config.log_every_steps == 0):
             continue
         # 2. The log: also before each checkpoint, so that no checkpoint is behind or ahead of its metrics.
-        steps, seconds = step - since, time.perf_counter() - started
+        steps = step - since
         means = {name: float(sum(call[name] for call in jax.device_get(sums))) / steps for name in call_sums}
+        seconds = time.perf_counter() - started  # after the device has answered
         if not math.isfinite(means['loss']):
             raise FloatingPointError(f'the loss of steps {since} to {step} is {means["loss"]}: they were not saved')
         rate = float(learning_rate(jnp.int32(step - 1)))

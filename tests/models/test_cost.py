@@ -92,9 +92,11 @@ def test_a_wide_block_mixes_and_gates_by_its_own_widths():
 
 
 def test_a_scale_that_does_not_divide_the_output():
-    # 1280 is no multiple of 3: the field counts 1280 * 720 / 9 = 102,400 input pixels.
     network = RestorationNetwork(scale=3, channels=1, num_blocks=1, features=2)
-    assert count_multi_adds(network).convolutions == 102_400 * (9 * (2 + 2 * 2 + 2 * 2 + 2 * 9) + 25 * 9)
+    per_pixel = 9 * (2 + 2 * 2 + 2 * 2 + 2 * 9) + 25 * 9
+    # 1280 is no multiple of 3: the field counts 1280 * 720 / 9 = 102,400 input pixels.
+    assert count_multi_adds(network).convolutions == 102_400 * per_pixel
+    assert count_multi_adds(network, (10, 11)).convolutions == 110 * per_pixel / 9
 
 
 def test_shapes_are_of_the_tree_that_init_makes():

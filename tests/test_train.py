@@ -1,0 +1,59 @@
+"""What a user sees who types train.py's command wrongly: real processes, one clear line each."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+SR = 'configs/sr.py:scale=2,preset=edsr_s_nsr'
+
+CASES = {
+    'unknown key': ([f'--config={SR}', '--config.batchsize=32'], 'batchsize'),
+    'unknown preset': (['--config=configs/sr.py:preset=edsr'], "unknown preset 'edsr': one of edsr_s, "),
+    'unknown argument': (['--config=configs/sr.py:size=2'], "cannot read 'size=2' behind the colon"),
+    'scale of another task': (['--config=configs/sr.py:scale=5'], 'scale must be 2, 3 or 4, not 5'),
+    'wrong type': ([f'--config={SR}', '--config.batch_size=many'], 'many'),
+    'argument for none': (['--config=configs/quickstart.py:fast'], 'get_config() takes 0 positional arguments'),
+    'no such config': (['--config=configs/sharpen.py'], '--config=configs/sharpen.py: no such file'),
+    'no workdir': ([f'--config={SR}', '--workdir='], '--workdir must name a folder'),
+    'not an option': ([f'--config={SR}', 'now'], "unexpected argument 'now'"),
+    'does not fit': (
+        [f'--config={SR}', '--config.model.cardinality=5'],
+        'features 64 must be a multiple of cardinality 5',
+    ),
+    'no data': ([f'--config={SR}', '--config.data.source=nowhere', '--config.evaluation.datasets=()'], "'nowhere'"),
+    'no DIV2K': ([f'--config={SR}', '--config.evaluation.datasets=()'], 'DIV2K_train_HR.zip'),
+}
+
+
+@pytest.fixture(scope='module')
+def answers(tmp_path_factory):
+    """Exit code and standard error of every case; they run side by side."""
+    folder = tmp_path_factory.mktemp('train')
+    environment = {name: value for name, value in os.environ.items() if name != 'NSR_DATA_DIR'}
+    environment |= {'JAX_PLATFORMS': 'cpu', 'TFDS_DATA_DIR': str(folder / 'datasets')}
+    processes = {}
+    for name, (arguments, _) in CASES.items():
+        command = [sys.executable, 'train.py', f'--workdir={folder / "run"}', *arguments]
+        processes[name] = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    results = {name: (process.communicate(timeout=120)[1], process.returncode) for name, process in processes.items()}
+    return folder, results
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_a_mistake_gets_one_clear_line(answers, name):
+    error, code = answers[1][name]
+    assert code == 2
+    assert CASES[name][1] in error
+    assert 'Traceback' not in error
+    lines = [line for line in error.splitlines() if CASES[name][1] in line]
+    assert len(lines) == 1
+
+
+def test_nothing_is_left_behind(answers):
+    folder, _ = answers
+    assert not (folder / 'datasets').exists()
+    assert not list(folder.glob('run/*'))
