@@ -10,6 +10,7 @@ def get_base() -> ConfigDict:
     config.seed = 0  # of the initial weights and of every batch
 
     config.model = ConfigDict()
+    config.model.architecture = 'residual'  # residual: the paper's network; chain: VDSR, DnCNN, ARCNN
     config.model.scale = 1  # of the output to the input
     config.model.channels = 3  # 3 RGB, 1 gray
     config.model.num_blocks = 16  # residual blocks
@@ -38,10 +39,10 @@ def get_base() -> ConfigDict:
     config.mesh.data = -1  # devices that share the batch and hold the same parameters; -1 = all that are left
     config.mesh.fsdp = 1  # devices that share the batch and split the parameters among them
 
-    config.steps_per_call = 10  # steps in one call of the compiled function; the three periods are its multiples
-    config.log_every_steps = 100
-    config.evaluate_every_steps = 50_000
-    config.checkpoint_every_steps = 10_000
+    config.steps_per_call = 10  # at most so many steps in one call of the compiled function
+    config.log_every_steps = 100  # a line of metrics
+    config.evaluate_every_steps = 50_000  # scores of `evaluation.datasets`, and a checkpoint
+    config.checkpoint_every_steps = 10_000  # what a stopped run loses at most
     config.checkpoints_to_keep = 3  # the last ones; the best one is kept beside them
 
     config.evaluation = ConfigDict()
@@ -62,10 +63,14 @@ def parse_arg(arg: str | None, **defaults: int | float | str | bool) -> ConfigDi
         ValueError: an unknown name, a text without `=`, or a value of another type.
     """
     options = ConfigDict(defaults)
+    read = set()
     for item in (arg or '').split(','):
         if not item:
             continue
         name, equals, text = item.partition('=')
+        if name in read:
+            raise ValueError(f'{name} is given twice behind the colon')
+        read.add(name)
         if name not in defaults or not equals:
             raise ValueError(f'cannot read {item!r} behind the colon: give name=value with {", ".join(defaults)}')
         kind = type(defaults[name])

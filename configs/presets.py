@@ -1,5 +1,7 @@
 """The networks of the paper, by name: Fan et al., NeurIPS 2020, section 4 and the authors' published table."""
 
+from ml_collections import ConfigDict
+
 PRESETS = {
     'edsr_s': {'num_blocks': 16, 'features': 64},
     'edsr_s_nsr': {'num_blocks': 16, 'features': 64, 'groups': 4, 'cardinality': 16},
@@ -19,13 +21,24 @@ PRESETS = {
     },
 }
 
+# Comparison networks: plain chains of convolutions, see nsr_jax/models/chain.py.
+CHAINS = {
+    'vdsr': {'kernel_sizes': (3,) * 20, 'features': (64,) * 19, 'adds_input': True},
+    'dncnn': {'kernel_sizes': (3,) * 17, 'features': (64,) * 16, 'adds_input': True},
+    'dncnn_blind': {'kernel_sizes': (3,) * 20, 'features': (64,) * 19, 'adds_input': True},
+    'arcnn': {'kernel_sizes': (9, 7, 1, 5), 'features': (64, 32, 16), 'adds_input': False},
+}
 
-def preset(name: str) -> dict:
-    """The fields of `config.model` that a preset sets.
+
+def set_model(config: ConfigDict, name: str, *, scale: int, channels: int) -> None:
+    """Fill in `config.model` from a preset.
 
     Raises:
         ValueError: an unknown name.
     """
-    if name not in PRESETS:
-        raise ValueError(f'unknown preset {name!r}: one of {", ".join(PRESETS)}')
-    return PRESETS[name]
+    if name in CHAINS:
+        config.model = ConfigDict({'architecture': 'chain', 'scale': scale, 'channels': channels, **CHAINS[name]})
+    elif name in PRESETS:
+        config.model.update(PRESETS[name], scale=scale, channels=channels)
+    else:
+        raise ValueError(f'unknown preset {name!r}: one of {", ".join([*PRESETS, *CHAINS])}')

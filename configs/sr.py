@@ -9,7 +9,7 @@
 from ml_collections import ConfigDict
 
 from configs.base import get_base, parse_arg
-from configs.presets import preset
+from configs.presets import set_model
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -19,5 +19,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
         raise ValueError(f'scale must be 2, 3 or 4, not {options.scale}')
     config = get_base()
     config.task = 'sr'
-    config.model.update(preset(options.preset), scale=options.scale)
+    set_model(config, options.preset, scale=options.scale, channels=3)
     return config.lock()

@@ -86,18 +86,14 @@ def test_sr_defaults():
         ('scale=', "scale must be of type int, not ''"),
         ('scael=2', "'scael=2'.*scale, preset"),
         ('scale', "'scale'.*name=value"),
-        ('preset=edsr_xl', "'edsr_xl'.*edsr_s_nsr"),
+        ('preset=edsr_xl', "'edsr_xl'.*edsr_s, edsr_s_nsr"),
         ('edsr_s', "'edsr_s'"),
+        ('scale=2,scale=3', 'scale is given twice'),
     ],
 )
 def test_a_wrong_argument_is_named(arg, message):
     with pytest.raises(ValueError, match=message):
         sr.get_config(arg)
-
-
-def test_unknown_preset():
-    with pytest.raises(ValueError, match=r"'edsr_xl'.*edsr_s, edsr_s_nsr"):
-        presets.preset('edsr_xl')
 
 
 DEFAULTS = {'blocks': 3, 'rate': 0.5, 'name': 'a', 'wide': False}

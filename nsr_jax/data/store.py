@@ -1,10 +1,12 @@
 """The resident image store: every training image decoded once into two arrays that live on the accelerator."""
 
+import concurrent.futures
 from collections.abc import Sequence
 
 import flax.struct
 import jax
 import numpy as np
+import tqdm
 
 from nsr_jax.data.sources import Example
 from nsr_jax.errors import UserError
@@ -44,7 +46,9 @@ def build_store(examples: Sequence[Example], *, scale: int, channels: int, small
     """
     if len(examples) == 0:
         raise UserError('no training image: the source is empty')
-    images = [_landscape(example) for example in examples]
+    with concurrent.futures.ThreadPoolExecutor() as threads:  # Pillow decodes without holding Python's lock
+        decoded = threads.map(lambda index: _landscape(examples[index]), range(len(examples)))
+        images = list(tqdm.tqdm(decoded, total=len(examples), desc='decoding', unit='image', leave=False, disable=None))
     for example in images:
         height, width, found = example.hr.shape
         if found != channels:
@@ -58,7 +62,8 @@ def build_store(examples: Sequence[Example], *, scale: int, channels: int, small
     height, width = (int(side) for side in sizes.max(axis=0))
     targets = np.zeros((len(images), height * scale, width * scale, channels), np.uint8)
     inputs = None if scale == 1 else np.zeros((len(images), height, width, channels), np.uint8)
-    for index, example in enumerate(images):
+    for index in range(len(images)):
+        example, images[index] = images[index], None  # so that the images are never in memory twice
         targets[index, : example.hr.shape[0], : example.hr.shape[1]] = example.hr
         if inputs is not None:
             inputs[index, : example.lr.shape[0], : example.lr.shape[1]] = example.lr

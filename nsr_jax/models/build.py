@@ -4,20 +4,28 @@ import jax.numpy as jnp
 import ml_collections
 
 from nsr_jax.errors import UserError
+from nsr_jax.models.chain import ChainNetwork
 from nsr_jax.models.network import RestorationNetwork
+
+Network = RestorationNetwork | ChainNetwork
 
 COMPUTE_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
-def build_network(model: ml_collections.ConfigDict, compute_dtype: str = 'float32') -> RestorationNetwork:
-    """Make the network that `config.model` describes; its fields are the network's.
+def build_network(model: ml_collections.ConfigDict, compute_dtype: str = 'float32') -> Network:
+    """Make the network that `config.model` describes; its fields are the network's, beside `architecture`.
 
     Raises:
         UserError: an unknown or missing field, values that do not fit, or an unknown dtype.
     """
     if compute_dtype not in COMPUTE_DTYPES:
         raise UserError(f'unknown compute_dtype {compute_dtype!r}: one of {", ".join(COMPUTE_DTYPES)}')
+    architectures = {'residual': RestorationNetwork, 'chain': ChainNetwork}
+    fields = model.to_dict()
+    architecture = fields.pop('architecture', 'residual')
+    if architecture not in architectures:
+        raise UserError(f'unknown config.model.architecture {architecture!r}: one of {", ".join(architectures)}')
     try:
-        return RestorationNetwork(**model.to_dict(), dtype=COMPUTE_DTYPES[compute_dtype])
+        return architectures[architecture](**fields, dtype=COMPUTE_DTYPES[compute_dtype])
     except TypeError as error:
         raise UserError(f'config.model does not describe a network: {error}') from error

@@ -63,7 +63,7 @@ def _resize_matrix(size: int, scale: float, border: str) -> scipy.sparse.csr_arr
     centres = (np.arange(output_size) + 0.5) / scale - 0.5
     first = np.floor(centres - width / 2).astype(np.int64)
     indices = first[:, None] + np.arange(math.ceil(width) + 2)
-    weights = _cubic((centres[:, None] - indices) * shrink)
+    weights = cubic((centres[:, None] - indices) * shrink)
     weights /= weights.sum(axis=1, keepdims=True)
     if border == 'clamp':
         indices = np.clip(indices, 0, size - 1)
@@ -74,7 +74,7 @@ def _resize_matrix(size: int, scale: float, border: str) -> scipy.sparse.csr_arr
     return scipy.sparse.csr_array((weights.ravel(), indices.ravel(), row_starts), shape=(output_size, size))
 
 
-def _cubic(x: np.ndarray) -> np.ndarray:
+def cubic(x: np.ndarray) -> np.ndarray:
     """Keys' cubic convolution kernel with a = -0.5, non-zero on (-2, 2)."""
     x = np.abs(x)
     near = (1.5 * x - 2.5) * x * x + 1

@@ -81,6 +81,12 @@ def _partitioned_correlate(kernel_size: tuple[int, int]):
     return _batch_local(correlate, 'b h w i, b h w o -> b m n i o')
 
 
+def check_odd(kernel_size: tuple[int, ...]) -> None:
+    """Raise ValueError unless both sides are odd: an even kernel has no middle, and no transposed twin."""
+    if any(side % 2 == 0 for side in kernel_size):
+        raise ValueError(f'the kernel must have odd sides, not {"x".join(map(str, kernel_size))}')
+
+
 def _transposed(kernels: jax.Array) -> jax.Array:
     """Kernels of the transposed convolution: flipped in space, inputs and outputs exchanged."""
     return kernels[:, ::-1, ::-1].swapaxes(-1, -2)
@@ -96,7 +102,11 @@ def sample_conv(x: jax.Array, kernels: jax.Array) -> jax.Array:
 
     Returns:
         `(B, H, W, Cout)` of x's dtype.
+
+    Raises:
+        ValueError: a kernel with an even side.
     """
+    check_odd(kernels.shape[1:3])
     return _partitioned_convolve(x, kernels)
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nsr_jax.ops.sample_conv import sample_conv
+from nsr_jax.ops.sample_conv import check_odd, sample_conv
 
 Implementation = Literal['map', 'vmap']
 
@@ -81,8 +81,7 @@ def sparse_conv(
 def _check_shapes(x: jax.Array, bank: jax.Array, bias: jax.Array, gamma: jax.Array) -> None:
     if x.ndim != 4 or bank.ndim != 6:
         raise ValueError(f'x must be (B, H, W, Cin) and bank (kh, kw, Cin, k, d, Cout/d), not {x.shape}, {bank.shape}')
-    if bank.shape[0] % 2 == 0 or bank.shape[1] % 2 == 0:
-        raise ValueError(f'the kernel must have odd sides, not {bank.shape[0]}x{bank.shape[1]}')
+    check_odd(bank.shape[:2])
     if bank.shape[2] != x.shape[3]:
         raise ValueError(f'the bank takes {bank.shape[2]} channels, x has {x.shape[3]}')
     if bias.shape != bank.shape[3:]:

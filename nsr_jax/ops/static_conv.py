@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nsr_jax.ops.sample_conv import sample_correlation
+from nsr_jax.ops.sample_conv import check_odd, sample_correlation
 
 
 @jax.custom_vjp
@@ -20,7 +20,11 @@ def static_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     Returns:
         `(B, H, W, Cout)` of x's dtype.
+
+    Raises:
+        ValueError: a kernel with an even side.
     """
+    check_odd(kernel.shape[:2])
     return _xla_conv(x, kernel)
 
 

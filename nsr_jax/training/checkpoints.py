@@ -135,7 +135,7 @@ def load_model(directory: str | pathlib.Path) -> LoadedModel:
     path = _find_checkpoint(pathlib.Path(directory).resolve())
     try:
         metadata = json.loads((path / 'metadata' / 'metadata').read_text())
-        config = ml_collections.ConfigDict(metadata['config']).lock()
+        config = ml_collections.ConfigDict(_with_tuples(metadata['config'])).lock()
         step = int(metadata['step'])
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f'{path} is not a checkpoint of this library: {error!r}') from error
@@ -150,6 +150,13 @@ def load_model(directory: str | pathlib.Path) -> LoadedModel:
     except (ValueError, OSError) as error:
         raise UserError(f'{path} cannot be read: {error}') from error
     return LoadedModel(config, params, step, path)
+
+
+def _with_tuples(value: Any) -> Any:
+    """A config as it was before JSON, which knows lists alone, made lists of its tuples."""
+    if isinstance(value, dict):
+        return {name: _with_tuples(each) for name, each in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def _psnr(metrics: dict[str, float]) -> float:

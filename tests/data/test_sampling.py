@@ -10,7 +10,7 @@ import pytest
 
 from nsr_jax.data.sampling import sample_patches
 from nsr_jax.data.sources import Example
-from nsr_jax.data.store import ImageStore, build_store
+from nsr_jax.data.store import build_store
 
 PATCH, MARGIN = 5, 2
 SIZES = [(9, 14), (16, 11), (12, 12)]
@@ -165,11 +165,3 @@ def test_an_image_of_just_the_smallest_size_has_one_place():
     for target in np.rint(np.asarray(targets) * 255):
         turned = (target, target.transpose(1, 0, 2))
         assert any((np.flip(image, axes) == centre).all() for image in turned for axes in ((), 0, 1, (0, 1)))
-
-
-def test_a_store_on_the_device_gives_the_same():
-    store = store_of(random_images(2), 2)
-    on_device = jax.device_put(store)
-    assert isinstance(on_device, ImageStore)
-    for first, second in zip(*(jitted(2)(s, KEY, 0, jnp.arange(12)) for s in (store, on_device)), strict=True):
-        np.testing.assert_array_equal(first, second)

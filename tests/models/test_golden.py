@@ -15,6 +15,7 @@ import optax
 import pytest
 
 from nsr_jax.evaluation.inference import predict
+from nsr_jax.evaluation.tiling import Tiling
 from nsr_jax.import_torch import to_parameters
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.models.network import RestorationNetwork
@@ -63,7 +64,7 @@ def test_whole_images(name):
     case = load(name)
     assert sum(leaf.size for leaf in jax.tree.leaves(case.parameters)) == case.count
     for size in ('small', 'narrow'):
-        out = predict(case.network, case.parameters, case.numbers[f'input_{size}'][0], tiling='authors')
+        out = predict(case.network, case.parameters, case.numbers[f'input_{size}'][0], tiling=Tiling('authors'))
         np.testing.assert_allclose(out, case.numbers[f'output_{size}'][0], rtol=0, atol=OUTPUT_TOLERANCE)
 
 
@@ -76,7 +77,7 @@ def test_large_images_by_the_authors_patches(name):
             numbers = dict(file)
     image, expected = numbers['input_large'][0], numbers['output_large'][0]
     # Seen whole, these images come out otherwise by 0.8 and more.
-    out = predict(case.network, case.parameters, image, tiling='authors')
+    out = predict(case.network, case.parameters, image, tiling=Tiling('authors'))
     np.testing.assert_allclose(out, expected, rtol=0, atol=OUTPUT_TOLERANCE)
 
 

@@ -85,3 +85,8 @@ def test_gradient_descent_inside_a_loop():
     result = descended(static_conv)
     assert np.abs(result - kernel).max() > 1e-3
     np.testing.assert_allclose(result, descended(xla_conv), rtol=0, atol=1e-6)
+
+
+def test_even_kernels_are_refused():
+    with pytest.raises(ValueError, match='odd sides, not 2x3'):
+        static_conv(jnp.zeros((1, 4, 4, 1)), jnp.zeros((2, 3, 1, 1)))
