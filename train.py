@@ -13,9 +13,10 @@ from ml_collections import config_flags
 from nsr_jax import command
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.evaluate import evaluate_network
-from nsr_jax.evaluation.inference import check_tiling
+from nsr_jax.evaluation.degradation import find_degradations
+from nsr_jax.evaluation.evaluate import check_network, evaluate_network
 from nsr_jax.evaluation.protocols import find_protocols
+from nsr_jax.evaluation.tiling import Tiling
 from nsr_jax.models.build import build_network
 from nsr_jax.training.loop import check_run, train
 
@@ -30,17 +31,19 @@ def make_evaluate(config):
         return None
     network = build_network(config.model, config.compute_dtype)
     (protocol,) = find_protocols([config.evaluation.protocol])
-    tiling = check_tiling(config.evaluation.tiling)
+    tiling = Tiling(config.evaluation.tiling, config.evaluation.tile, config.evaluation.overlap)
+    degradations = find_degradations(config.task, config.model.scale, config.evaluation.levels)
     sources = [
         open_source(name, '', config.model.scale, data_dir=config.data.data_dir, tfds_dir=config.data.tfds_dir)
         for name in config.evaluation.datasets
     ]
+    check_network(network, sources, [protocol], degradations[0])
 
     def evaluate(params) -> dict[str, float]:
-        scores = evaluate_network(network, params, sources, protocol, config.model.scale, tiling)
         return {
-            f'{dataset}/{protocol.name}/{name}': number
-            for dataset, pair in scores.items()
+            f'{dataset}/{protocol.name}/{degradation}/{name}': number
+            for degradation in degradations
+            for dataset, pair in evaluate_network(network, params, sources, protocol, degradation, tiling).items()
             for name, number in zip(('psnr', 'ssim'), pair, strict=True)
         }
 

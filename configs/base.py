@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 def get_base() -> ConfigDict:
     """A config with every field there is; it trains nothing until a task's config has filled it in."""
     config = ConfigDict()
-    config.task = ''  # which degradation is undone: 'sr'
+    config.task = ''  # which degradation is undone: sr, denoise or jpeg
     config.seed = 0  # of the initial weights and of every batch
 
     config.model = ConfigDict()
@@ -29,6 +29,10 @@ def get_base() -> ConfigDict:
     config.data.patch_size = 48  # side of an input patch, in input (for SR: low-resolution) pixels
     config.data.margin = 2  # input pixels at the image's border that are never sampled
 
+    config.degradation = ConfigDict()
+    config.degradation.sigma = (25.0, 25.0)  # denoise: lowest and highest standard deviation of the noise, of 255
+    config.degradation.quality = (10, 10)  # jpeg: lowest and highest quality, by libjpeg's rule
+
     config.batch_size = 16  # patches a step, over all devices
     config.num_steps = 1_500_000  # of the optimizer
     config.learning_rate = 1e-3  # of Adam, at the start
@@ -48,7 +52,10 @@ def get_base() -> ConfigDict:
     config.evaluation = ConfigDict()
     config.evaluation.datasets = ('div2k',)  # names or folders; the first one decides which checkpoint is the best
     config.evaluation.protocol = 'sr-y'  # how a prediction is scored
-    config.evaluation.tiling = 'authors'  # authors: patches above 192 input pixels; whole: the image at once
+    config.evaluation.levels = ()  # sigmas or JPEG qualities to score at; none for super-resolution
+    config.evaluation.tiling = 'authors'  # authors: patches above 192 input pixels; feathered tiles; whole image
+    config.evaluation.tile = 96  # side of a feathered tile, in input pixels
+    config.evaluation.overlap = 16  # input pixels that neighbouring tiles share at least
     return config
 
 

@@ -9,7 +9,7 @@
 from ml_collections import ConfigDict
 
 from configs.base import get_base, parse_arg
-from configs.presets import set_model
+from configs.presets import CHAINS, set_model
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -19,5 +19,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         raise ValueError(f'scale must be 2, 3 or 4, not {options.scale}')
     config = get_base()
     config.task = 'sr'
-    set_model(config, options.preset, scale=options.scale, channels=3)
+    is_chain = options.preset in CHAINS  # VDSR restores Y alone
+    set_model(config, options.preset, scale=options.scale, channels=1 if is_chain else 3)
+    config.evaluation.protocol = 'sr-luma' if is_chain else 'sr-y'
     return config.lock()

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nsr_jax.data.degradations import Degradation
 from nsr_jax.data.store import ImageStore
 
 
@@ -16,6 +17,7 @@ def sample_patches(
     scale: int,
     patch_size: int,
     margin: int,
+    degradation: Degradation | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Cut random patches, each flipped along both axes and transposed with probability 1/2 (paper, section 4).
 
@@ -29,25 +31,32 @@ def sample_patches(
         scale: of targets to inputs; must fit the store.
         patch_size: P, the side of an input patch.
         margin: input pixels at an image's border that are never sampled.
+        degradation: makes the input from the clean image, at scale 1; None where the store has the inputs.
 
     Returns:
-        inputs `(B, P, P, C)` and targets `(B, scale * P, scale * P, C)`, float32 on [0, 1]. At scale 1 the store has no
-        inputs and the clean patches stand in both places.
+        inputs `(B, P, P, C)` and targets `(B, scale * P, scale * P, C)`, float32, the targets on [0, 1].
+
+    Raises:
+        ValueError: neither inputs nor a degradation, or both.
     """
+    if (store.inputs is None) == (degradation is None):
+        raise ValueError('either the store has inputs or a degradation makes them')
     key = jax.random.fold_in(key, step)
+    channels = store.targets.shape[-1]
+    size = patch_size if degradation is None else degradation.region_size(patch_size, channels)
 
     def sample(index: jax.Array) -> tuple[jax.Array, jax.Array]:
-        image_key, place_key, flip_key = jax.random.split(jax.random.fold_in(key, index), 3)
+        image_key, place_key, flip_key, degradation_key = jax.random.split(jax.random.fold_in(key, index), 4)
         image = jax.random.randint(image_key, (), 0, store.sizes.shape[0])
-        corner = jax.random.randint(place_key, (2,), margin, store.sizes[image] - margin - patch_size + 1)
+        corner = jax.random.randint(place_key, (2,), margin, store.sizes[image] - margin - size + 1)
         flips = jax.random.bernoulli(flip_key, shape=(3,))
-        target = _orient(_cut(store.targets, image, corner * scale, patch_size * scale), flips)
-        if store.inputs is None:
-            return target, target
-        return _orient(_cut(store.inputs, image, corner, patch_size), flips), target
+        target = _orient(_cut(store.targets, image, corner * scale, size * scale), flips)
+        if degradation is not None:
+            return degradation(degradation_key, target, patch_size)
+        patches = _orient(_cut(store.inputs, image, corner, size), flips), target
+        return tuple(patch.astype(jnp.float32) / 255 for patch in patches)
 
-    inputs, targets = jax.vmap(sample)(indices)
-    return inputs.astype(jnp.float32) / 255, targets.astype(jnp.float32) / 255
+    return jax.vmap(sample)(indices)
 
 
 def _cut(images: jax.Array, image: jax.Array, corner: jax.Array, size: int) -> jax.Array:

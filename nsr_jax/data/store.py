@@ -1,7 +1,7 @@
 """The resident image store: every training image decoded once into two arrays that live on the accelerator."""
 
 import concurrent.futures
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.struct
 import jax
@@ -10,6 +10,8 @@ import tqdm
 
 from nsr_jax.data.sources import Example
 from nsr_jax.errors import UserError
+
+ToGray = Callable[[np.ndarray], np.ndarray]
 
 
 @flax.struct.dataclass
@@ -32,7 +34,9 @@ class ImageStore:
         return self.targets.nbytes + self.sizes.nbytes + (0 if self.inputs is None else self.inputs.nbytes)
 
 
-def build_store(examples: Sequence[Example], *, scale: int, channels: int, smallest: int) -> ImageStore:
+def build_store(
+    examples: Sequence[Example], *, scale: int, channels: int, smallest: int, to_gray: ToGray | None = None
+) -> ImageStore:
     """Decode all examples into a store in the host's memory.
 
     Args:
@@ -40,6 +44,7 @@ def build_store(examples: Sequence[Example], *, scale: int, channels: int, small
         scale: of the targets to the inputs.
         channels: that each image must have.
         smallest: the side in input pixels below which an image cannot be sampled: patch and margins.
+        to_gray: what makes colour images gray, uint8 (H, W, 3) to (H, W), where the network has one channel.
 
     Raises:
         UserError: no image, one with other channels, or one that is too small; it is named.
@@ -47,7 +52,7 @@ def build_store(examples: Sequence[Example], *, scale: int, channels: int, small
     if len(examples) == 0:
         raise UserError('no training image: the source is empty')
     with concurrent.futures.ThreadPoolExecutor() as threads:  # Pillow decodes without holding Python's lock
-        decoded = threads.map(lambda index: _landscape(examples[index]), range(len(examples)))
+        decoded = threads.map(lambda index: _prepare(examples[index], to_gray), range(len(examples)))
         images = list(tqdm.tqdm(decoded, total=len(examples), desc='decoding', unit='image', leave=False, disable=None))
     for example in images:
         height, width, found = example.hr.shape
@@ -70,8 +75,11 @@ def build_store(examples: Sequence[Example], *, scale: int, channels: int, small
     return ImageStore(targets, inputs, sizes)
 
 
-def _landscape(example: Example) -> Example:
-    if example.hr.shape[0] <= example.hr.shape[1]:
-        return example
-    lr = None if example.lr is None else example.lr.swapaxes(0, 1)
-    return Example(example.name, example.hr.swapaxes(0, 1), lr)
+def _prepare(example: Example, to_gray: ToGray | None) -> Example:
+    """Landscape, and gray where that is asked for."""
+
+    def prepare(image: np.ndarray) -> np.ndarray:
+        image = image if image.shape[0] <= image.shape[1] else image.swapaxes(0, 1)
+        return to_gray(image)[..., None] if to_gray and image.shape[-1] == 3 else image
+
+    return Example(example.name, prepare(example.hr), None if example.lr is None else prepare(example.lr))

@@ -41,6 +41,25 @@ def rgb_to_y_uint8(rgb: np.ndarray) -> np.ndarray:
     return ((65481 * red + 128553 * green + 24966 * blue + 127500) // 255000 + 16).astype(np.uint8)
 
 
+def rgb_to_gray_uint8(rgb: np.ndarray) -> np.ndarray:
+    """Full-range gray as MATLAB's `rgb2gray` makes it (BT.601 weights), which the gray denoising sets are made by.
+
+    Args:
+        rgb: (..., 3) uint8.
+
+    Returns:
+        (...) uint8 on [0, 255], rounded half up.
+
+    Raises:
+        ValueError: another type, or the last axis does not have 3 channels.
+    """
+    _check_channels(rgb)
+    if rgb.dtype != np.uint8:
+        raise ValueError(f'rgb must be uint8, got {rgb.dtype}')
+    red, green, blue = (rgb[..., channel].astype(np.int32) for channel in range(3))
+    return ((2989 * red + 5870 * green + 1140 * blue + 5000) // 10000).clip(max=255).astype(np.uint8)
+
+
 def _check_channels(rgb: Array) -> None:
     if rgb.ndim == 0 or rgb.shape[-1] != 3:
         raise ValueError(f'rgb must have 3 channels on its last axis, got shape {rgb.shape}')

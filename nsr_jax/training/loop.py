@@ -13,13 +13,14 @@ import ml_collections
 import tqdm
 from absl import logging
 
+from nsr_jax.data.degradations import Degradation, Jpeg, Noise
 from nsr_jax.data.sampling import sample_patches
 from nsr_jax.data.sources import open_source
 from nsr_jax.data.store import build_store
 from nsr_jax.errors import UserError
-from nsr_jax.models.build import build_network
+from nsr_jax.models.build import Network, build_network
 from nsr_jax.models.cost import count_multi_adds, count_parameters
-from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.ops.colour import rgb_to_gray_uint8, rgb_to_y_uint8
 from nsr_jax.training.checkpoints import Checkpoints
 from nsr_jax.training.sharding import make_mesh, replicated
 from nsr_jax.training.state import TrainState, abstract_state, create_state, learning_rate_at
@@ -28,6 +29,9 @@ from nsr_jax.training.workdir import MetricsWriter, check_workdir, write_config
 
 # Parameters to {'DATASET/psnr': dB, 'DATASET/ssim': …}; the first entry decides which checkpoint is the best one.
 Evaluate = Callable[[dict], dict[str, float]]
+
+# How colour images become gray for a network of one channel: as the task's benchmarks were made.
+_TO_GRAY = {'sr': rgb_to_y_uint8, 'denoise': rgb_to_gray_uint8, 'jpeg': rgb_to_y_uint8}
 
 _COUNTS = (
     'batch_size', 'num_steps', 'steps_per_call', 'log_every_steps', 'evaluate_every_steps', 'checkpoint_every_steps',
@@ -61,8 +65,16 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, evalua
         data_dir=config.data.data_dir,
         tfds_dir=config.data.tfds_dir,
     )
-    smallest = config.data.patch_size + 2 * config.data.margin
-    store = build_store(source, scale=config.model.scale, channels=config.model.channels, smallest=smallest)
+    channels, degradation = config.model.channels, make_degradation(config)
+    patch_size = config.data.patch_size
+    region = patch_size if degradation is None else degradation.region_size(patch_size, channels)
+    store = build_store(
+        source,
+        scale=config.model.scale,
+        channels=channels,
+        smallest=region + 2 * config.data.margin,
+        to_gray=_TO_GRAY[config.task] if channels == 1 else None,
+    )
     logging.info('%d images of %s, %.0f MB on each device', len(source), source.name, store.nbytes / 1e6)
     store = jax.device_put(store, replicated(mesh))
     write_config(workdir, config)
@@ -72,8 +84,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, evalua
         sample_patches,
         key=jax.random.key(config.seed),
         scale=config.model.scale,
-        patch_size=config.data.patch_size,
+        patch_size=patch_size,
         margin=config.data.margin,
+        degradation=degradation,
     )
     learning_rate = functools.partial(
         learning_rate_at,
@@ -109,7 +122,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, evalua
 
 def _first_state(
     config: ml_collections.ConfigDict,
-    network: RestorationNetwork,
+    network: Network,
     mesh: jax.sharding.Mesh,
     abstract: TrainState,
     checkpoints: Checkpoints,
@@ -172,6 +185,27 @@ def _run(
     bar.close()
 
 
+def make_degradation(config: ml_collections.ConfigDict) -> Degradation | None:
+    """What makes the network's input from a clean image; None for super-resolution, whose sources have both.
+
+    Raises:
+        UserError: an unknown task, a scale that it does not have, or a range that makes no sense.
+    """
+    scales = {'sr': (2, 3, 4), 'denoise': (1,), 'jpeg': (1,)}
+    if config.task not in scales:
+        raise UserError(f'config.task must be one of {", ".join(scales)}, not {config.task!r}')
+    if config.model.scale not in scales[config.task]:
+        accepted = ', '.join(map(str, scales[config.task]))
+        raise UserError(f'config.model.scale must be {accepted} for task {config.task}, not {config.model.scale}')
+    if config.task == 'sr':
+        return None
+    name, kind = {'denoise': ('sigma', Noise), 'jpeg': ('quality', Jpeg)}[config.task]
+    limits = config.degradation[name]
+    if len(limits) != 2:
+        raise UserError(f'config.degradation.{name} must be two numbers, lowest and highest, not {limits}')
+    return kind(*limits)
+
+
 def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> None:
     """Check all that can be checked in no time: the config, the network, the devices and the workdir.
 
@@ -188,16 +222,15 @@ def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) ->
         raise UserError(f'config.data.margin must be a whole number from 0, not {config.data.margin!r}')
     if not config.learning_rate > 0:
         raise UserError(f'config.learning_rate must be above 0, not {config.learning_rate!r}')
-    if config.task != 'sr' or config.model.scale not in (2, 3, 4):
-        raise UserError(f'config.task must be sr with scale 2, 3 or 4, not {config.task!r}, {config.model.scale}')
-    if config.model.gate == 'hard':
+    make_degradation(config)
+    if config.model.get('gate') == 'hard':
         raise UserError("config.model.gate 'hard' has no gradient: train with softmax, sigmoid or uniform")
     build_network(config.model, config.compute_dtype)
     make_mesh(config.mesh.data, config.mesh.fsdp, config.batch_size)
     check_workdir(pathlib.Path(workdir), config)
 
 
-def _log_cost(network: RestorationNetwork) -> None:
+def _log_cost(network: Network) -> None:
     multi_adds = count_multi_adds(network)
     logging.info(
         '%s parameters; %.2f G Multi-Adds for a 1280x720 output, of these %.4f G for mixing and %.4f G for gates',

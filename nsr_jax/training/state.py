@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.models.build import Network
 from nsr_jax.training.sharding import state_shardings
 
 # Adam without its learning rate, which is a function of the step and applied by the train step.
@@ -47,14 +47,14 @@ def learning_rate_at(
     return jnp.float32(initial) * jnp.float32(factor) ** taken
 
 
-def init_state(network: RestorationNetwork, key: jax.Array) -> TrainState:
+def init_state(network: Network, key: jax.Array) -> TrainState:
     """Random weights and empty moments."""
     image = jnp.zeros((1, 8, 8, network.channels))
     params = network.init(key, image)['params']
     return TrainState(jnp.zeros((), jnp.int32), params, ADAM.init(params))
 
 
-def abstract_state(network: RestorationNetwork, mesh: Mesh) -> TrainState:
+def abstract_state(network: Network, mesh: Mesh) -> TrainState:
     """The state as shapes, dtypes and shardings; nothing is computed."""
     shapes = jax.eval_shape(functools.partial(init_state, network), jax.random.key(0))
     return jax.tree.map(
@@ -64,7 +64,7 @@ def abstract_state(network: RestorationNetwork, mesh: Mesh) -> TrainState:
     )
 
 
-def create_state(network: RestorationNetwork, mesh: Mesh, seed: int) -> TrainState:
+def create_state(network: Network, mesh: Mesh, seed: int) -> TrainState:
     """Make the state where it will live: no device ever holds more than its part."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(network, mesh))
     return jax.jit(functools.partial(init_state, network), out_shardings=shardings)(jax.random.key(seed))

@@ -9,7 +9,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from nsr_jax.data.store import ImageStore
-from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.models.build import Network
 from nsr_jax.training.sharding import over_batch, replicated
 from nsr_jax.training.state import ADAM, TrainState
 
@@ -18,7 +18,7 @@ MakeBatch = Callable[[ImageStore, jax.Array, jax.Array], tuple[jax.Array, jax.Ar
 
 
 def make_train_steps(
-    network: RestorationNetwork,
+    network: Network,
     make_batch: MakeBatch,
     learning_rate: Callable[[jax.Array], jax.Array],
     *,

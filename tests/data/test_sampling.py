@@ -37,31 +37,29 @@ def store_of(examples, scale):
     return build_store(examples, scale=scale, channels=3, smallest=PATCH + 2 * MARGIN)
 
 
-def numpy_sample(examples, key, step, index, scale):
-    """One sample from the original images, in float32 on [0, 1]: the random numbers are JAX's, all else is NumPy's."""
+def numpy_sample(examples, key, step, index, scale, size=PATCH):
+    """One sample from the original images, uint8: the random numbers are JAX's, all else is NumPy's."""
     key = jax.random.fold_in(jax.random.fold_in(key, step), index)
-    image_key, place_key, flip_key = jax.random.split(key, 3)
+    image_key, place_key, flip_key, degradation_key = jax.random.split(key, 4)
     example = examples[int(jax.random.randint(image_key, (), 0, len(examples)))]
     lr, hr = example.lr, example.hr
     if hr.shape[0] > hr.shape[1]:
         lr, hr = lr if lr is None else lr.transpose(1, 0, 2), hr.transpose(1, 0, 2)
-    size = np.array(hr.shape[:2]) // scale
-    row, column = np.array(jax.random.randint(place_key, (2,), MARGIN, size - MARGIN - PATCH + 1))
+    sides = np.array(hr.shape[:2]) // scale
+    row, column = np.array(jax.random.randint(place_key, (2,), MARGIN, sides - MARGIN - size + 1))
     upside_down, mirrored, transposed = np.array(jax.random.bernoulli(flip_key, 0.5, (3,)))
 
     def patch(image, factor):
-        rows, columns = (slice(start * factor, (start + PATCH) * factor) for start in (row, column))
+        rows, columns = (slice(start * factor, (start + size) * factor) for start in (row, column))
         cut = image[rows, columns]
         cut = np.flip(cut, 0) if upside_down else cut
         cut = np.flip(cut, 1) if mirrored else cut
-        cut = np.transpose(cut, (1, 0, 2)) if transposed else cut
-        return cut.astype(np.float32) / np.float32(255)
+        return np.transpose(cut, (1, 0, 2)) if transposed else cut
 
-    target = patch(hr, scale)
-    return (target if lr is None else patch(lr, 1)), target
+    return (degradation_key if lr is None else patch(lr, 1)), patch(hr, scale)
 
 
-@pytest.mark.parametrize('scale', [1, 2, 3])
+@pytest.mark.parametrize('scale', [2, 3])
 def test_equals_the_sampler_in_numpy(scale):
     examples = random_images(scale)
     store = store_of(examples, scale)
@@ -72,8 +70,41 @@ def test_equals_the_sampler_in_numpy(scale):
             assert actual.dtype == jnp.float32
             assert actual.shape == (12, PATCH * factor, PATCH * factor, 3)
             # The same pixels; a compiler may multiply by 1/255 instead.
-            np.testing.assert_array_equal(np.rint(np.asarray(actual) * 255), np.rint(np.stack(patches) * 255))
-            np.testing.assert_allclose(actual, np.stack(patches), rtol=2e-7, atol=0)
+            np.testing.assert_array_equal(np.rint(np.asarray(actual) * 255), np.stack(patches))
+            np.testing.assert_allclose(actual, np.stack(patches) / np.float32(255), rtol=2e-7, atol=0)
+
+
+class Darker:
+    """A degradation that needs three pixels beside the patch and a key."""
+
+    def region_size(self, patch_size, channels):
+        return patch_size + channels
+
+    def __call__(self, key, region, patch_size):
+        row, column = jax.random.randint(key, (2,), 0, 4)
+        target = jax.lax.dynamic_slice(region, (row, column, 0), (patch_size, patch_size, 3)).astype(jnp.float32)
+        return target / 512, target / 256
+
+
+def test_a_degradation_makes_the_input_of_a_region():
+    sample = functools.partial(sample_patches, scale=1, patch_size=PATCH, margin=MARGIN, degradation=Darker())
+    larger = [Example(e.name, np.pad(e.hr, ((0, 4), (0, 4), (0, 0)), mode='wrap'), None) for e in random_images(1)]
+    store = store_of(larger, 1)
+    inputs, targets = jax.jit(sample)(store, KEY, 5, jnp.arange(12))
+    for index in range(12):
+        key, region = numpy_sample(larger, KEY, 5, index, 1, size=PATCH + 3)
+        expected_input, expected_target = Darker()(key, region, PATCH)
+        np.testing.assert_array_equal(inputs[index], expected_input)
+        np.testing.assert_array_equal(targets[index], expected_target)
+
+
+def test_inputs_come_from_the_store_or_from_a_degradation():
+    for scale, degradation in ((2, Darker()), (1, None)):
+        with pytest.raises(ValueError, match='either'):
+            sample_patches(
+                store_of(random_images(scale), scale), KEY, 0, jnp.arange(2),
+                scale=scale, patch_size=PATCH, margin=MARGIN, degradation=degradation,
+            )  # fmt: skip
 
 
 def test_a_batch_is_a_function_of_key_and_step_however_it_is_split():

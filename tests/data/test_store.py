@@ -67,3 +67,11 @@ def test_other_channels_are_named():
 def test_an_empty_source():
     with pytest.raises(UserError, match='no training image'):
         build_store([], scale=2, channels=3, smallest=4)
+
+
+def test_colours_become_gray_where_that_is_asked_for():
+    examples = [random_example('rgb.png', 9, 6), random_example('gray.png', 9, 6, channels=1)]
+    store = build_store(examples, scale=2, channels=1, smallest=4, to_gray=lambda image: image[..., 1])
+    np.testing.assert_array_equal(store.targets[0], examples[0].hr[..., 1:2].transpose(1, 0, 2))
+    np.testing.assert_array_equal(store.inputs[0], examples[0].lr[..., 1:2].transpose(1, 0, 2))
+    np.testing.assert_array_equal(store.targets[1], examples[1].hr.transpose(1, 0, 2))

@@ -41,7 +41,7 @@ def test_forward_is_the_definition(scale, adds_input):
 
 @pytest.mark.parametrize(
     ('name', 'weights', 'biases'),
-    # ARCNN's weights: 106,448 (Dong et al., ICCV 2015, table 1); the others: convolutions of 64 features counted.
+    # As published for VDSR and ARCNN; DnCNN counted without its batch normalisation.
     [('vdsr', 664_704, 19 * 64 + 1), ('dncnn', 554_112, 16 * 64 + 1), ('arcnn', 106_448, 113)],
 )
 def test_parameters(name, weights, biases):
@@ -61,7 +61,7 @@ def test_configs_of_chains_are_checked():
         ChainNetwork(1, 1, kernel_sizes=(3, 4), features=(8,), adds_input=True)
     with pytest.raises(UserError, match='3 convolutions need 2 numbers of features, not 1'):
         ChainNetwork(1, 1, kernel_sizes=(3, 3, 3), features=(8,), adds_input=True)
-    with pytest.raises(UserError, match="unknown config.model.architecture 'tree': one of residual, chain"):
+    with pytest.raises(UserError, match=r"unknown config\.model\.architecture 'tree': one of residual, chain"):
         build_network(ConfigDict({'architecture': 'tree'}))
-    with pytest.raises(UserError, match='does not describe a network.*num_blocks'):
+    with pytest.raises(UserError, match=r'does not describe a network.*num_blocks'):
         build_network(ConfigDict({'architecture': 'chain', 'num_blocks': 3}))
