@@ -20,6 +20,7 @@ from nsr_jax.data.images import list_images, read_image, write_image
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.inference import predict
 from nsr_jax.evaluation.protocols import round_prediction
+from nsr_jax.evaluation.tiling import Tiling
 from nsr_jax.files import make_output_folder
 from nsr_jax.models.build import build_network
 from nsr_jax.training.checkpoints import load_model
@@ -44,7 +45,7 @@ def restore_image(network: nn.Module, params, image: np.ndarray) -> np.ndarray:
     Raises:
         UserError: a colour image for a network of gray ones, or the network's answer is not finite.
     """
-    prediction = predict(network, params, image, tiling='authors')
+    prediction = predict(network, params, image, tiling=Tiling('authors'))
     if not np.isfinite(prediction).all():
         raise UserError('the network answers with values that are not finite')
     return round_prediction(prediction, image.shape[-1]).astype(np.uint8)

@@ -15,6 +15,7 @@ from nsr_jax import restore
 from nsr_jax.data.images import read_image
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.inference import predict
+from nsr_jax.evaluation.tiling import Tiling
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.models.network import RestorationNetwork
 from nsr_jax.training.checkpoints import save_model
@@ -62,7 +63,7 @@ def test_gray_image_is_the_mean_of_the_colours():
     network = RestorationNetwork(**MODEL)
     parameters = random_parameters(network)
     gray = np.random.RandomState(1).randint(100, 140, (9, 8, 1)).astype(np.uint8)
-    colours = predict(network, parameters, gray.repeat(3, axis=-1))
+    colours = predict(network, parameters, gray.repeat(3, axis=-1), tiling=Tiling('whole'))
     assert np.ptp(colours, axis=-1).max() > 0.01
     expected = np.rint(colours.astype(np.float64).mean(axis=-1, keepdims=True) * 255).clip(0, 255)
     np.testing.assert_array_equal(restore.restore_image(network, parameters, gray), expected)
@@ -73,7 +74,7 @@ def test_large_images_follow_the_authors_patches():
     parameters = random_parameters(network)
     image = np.random.RandomState(2).randint(0, 256, (192, 193, 3)).astype(np.uint8)
     image[:96] //= 4
-    whole, patches = (predict(network, parameters, image, tiling=tiling) for tiling in ('whole', 'authors'))
+    whole, patches = (predict(network, parameters, image, tiling=Tiling(name)) for name in ('whole', 'authors'))
     assert np.abs(whole - patches).max() > 0.02
     expected = np.rint(patches.astype(np.float64) * 255).clip(0, 255)
     np.testing.assert_array_equal(restore.restore_image(network, parameters, image), expected)
@@ -128,8 +129,8 @@ def test_mistakes_are_told_before_work(tmp_path, model):
         ([tmp_path / 'empty'], output, model, 'empty: no image'),
         ([tmp_path / 'a.png', tmp_path / 'more'], output, model, r'a\.png and .*a\.jpg would both become'),
         ([tmp_path / 'a.png'], tmp_path, model, 'would overwrite the input'),
-        ([tmp_path / 'a.png'], tmp_path / 'a.png' / 'out', model, '--output=.* cannot be written'),
-        ([tmp_path / 'a.png'], tmp_path / 'a.png', model, '--output=.* cannot be written'),
+        ([tmp_path / 'a.png'], tmp_path / 'a.png' / 'out', model, 'cannot be written into'),
+        ([tmp_path / 'a.png'], tmp_path / 'a.png', model, 'cannot be written into'),
         ([tmp_path / 'a.png'], output, tmp_path / 'no_model', 'no_model'),
     ]
     before = (tmp_path / 'a.png').read_bytes()

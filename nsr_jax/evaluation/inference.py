@@ -1,11 +1,10 @@
-"""Predictions of whole images, and the authors' rule for images larger than the gate was trained on.
+"""Predictions of whole images and of tiles, each through a compiled function of fixed shapes.
 
-A gate pools over all it is given, so a network answers a whole image otherwise than its patches. Arithmetic is
-float32 throughout on every backend, unless the network's own dtype is lower.
+Arithmetic is float32 throughout on every backend, unless the network's own dtype is lower.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import flax.linen as nn
 import jax
@@ -13,114 +12,158 @@ import jax.numpy as jnp
 import numpy as np
 
 from nsr_jax.errors import UserError
+from nsr_jax.evaluation.tiling import BORDER, PATCH, SMALLEST_SIDE, Tile, Tiling, authors_tiles, blend, feathered_tiles
+from nsr_jax.models.network import MEAN
 
-TILINGS = ('whole', 'authors')
-
-PATCH = 48  # the size of the low-resolution patches that the authors trained on
-BORDER = 4  # what each patch's output loses on each side
-STRIDE = PATCH - 2 * BORDER - 8
-SMALLEST_SIDE = 4 * PATCH  # images with a shorter side are seen whole
-EDGE_WEIGHT = 0.3
-
-
-def check_tiling(tiling: str) -> str:
-    """Return `tiling`; UserError if there is no such rule."""
-    if tiling not in TILINGS:
-        raise UserError(f'unknown tiling {tiling!r}: one of {", ".join(TILINGS)} needed')
-    return tiling
+PIXELS_AT_ONCE = 16 * PATCH**2  # of the tiles that run together: bounds the device memory
 
 
 @functools.partial(jax.jit, static_argnames='network')
-def _whole(network: nn.Module, params, images: jax.Array) -> jax.Array:
-    return network.apply({'params': params}, images)
+def _restore(network: nn.Module, params, images: jax.Array) -> jax.Array:
+    return network.apply({'params': params}, images).astype(jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnames='network')
-def _body(network: nn.Module, params, patches: jax.Array) -> jax.Array:
-    return network.apply({'params': params}, patches, method='body').astype(jnp.float32)
+def _restore_patches(network: nn.Module, params, patches: jax.Array, inside: jax.Array) -> jax.Array:
+    """What the authors' patches keep: the body of the patch, and the skip as of the whole image.
 
-
-@functools.partial(jax.jit, static_argnames='network')
-def _skip_and_assemble(network: nn.Module, params, images: jax.Array, body: jax.Array) -> jax.Array:
-    skip = network.apply({'params': params}, images, method='skip').astype(jnp.float32)
-    return network.apply({'params': params}, body + skip, method='assemble')
-
-
-def patch_places(height: int, width: int) -> Iterator[tuple[int, int, float]]:
-    """The authors' patches of an image (height, width): row and column in the padded image, and weight of each.
-
-    A patch at (row, column) of the image padded by `BORDER` gives, once its border is removed, the pixels from
-    (row, column) on of the image itself. Regular patches in the middle weigh 1, one line of patches along each edge
-    weighs 0.3 and reaches what the regular ones leave out.
+    Both are averaged alike afterwards. The skip convolution reaches two pixels, less than a patch's border, and the
+    mean is the zero that it pads with.
     """
-    rows, columns = ((side + 2 * BORDER - PATCH) // STRIDE + 1 for side in (height, width))
-    last_row, last_column = height + 2 * BORDER - PATCH, width + 2 * BORDER - PATCH
-    spare_row, spare_column = last_row - (rows - 1) * STRIDE, last_column - (columns - 1) * STRIDE
-    down, across = STRIDE * np.arange(rows), STRIDE * np.arange(columns)
-    for row in down:
-        for column in across:
-            yield int(row) + spare_row // 2, int(column) + spare_column // 2, 1.0
-    for column in across:
-        yield 0, int(column), EDGE_WEIGHT
-        yield last_row, int(column) + spare_column, EDGE_WEIGHT
-    for row in down:
-        yield int(row), last_column, EDGE_WEIGHT
-        yield int(row) + spare_row, 0, EDGE_WEIGHT
+    body = network.apply({'params': params}, patches, method='body')
+    skip = network.apply({'params': params}, jnp.where(inside, patches, MEAN), method='skip')
+    kept = (body.astype(jnp.float32) + skip.astype(jnp.float32))[:, BORDER:-BORDER, BORDER:-BORDER]
+    return network.apply({'params': params}, kept, method='assemble')
 
 
-def _by_patches(network: nn.Module, params, image: np.ndarray, patch_batch: int) -> np.ndarray:
-    height, width = image.shape[:2]
-    padded = np.pad(image, ((BORDER, BORDER), (BORDER, BORDER), (0, 0)), mode='reflect')
-    places = list(patch_places(height, width))
-    canvas = np.zeros((height, width, network.scale**2 * network.channels), np.float32)
-    weights = np.zeros((height, width, 1), np.float32)
-    kept = PATCH - 2 * BORDER
-    for start in range(0, len(places), patch_batch):
-        batch = places[start : start + patch_batch]
-        patches = np.zeros((patch_batch, PATCH, PATCH, image.shape[-1]), np.float32)  # unused ones stay zero
-        for patch, (row, column, _) in zip(patches, batch, strict=False):
-            patch[:] = padded[row : row + PATCH, column : column + PATCH]
-        outputs = np.asarray(_body(network, params, patches))[:, BORDER:-BORDER, BORDER:-BORDER]
-        for output, (row, column, weight) in zip(outputs, batch, strict=False):
-            canvas[row : row + kept, column : column + kept] += weight * output
-            weights[row : row + kept, column : column + kept] += weight
-    return np.asarray(_skip_and_assemble(network, params, image[None], (canvas / weights)[None]))[0]
+def _run(
+    function: Callable[..., jax.Array],
+    cut: Callable[[Tile], tuple[np.ndarray, ...]],
+    tiles: Sequence[Tile],
+    tile_batch: int,
+) -> Iterator[tuple[Tile, np.ndarray]]:
+    """Outputs of `function` on batches of what `cut` gives, all of one shape: the last tile fills up the last batch."""
+    running = None
+    for start in range(0, len(tiles), tile_batch):
+        batch = list(tiles[start : start + tile_batch])
+        filled = batch + [batch[-1]] * (tile_batch - len(batch))
+        arguments = [np.stack(parts) for parts in zip(*map(cut, filled), strict=True)]
+        # Without this, GPUs would multiply in TF32, which moves scores.
+        with jax.default_matmul_precision('float32'):
+            outputs = function(*arguments)
+        if running is not None:  # the device works on the next batch while the host blends this one
+            yield from zip(running[0], np.asarray(running[1]), strict=False)
+        running = batch, outputs
+    yield from zip(running[0], np.asarray(running[1]), strict=False)
 
 
-def _network_image(image: np.ndarray, channels: int) -> np.ndarray:
+def check_image(network: nn.Module, image: np.ndarray) -> None:
+    """Check that a network can be given this image.
+
+    Raises:
+        UserError: it is not (height, width, 1 or 3), or has colours and the network none.
+    """
     if image.ndim != 3 or image.shape[-1] not in (1, 3):
         raise UserError(f'an image must be (height, width, 1 or 3), not {image.shape}')
-    if image.shape[-1] == 3 and channels == 1:
+    if image.shape[-1] > network.channels:
         raise UserError('a network for gray images cannot restore a colour image')
-    image = image.astype(np.float32) / 255 if image.dtype == np.uint8 else image.astype(np.float32)
-    return np.repeat(image, channels, axis=-1) if image.shape[-1] < channels else image
+
+
+def to_network_input(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """Pixels (..., 1 or 3), uint8 or float on [0, 1], as float32 (..., channels); gray is replicated for colours."""
+    pixels = pixels.astype(np.float32) / 255 if pixels.dtype == np.uint8 else pixels.astype(np.float32)
+    return np.repeat(pixels, channels, axis=-1) if pixels.shape[-1] < channels else pixels
+
+
+def predict_strips(
+    network: nn.Module, params, image: np.ndarray, *, tiling: Tiling, tile_batch: int | None = None
+) -> Iterator[np.ndarray]:
+    """Restore one image strip by strip, from top to bottom; `np.concatenate` of the strips is what `predict` returns.
+
+    With tiles, the host holds the image as it came and the rows of one tile, and the device one batch of tiles.
+
+    Args:
+        network: as in `predict`, and so are the others.
+        params: likewise.
+        image: likewise.
+        tiling: likewise.
+        tile_batch: likewise.
+
+    Yields:
+        float32 (rows, scale W, the network's channels).
+
+    Raises:
+        UserError: as in `predict`, before the first strip is computed.
+    """
+    check_image(network, image)
+    return _strips(network, params, image, tiling, tile_batch)
+
+
+def _strips(
+    network: nn.Module, params, image: np.ndarray, tiling: Tiling, tile_batch: int | None
+) -> Iterator[np.ndarray]:
+    height, width = image.shape[:2]
+    if tiling.name == 'authors' and network.groups > 1 and min(height, width) >= SMALLEST_SIDE:
+        side = PATCH
+        tiles = authors_tiles(height, width, network.scale)
+        function = functools.partial(_restore_patches, network, params)
+
+        def cut(tile: Tile) -> tuple[np.ndarray, np.ndarray]:
+            rows, columns = (np.arange(first - BORDER, first - BORDER + PATCH) for first in (tile.row, tile.column))
+            pixels = image[_reflected(rows, height)[:, None], _reflected(columns, width)]
+            inside = (rows == rows.clip(0, height - 1))[:, None] & (columns == columns.clip(0, width - 1))
+            return to_network_input(pixels, network.channels), inside[..., None]
+
+    elif tiling.name == 'feathered' and max(height, width) > tiling.tile:
+        side = tiling.tile
+        tiles = feathered_tiles(height, width, network.scale, side, tiling.overlap)
+        function = functools.partial(_restore, network, params)
+
+        def cut(tile: Tile) -> tuple[np.ndarray]:
+            pixels = image[tile.row : tile.row + side, tile.column : tile.column + side]
+            return (to_network_input(pixels, network.channels),)
+
+    else:
+        with jax.default_matmul_precision('float32'):
+            output = _restore(network, params, to_network_input(image, network.channels)[None])
+        yield np.asarray(output)[0]
+        return
+    outputs = _run(function, cut, tiles, tile_batch or max(1, PIXELS_AT_ONCE // side**2))
+    yield from blend(outputs, width, network.scale)
+
+
+def _reflected(indices: np.ndarray, side: int) -> np.ndarray:
+    """Indices that may lie outside of 0 … side - 1, mirrored at the first and the last pixel."""
+    return side - 1 - np.abs(side - 1 - np.abs(indices))
 
 
 def predict(
-    network: nn.Module, params, image: np.ndarray, *, tiling: str = 'whole', patch_batch: int = 16
+    network: nn.Module, params, image: np.ndarray, *, tiling: Tiling, tile_batch: int | None = None
 ) -> np.ndarray:
     """Restore one image.
 
     Args:
-        network: a `RestorationNetwork`.
+        network: a `RestorationNetwork`, or another module with `scale`, `channels` and `groups` (1 without gates).
         params: its parameters, those of the 'params' collection; an argument of the compiled functions, so that new
           parameters cost no compilation.
         image: (H, W, C), uint8 or float on [0, 1]; gray is replicated for a network of colours.
-        tiling: 'whole': the image at once, compiled once for each size. 'authors': the paper's code: where the network
-          has gates and both sides are at least 192, all but the skip convolution runs on 48x48 patches, whose weighted
-          mean is the output; otherwise the image at once.
-        patch_batch: how many patches run at once; always that many, so that one compilation serves all images.
+        tiling: what the network sees at once. Tiles of all images go through one compiled function.
+        tile_batch: how many tiles run at once, always that many; None: as many as hold 36,864 pixels, at least one.
 
     Returns:
         float32 (scale H, scale W, the network's channels), nominally on [0, 1], not clipped.
 
     Raises:
-        UserError: the tiling is unknown, or the image's shape or channels do not fit.
+        UserError: the image's shape or channels do not fit.
     """
-    check_tiling(tiling)
-    image = _network_image(image, network.channels)
-    # Without this, GPUs would multiply in TF32, which moves scores.
-    with jax.default_matmul_precision('float32'):
-        if tiling == 'authors' and network.groups > 1 and min(image.shape[:2]) >= SMALLEST_SIDE:
-            return _by_patches(network, params, image, patch_batch)
-        return np.asarray(_whole(network, params, image[None]), np.float32)[0]
+    strips = predict_strips(network, params, image, tiling=tiling, tile_batch=tile_batch)
+    prediction = next(strips)
+    done = len(prediction)
+    if done < (height := network.scale * len(image)):
+        whole = np.empty((height, *prediction.shape[1:]), np.float32)
+        whole[:done] = prediction
+        for strip in strips:
+            whole[done : done + len(strip)] = strip
+            done += len(strip)
+        return whole
+    return prediction

@@ -59,4 +59,6 @@ class Gate(nn.Module):
         kernel = self.param('kernel', initializer, (x.shape[-1], *shape))
         bias = self.param('bias', initializer, shape)
         pooled = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
-        return self.activation(jnp.einsum('bc,ckd->bkd', pooled, kernel) + bias)
+        gamma = self.activation(jnp.einsum('bc,ckd->bkd', pooled, kernel) + bias)
+        self.sow('intermediates', 'gamma', gamma)  # kept only where a caller asks for intermediates
+        return gamma

@@ -1,17 +1,21 @@
-"""The authors' patch rule and whole-image prediction, with stand-in networks that are easy to compute by hand."""
+"""Whole images and tiles, with stand-in networks that are easy to compute by hand and with small real ones."""
 
 import collections
 import dataclasses
+import tracemalloc
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation import inference
-from nsr_jax.evaluation.inference import predict
+from nsr_jax.evaluation.inference import predict, predict_strips
+from nsr_jax.evaluation.tiling import Tiling
+from nsr_jax.models.cost import parameter_shapes
+from nsr_jax.models.network import RestorationNetwork
+
+WHOLE, AUTHORS = Tiling('whole'), Tiling('authors')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,47 +85,115 @@ def authors_rule_by_hand(image):
 @pytest.mark.parametrize('size', [(193, 231), (192, 192), (249, 200)])
 def test_authors_rule_on_odd_sizes(size):
     image = np.random.default_rng(0).uniform(0, 1, (*size, 1)).astype(np.float32)
-    predicted = predict(StandIn(), PARAMS, image, tiling='authors')
+    predicted = predict(StandIn(), PARAMS, image, tiling=AUTHORS)
     assert predicted.dtype == np.float32 and predicted.shape == (2 * size[0], 2 * size[1], 1)
     np.testing.assert_allclose(predicted, authors_rule_by_hand(image.astype(np.float64)), atol=2e-5)
-    assert np.abs(predicted - predict(StandIn(), PARAMS, image)).max() > 0.01  # pooling tells the two apart
+    assert (
+        np.abs(predicted - predict(StandIn(), PARAMS, image, tiling=WHOLE)).max() > 0.01
+    )  # pooling tells the two apart
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(192, 700), st.integers(192, 700))
-def test_patches_cover_every_pixel_and_stay_inside(height, width):
-    weights = np.zeros((height, width))
-    for row, column, weight in inference.patch_places(height, width):
-        assert 0 <= row <= height - 40 and 0 <= column <= width - 40
-        weights[row : row + 40, column : column + 40] += weight
-    assert weights.min() >= 0.3 - 1e-9
-    places = list(inference.patch_places(height, width))
-    n_h, n_w = (height - 40) // 32 + 1, (width - 40) // 32 + 1
-    assert len(places) == n_h * n_w + 2 * n_h + 2 * n_w
+def feathered_by_hand(image, tile, overlap):
+    """In float64 with full-size canvases, for sizes at which tiles share exactly their overlap."""
+    H, W, _ = image.shape
+    total = np.zeros((2 * H, 2 * W, 1))
+    weight = np.zeros((2 * H, 2 * W, 1))
+    phase = (np.arange(2 * overlap) + 0.5) / (2 * overlap)
+    rise = 0.5 - 0.5 * np.cos(np.pi * phase)
+    for top in range(0, H - overlap, tile - overlap):
+        for left in range(0, W - overlap, tile - overlap):
+            down, across = np.ones(2 * tile), np.ones(2 * tile)
+            for ramp, first, side in ((down, top, H), (across, left, W)):
+                if first > 0:
+                    ramp[: 2 * overlap] = rise
+                if first + tile < side:
+                    ramp[-2 * overlap :] = rise[::-1]
+            part = image[top : top + tile, left : left + tile]
+            y = (body_by_hand(part) + 0.1 * np.concatenate([part] * 4, axis=-1)).mean(axis=-1, keepdims=True)
+            place = slice(2 * top, 2 * (top + tile)), slice(2 * left, 2 * (left + tile))
+            total[place] += np.outer(down, across)[..., None] * (y.repeat(2, axis=0).repeat(2, axis=1) + 0.5)
+            weight[place] += np.outer(down, across)[..., None]
+    np.testing.assert_allclose(weight, 1)
+    return total
+
+
+def test_feathered_by_hand():
+    tile, overlap = 24, 7
+    image = np.random.default_rng(0).uniform(0, 1, (24 + 17 * 2, 24 + 17 * 3, 1)).astype(np.float32)
+    predicted = predict(StandIn(groups=1), PARAMS, image, tiling=Tiling('feathered', tile, overlap))
+    assert predicted.dtype == np.float32
+    np.testing.assert_allclose(predicted, feathered_by_hand(image.astype(np.float64), tile, overlap), atol=2e-5)
+
+
+@pytest.mark.parametrize('size', [(71, 83), (20, 83), (83, 20), (33, 32)])
+def test_feathered_tiles_leave_no_seam(size):
+    """Where a pixel's value is its own affair, tiles change nothing; where they pool, they fade into one another."""
+    tiling = Tiling('feathered', 32, 8)
+    image = np.random.default_rng(0).uniform(0, 1, (*size, 1)).astype(np.float32)
+    pointwise = PARAMS | {'a': np.float32(0), 'b': np.float32(0)}
+    whole = predict(StandIn(), pointwise, image, tiling=WHOLE)
+    np.testing.assert_allclose(predict(StandIn(), pointwise, image, tiling=tiling), whole, atol=1e-6)
+    pooled = predict(StandIn(), {'a': np.float32(0), 'b': np.float32(1), 'c': np.float32(0)}, image, tiling=tiling)
+    steepest = np.pi / 2 / 16 * np.ptp(pooled)
+    assert np.ptp(pooled) > 0
+    for axis in (0, 1):
+        assert np.abs(np.diff(pooled, axis=axis)).max() < steepest + 1e-6
+
+
+def test_feathered_tiles_shrink_with_the_image():
+    """A side shorter than a tile is seen as it is; an image smaller in both sides is seen whole."""
+    network = StandIn(traced=collections.Counter())
+    for size in [(20, 83), (20, 100), (31, 17)]:
+        image = np.random.default_rng(0).uniform(0, 1, (*size, 1)).astype(np.float32)
+        predicted = predict(network, PARAMS, image, tiling=Tiling('feathered', 32, 8), tile_batch=3)
+        assert predicted.shape == (2 * size[0], 2 * size[1], 1)
+    assert {shape for method, shape in network.traced if method == '__call__'} == {(3, 20, 32, 1), (1, 31, 17, 1)}
+    np.testing.assert_array_equal(predicted, predict(network, PARAMS, image, tiling=WHOLE))
 
 
 def test_one_compilation_serves_all_images_and_parameters():
     network = StandIn(traced=collections.Counter())
     random = np.random.default_rng(0)
-    results = []
-    for size in [(192, 200), (210, 230), (192, 200)]:
+    for size in [(192, 200), (210, 230), (192, 200), (433, 193)]:
         for scaling in (1, 2):
             params = {key: scaling * value for key, value in PARAMS.items()}
             image = random.uniform(0, 1, (*size, 1)).astype(np.float32)
-            results.append(predict(network, params, image, tiling='authors', patch_batch=7))
-    calls = {key: count for key, count in network.traced.items() if key[0] == 'body'}
-    assert calls == {('body', (7, 48, 48, 1)): 1}
+            predict(network, params, image, tiling=AUTHORS, tile_batch=7)
+            predict(network, params, image, tiling=Tiling('feathered', 64, 8), tile_batch=5)
+    assert network.traced == {
+        ('body', (7, 48, 48, 1)): 1,
+        ('skip', (7, 48, 48, 1)): 1,
+        ('assemble', (7, 40, 40, 4)): 1,
+        ('__call__', (5, 64, 64, 1)): 1,
+        ('body', (5, 64, 64, 1)): 1,
+        ('skip', (5, 64, 64, 1)): 1,
+        ('assemble', (5, 64, 64, 4)): 1,
+    }
+    network.traced.clear()
     for size in [(60, 50), (60, 50), (50, 60)]:
-        results.append(predict(network, PARAMS, np.zeros((*size, 1), np.float32)))
+        predict(network, PARAMS, np.zeros((*size, 1), np.float32), tiling=WHOLE)
     calls = {key: count for key, count in network.traced.items() if key[0] == '__call__'}
     assert calls == {('__call__', (1, 60, 50, 1)): 1, ('__call__', (1, 50, 60, 1)): 1}
 
 
-@pytest.mark.parametrize('patch_batch', [1, 5, 64])
-def test_patch_batch_changes_nothing(patch_batch):
+@pytest.mark.parametrize('scale', [1, 2])
+def test_skip_by_patches_is_that_of_the_whole_image(scale):
+    network = RestorationNetwork(scale=scale, channels=3, num_blocks=1, features=4, groups=2, cardinality=2)
+    random = np.random.default_rng(5)
+    params = jax.tree.map(lambda leaf: random.normal(0, 1, leaf.shape).astype(np.float32), parameter_shapes(network))
+    params['tail'].update(scale=0 * params['tail']['scale'], bias=0 * params['tail']['bias'])
+    image = np.random.default_rng(0).integers(0, 256, (193, 230, 3), np.uint8)
+    whole = predict(network, params, image, tiling=WHOLE)
+    assert np.ptp(whole) > 0.5
+    np.testing.assert_allclose(predict(network, params, image, tiling=AUTHORS), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize('tiling', [AUTHORS, Tiling('feathered', 64, 8)], ids=str)
+@pytest.mark.parametrize('tile_batch', [1, 5, 64])
+def test_tile_batch_changes_nothing(tiling, tile_batch):
     image = np.random.default_rng(1).uniform(0, 1, (193, 201, 1)).astype(np.float32)
-    expected = predict(StandIn(), PARAMS, image, tiling='authors')
-    given_batch = predict(StandIn(), PARAMS, image, tiling='authors', patch_batch=patch_batch)
+    expected = predict(StandIn(), PARAMS, image, tiling=tiling)
+    given_batch = predict(StandIn(), PARAMS, image, tiling=tiling, tile_batch=tile_batch)
     np.testing.assert_allclose(given_batch, expected, atol=1e-5)
 
 
@@ -129,23 +201,51 @@ def test_patch_batch_changes_nothing(patch_batch):
 def test_small_images_and_networks_without_gates_are_seen_whole(groups, size):
     network = StandIn(groups=groups)
     image = np.random.default_rng(2).uniform(0, 1, (*size, 1)).astype(np.float32)
-    np.testing.assert_array_equal(predict(network, PARAMS, image, tiling='authors'), predict(network, PARAMS, image))
+    whole = predict(network, PARAMS, image, tiling=WHOLE)
+    np.testing.assert_array_equal(predict(network, PARAMS, image, tiling=AUTHORS), whole)
 
 
-def test_uint8_and_gray_input():
-    image = np.random.default_rng(3).integers(0, 256, (20, 30, 1), np.uint8)
+@pytest.mark.parametrize('tiling', [WHOLE, AUTHORS, Tiling('feathered', 48, 8)], ids=str)
+def test_strips_are_the_prediction(tiling):
+    image = np.random.default_rng(4).uniform(0, 1, (300, 193, 1)).astype(np.float32)
+    strips = list(predict_strips(StandIn(), PARAMS, image, tiling=tiling))
+    assert all(strip.dtype == np.float32 and strip.shape[1:] == (386, 1) for strip in strips)
+    assert tiling == WHOLE or max(map(len, strips)) <= 96
+    np.testing.assert_array_equal(np.concatenate(strips), predict(StandIn(), PARAMS, image, tiling=tiling))
+
+
+@pytest.mark.parametrize('tiling', [AUTHORS, Tiling('feathered', 64, 8)], ids=str)
+def test_host_memory_does_not_grow_with_the_output(tiling):
+    def peak(height):
+        image = np.zeros((height, 256, 1), np.uint8)
+        tracemalloc.start()
+        for _ in predict_strips(StandIn(), PARAMS, image, tiling=tiling):
+            pass
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(256)  # compiles
+    # Its output would take 12.6 MB more; the list of its tiles may.
+    assert peak(4096) - peak(1024) < 1e6
+    assert peak(1024) < 3e6
+
+
+@pytest.mark.parametrize('tiling', [WHOLE, AUTHORS, Tiling('feathered', 96, 8)], ids=str)
+def test_uint8_and_gray_input(tiling):
+    image = np.random.default_rng(3).integers(0, 256, (192, 200, 1), np.uint8)
     floats = image.astype(np.float32) / 255
-    np.testing.assert_array_equal(predict(StandIn(), PARAMS, image), predict(StandIn(), PARAMS, floats))
+    predictions = [predict(StandIn(), PARAMS, each, tiling=tiling) for each in (image, floats)]
+    np.testing.assert_array_equal(*predictions)
     colour = StandIn(channels=3)
-    replicated = np.repeat(image, 3, axis=-1)
-    np.testing.assert_array_equal(predict(colour, PARAMS, image), predict(colour, PARAMS, replicated))
+    predictions = [predict(colour, PARAMS, each, tiling=tiling) for each in (image, np.repeat(image, 3, axis=-1))]
+    np.testing.assert_array_equal(*predictions)
 
 
 def test_mistakes():
     gray, colour = np.zeros((20, 20, 1)), np.zeros((20, 20, 3))
-    with pytest.raises(UserError, match=r"'tiled'.*whole, authors"):
-        predict(StandIn(), PARAMS, gray, tiling='tiled')
-    with pytest.raises(UserError, match='gray'):
-        predict(StandIn(), PARAMS, colour)
-    with pytest.raises(UserError, match=r'\(20, 20\)'):
-        predict(StandIn(), PARAMS, gray[..., 0])
+    for function in (predict, predict_strips):  # strips: before the first one is asked for
+        with pytest.raises(UserError, match='gray'):
+            function(StandIn(), PARAMS, colour, tiling=WHOLE)
+        with pytest.raises(UserError, match=r'\(20, 20\)'):
+            function(StandIn(), PARAMS, gray[..., 0], tiling=WHOLE)

@@ -1,0 +1,259 @@
+"""What the gates choose where in an image (Fan et al., figure 5): gamma for each local window, drawn and summed up."""
+
+import dataclasses
+import functools
+import io
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import flax.linen as nn
+import jax
+import matplotlib
+import matplotlib.figure
+import matplotlib.patches
+import numpy as np
+from absl import logging
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from nsr_jax.errors import UserError
+from nsr_jax.evaluation.inference import check_image, to_network_input
+from nsr_jax.evaluation.protocols import round_prediction
+from nsr_jax.files import write_atomically
+
+PANEL_INCHES = 2.6
+DOTS_PER_INCH = 150
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GateMaps:
+    """The gates' weights over the local windows of an image.
+
+    Attributes:
+        gammas: by convolution, 'block_00/conv_1' and so on: float32 (rows, columns, k, d), k sparsity groups and d
+          cardinal positions. Softmax gates sum to one over k.
+        rows: (rows,), the first pixel of each row of windows.
+        columns: (columns,), likewise.
+        window: side of the windows, in pixels.
+    """
+
+    gammas: Mapping[str, np.ndarray]
+    rows: np.ndarray
+    columns: np.ndarray
+    window: int
+
+
+def gate_names(network: nn.Module) -> tuple[str, ...]:
+    """The convolutions of a `RestorationNetwork` that have a gate, in order: 'block_00/conv_1', 'block_00/conv_2', …"""
+    if network.groups == 1:
+        return ()
+    return tuple(f'block_{block:02}/conv_{conv}' for block in range(network.num_blocks) for conv in (1, 2))
+
+
+def check_gates(network: nn.Module, names: Sequence[str]) -> None:
+    """Check that a network has gates, and those of these names.
+
+    Raises:
+        UserError: it has none, or a name is unknown.
+    """
+    known = gate_names(network)
+    if not known:
+        raise UserError('this network has no gates: there is nothing to map')
+    for name in names:
+        if name not in known:
+            raise UserError(f'no gate is called {name!r}: {known[0]} to {known[-1]} are there')
+
+
+@functools.partial(jax.jit, static_argnames=('network', 'names'))
+def _gammas(network: nn.Module, params, windows: jax.Array, names: tuple[str, ...]) -> dict[str, jax.Array]:
+    _, state = network.apply({'params': params}, windows, method='body', mutable='intermediates')
+    gammas = {}
+    for name in names:
+        block, conv = name.split('/')
+        (gammas[name],) = state['intermediates'][block][conv]['gate']['gamma']
+    return gammas
+
+
+def map_gates(
+    network: nn.Module,
+    params,
+    image: np.ndarray,
+    names: Sequence[str] = (),
+    *,
+    window: int = 48,
+    stride: int = 16,
+    window_batch: int = 16,
+) -> GateMaps:
+    """Let a network see each local window of an image by itself, and keep what its gates chose.
+
+    All windows of all images go through one compiled function.
+
+    Args:
+        network: a `RestorationNetwork` with gates.
+        params: its parameters, those of the 'params' collection.
+        image: (H, W, C), uint8 or float on [0, 1], as for `inference.predict`.
+        names: some of `gate_names`; none: all of them.
+        window: side of the square windows, in pixels; 48 is what the networks are trained on.
+        stride: from one window to the next. Pixels for which no whole window is left lie at the edges, evenly.
+        window_batch: how many windows run at once.
+
+    Raises:
+        UserError: as in `check_gates`, an image that does not fit the network or is smaller than
+            a window, or a size below one.
+    """
+    check_image(network, image)
+    check_gates(network, names)
+    names = tuple(names) or gate_names(network)
+    for name, size in (('window', window), ('stride', stride), ('window_batch', window_batch)):
+        if size < 1:
+            raise UserError(f'the {name} of gate maps must be at least 1, not {size}')
+    if min(image.shape[:2]) < window:
+        raise UserError(f'an image of size {image.shape[:2]} has no window of {window} pixels')
+    rows, columns = (
+        (side - window) % stride // 2 + np.arange(0, side - window + 1, stride) for side in image.shape[:2]
+    )
+    places = [(row, column) for row in rows for column in columns]
+    batches = []
+    for start in range(0, len(places), window_batch):
+        batch = places[start : start + window_batch]
+        batch += [batch[-1]] * (window_batch - len(batch))
+        windows = np.stack([image[row : row + window, column : column + window] for row, column in batch])
+        with jax.default_matmul_precision('float32'):
+            batches.append(_gammas(network, params, to_network_input(windows, network.channels), names))
+    gammas = {
+        name: np.concatenate([batch[name] for batch in batches])[: len(places)].reshape(
+            len(rows), len(columns), network.groups, network.cardinality
+        )
+        for name in batches[0]
+    }
+    return GateMaps(gammas, rows, columns, window)
+
+
+def gate_entropy(gamma: np.ndarray) -> float:
+    """Mean entropy of gates in bits: 0 where each choice is 1 of k, log2(k) where all groups count alike.
+
+    Args:
+        gamma: (..., k, d), not negative; divided by the sum over k, which matters to sigmoid gates.
+    """
+    gamma = gamma.astype(np.float64)
+    shares = gamma / gamma.sum(axis=-2, keepdims=True)
+    logarithms = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
+    return float(-(shares * logarithms).sum(axis=-2).mean())
+
+
+def block_entropies(maps: GateMaps) -> dict[str, float]:
+    """Mean entropy in bits of the gates of each block that was mapped, over windows, positions and convolutions."""
+    blocks: dict[str, list[float]] = {}
+    for name, gamma in maps.gammas.items():
+        blocks.setdefault(name.partition('/')[0], []).append(gate_entropy(gamma))
+    return {block: float(np.mean(entropies)) for block, entropies in blocks.items()}
+
+
+def save_gate_maps(path: str | os.PathLike, maps: GateMaps) -> None:
+    """Write the arrays as .npz: the names of `maps.gammas`, 'rows', 'columns' and 'window'.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    np.savez(buffer, rows=maps.rows, columns=maps.columns, window=maps.window, **maps.gammas)
+    write_atomically(path, buffer.getvalue())
+
+
+def draw_gate_maps(
+    path: str | os.PathLike, title: str, image: np.ndarray, maps: GateMaps, positions: Sequence[int] = ()
+) -> None:
+    """Write a PNG: a line for each convolution, with the image and the strongest group of each window as a colour.
+
+    Args:
+        path: the file to write.
+        title: above everything.
+        image: uint8 (H, W, 1 or 3), the one that was mapped.
+        maps: of that image.
+        positions: the cardinal positions to show, of 0 … d - 1; none: the first four.
+
+    Raises:
+        UserError: a position that is not there, or the file cannot be written.
+    """
+    groups, cardinality = next(iter(maps.gammas.values())).shape[-2:]
+    positions = tuple(positions) or range(min(4, cardinality))
+    for position in positions:
+        if not 0 <= position < cardinality:
+            raise UserError(f'there is no cardinal position {position}: 0 to {cardinality - 1} are there')
+    lines = len(maps.gammas)
+    panel_height = PANEL_INCHES * image.shape[0] / image.shape[1] + 0.3
+    size = PANEL_INCHES * (len(positions) + 1), panel_height * lines + 0.8
+    figure = matplotlib.figure.Figure(figsize=size, dpi=DOTS_PER_INCH, layout='constrained')
+    figure.suptitle(title, fontsize='medium')
+    colours = _group_colours(groups)
+    all_axes = figure.subplots(lines, len(positions) + 1, squeeze=False)
+    for axes, (name, gamma) in zip(all_axes, maps.gammas.items(), strict=True):
+        pixels = image if image.shape[-1] == 3 else image[..., 0]
+        axes[0].imshow(pixels, cmap='gray', vmin=0, vmax=255, extent=(0, image.shape[1], image.shape[0], 0))
+        axes[0].set_title(f'{name}: {gate_entropy(gamma):.2f} of {np.log2(groups):.3g} bits', fontsize='small')
+        for axis, position in zip(axes[1:], positions, strict=True):
+            strongest = gamma[:, :, :, position].argmax(axis=-1)
+            axis.imshow(colours[strongest], extent=_extent(maps), interpolation='nearest')
+            axis.set_title(f'position {position}', fontsize='small')
+        for axis in axes:  # the maps lie where their windows' middles are
+            axis.set(xlim=(0, image.shape[1]), ylim=(image.shape[0], 0), xticks=[], yticks=[])
+    keys = [matplotlib.patches.Patch(color=colour, label=f'group {group}') for group, colour in enumerate(colours)]
+    figure.legend(handles=keys, loc='outside lower center', ncols=min(groups, 8), fontsize='small')
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def write_gate_maps(
+    path: str | os.PathLike, title: str, network: nn.Module, params, image: np.ndarray, names: Sequence[str]
+) -> dict[str, float]:
+    """Map an image at the default windows: arrays and picture of some gates, and the entropy of all in the log.
+
+    Args:
+        path: of the two files without their ends, .npz and .png.
+        title: above the picture.
+        network: as in `map_gates`, and so are the parameters and the image.
+        params: likewise.
+        image: likewise.
+        names: the convolutions to write, of `gate_names`.
+
+    Returns:
+        the mean entropy of each block in bits, as in `block_entropies`.
+
+    Raises:
+        UserError: as in `map_gates`, or a file cannot be written.
+    """
+    check_gates(network, names)
+    maps = map_gates(network, params, image)
+    chosen = dataclasses.replace(maps, gammas={name: maps.gammas[name] for name in names})
+    path = pathlib.Path(path)
+    save_gate_maps(path.with_name(f'{path.name}.npz'), chosen)
+    pixels = image if image.dtype == np.uint8 else round_prediction(image, image.shape[-1])
+    draw_gate_maps(path.with_name(f'{path.name}.png'), title, pixels, chosen)
+    entropies = block_entropies(maps)
+    logging.info(
+        '%s: entropy of the gates, in bits of %.3g: %s',
+        path.name,
+        np.log2(network.groups),
+        ', '.join(f'{block} {entropy:.3f}' for block, entropy in entropies.items()),
+    )
+    return entropies
+
+
+def _group_colours(groups: int) -> np.ndarray:
+    """Colours (k, 3) that are told apart: ten by hand, evenly spread hues where there are more groups."""
+    if groups <= 10:
+        return np.array(matplotlib.colormaps['tab10'].colors[:groups])
+    return matplotlib.colormaps['hsv'](np.arange(groups) / groups)[:, :3]
+
+
+def _extent(maps: GateMaps) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of the maps in the image: each cell in the middle of its window."""
+
+    def ends(starts: np.ndarray) -> tuple[float, float]:
+        step = starts[1] - starts[0] if len(starts) > 1 else maps.window
+        first = starts[0] + (maps.window - step) / 2
+        return first, first + step * len(starts)
+
+    (top, bottom), (left, right) = ends(maps.rows), ends(maps.columns)
+    return left, right, bottom, top

@@ -1,0 +1,156 @@
+"""Where the tiles of a large image lie and how much each of them counts; pure NumPy.
+
+A gate pools over all it is given, so a network answers a whole image otherwise than its tiles: a tiling is a choice of
+function, not only of memory. Sizes and places are in pixels of the network's input, weights in those of its output.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from nsr_jax.errors import UserError
+
+NAMES = ('whole', 'authors', 'feathered')
+
+# The rule of the paper's code.
+PATCH = 48  # the size of the low-resolution patches that the authors trained on
+BORDER = 4  # what each patch's output loses on each side
+KEPT = PATCH - 2 * BORDER
+STRIDE = KEPT - 8
+SMALLEST_SIDE = 4 * PATCH  # images with a shorter side are seen whole
+EDGE_WEIGHT = 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiling:
+    """How an image is given to a network.
+
+    Attributes:
+        name: 'whole': at once, compiled for each size. 'authors': the paper's code: where a network has gates and both
+          sides are at least 192, all but the skip convolution sees 48x48 patches, whose weighted mean is the output;
+          otherwise at once. 'feathered': the network sees overlapping square tiles, which fade into one another.
+        tile: side of the feathered tiles. Of an image with a shorter side the tiles are as short: the gates pool over
+          less there, rather than over invented pixels.
+        overlap: over how many pixels feathered tiles fade, from 1 to half a tile. Tiles are spread evenly, so
+          neighbours share at least as much.
+
+    Raises:
+        UserError: an unknown name, or sizes that do not fit.
+    """
+
+    name: str
+    tile: int = 96
+    overlap: int = 16
+
+    def __post_init__(self):
+        if self.name not in NAMES:
+            raise UserError(f'unknown tiling {self.name!r}: one of {", ".join(NAMES)} needed')
+        for name, size, least in (('tile', self.tile, 2), ('overlap', self.overlap, 1)):
+            if not isinstance(size, int) or isinstance(size, bool) or size < least:
+                raise UserError(f'the {name} of a tiling must be a whole number from {least}, not {size!r}')
+        if self.overlap > self.tile // 2:
+            raise UserError(f'overlap {self.overlap} is more than half of tile {self.tile}')
+
+    def __str__(self) -> str:
+        """What stands in tables: the name, and the sizes where they count."""
+        return f'{self.name} {self.tile}/{self.overlap}' if self.name == 'feathered' else self.name
+
+
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
+class Tile:
+    """One tile of an image.
+
+    Attributes:
+        row: of the first input pixel whose output is used.
+        column: likewise.
+        row_weights: (h,), of the rows of the output that is used; a pixel weighs its row's times its column's weight.
+        column_weights: (w,).
+    """
+
+    row: int
+    column: int
+    row_weights: np.ndarray
+    column_weights: np.ndarray
+
+
+def authors_tiles(height: int, width: int, scale: int) -> list[Tile]:
+    """The authors' patches of an image of at least 192 pixels in both sides, by rising row.
+
+    A patch is what its tile says and `BORDER` more on each side, reflected at the image's edges. Regular patches in the
+    middle weigh 1; one line of patches along each edge weighs 0.3 and reaches what the regular ones leave out. The
+    weights of a pixel do not sum to one.
+    """
+    rows, columns = ((side - KEPT) // STRIDE + 1 for side in (height, width))
+    last_row, last_column = height - KEPT, width - KEPT
+    spare_row, spare_column = last_row - (rows - 1) * STRIDE, last_column - (columns - 1) * STRIDE
+    down, across = range(0, rows * STRIDE, STRIDE), range(0, columns * STRIDE, STRIDE)
+    places = [(row + spare_row // 2, column + spare_column // 2, 1.0) for row in down for column in across]
+    places += [(0, column, EDGE_WEIGHT) for column in across]
+    places += [(last_row, column + spare_column, EDGE_WEIGHT) for column in across]
+    places += [(row, last_column, EDGE_WEIGHT) for row in down]
+    places += [(row + spare_row, 0, EDGE_WEIGHT) for row in down]
+    weights = {weight: np.full(scale * KEPT, weight, np.float32) for weight in (1.0, EDGE_WEIGHT)}
+    return [Tile(row, column, weights[weight], weights[1.0]) for row, column, weight in sorted(places)]
+
+
+def feathered_tiles(height: int, width: int, scale: int, tile: int, overlap: int) -> list[Tile]:
+    """Tiles of one size, min(tile, height) by min(tile, width), by rising row; a pixel's weights sum to one."""
+    down = _fading(height, tile, overlap, scale)
+    across = _fading(width, tile, overlap, scale)
+    return [Tile(row, column, falling, sideways) for row, falling in down for column, sideways in across]
+
+
+def _fading(side: int, tile: int, overlap: int, scale: int) -> list[tuple[int, np.ndarray]]:
+    """First pixel and weights (scale · tile,) of the tiles along one side."""
+    tile = min(tile, side)
+    count = 1 if tile == side else -(-(side - overlap) // (tile - overlap))
+    starts = [round(place) for place in np.linspace(0, side - tile, count)]
+    # Each tile's share is its rise less that of the next one, so the shares sum to one whatever overlaps. It fades
+    # around the middle of what two neighbours share, as far as may be from the edge of either.
+    middles = [scale * (before + tile + after) // 2 for before, after in itertools.pairwise(starts)]
+
+    def rise(middle: int, pixels: np.ndarray) -> np.ndarray:
+        progress = (pixels + 0.5 - (middle - scale * overlap // 2)) / (scale * overlap)
+        return np.square(np.sin(np.pi / 2 * progress.clip(0, 1)))
+
+    shares = []
+    for index, start in enumerate(starts):
+        pixels = scale * start + np.arange(scale * tile)
+        appearing = rise(middles[index - 1], pixels) if index > 0 else 1.0
+        vanishing = rise(middles[index], pixels) if index < count - 1 else np.zeros(len(pixels))
+        shares.append((start, (appearing - vanishing).astype(np.float32)))
+    return shares
+
+
+def blend(outputs: Iterable[tuple[Tile, np.ndarray]], width: int, scale: int) -> Iterator[np.ndarray]:
+    """The weighted mean of overlapping outputs, as strips of finished rows from top to bottom.
+
+    No more than the rows of one tile are held at a time.
+
+    Args:
+        outputs: tiles by rising row, together covering every pixel, and what the network gave for each: (h, w, C).
+        width: of the image, in input pixels.
+        scale: of the output to the input.
+
+    Yields:
+        float32 (rows, scale · width, C).
+    """
+    done = 0
+    canvas = weights = None
+    for tile, output in outputs:
+        if canvas is None:
+            canvas = np.zeros((len(output), scale * width, output.shape[-1]), np.float32)
+            weights = np.zeros((len(output), scale * width, 1), np.float32)
+        if finished := scale * tile.row - done:
+            yield canvas[:finished] / weights[:finished]
+            for rows in (canvas, weights):
+                rows[:-finished] = rows[finished:]
+                rows[-finished:] = 0
+            done += finished
+        weight = (tile.row_weights[:, None] * tile.column_weights)[..., None]
+        place = slice(scale * tile.column, scale * tile.column + output.shape[1])
+        canvas[:, place] += weight * output
+        weights[:, place] += weight
+    yield canvas / weights
