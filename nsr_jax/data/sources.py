@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from nsr_jax.data.benchmarks import DIV2K_VALIDATION, find_benchmark
 from nsr_jax.data.images import check_pair, crop_to_multiple, decode_image
 from nsr_jax.errors import UserError
 from nsr_jax.ops.imresize import BORDERS
@@ -16,8 +17,7 @@ _PHOTOS_SPLITS = ('train', 'held_out')
 _DIV2K_SPLITS = ('train', 'validation')
 _BENCHMARK_SPLITS = ('test',)
 _FOLDER_SPLITS = ('train', 'test')
-# Two names of one set; the records of a folder, which is all one split, are called after neither of its two.
-_OTHER_NAMES = {'bsd100': 'b100', 'b100': 'bsd100'}
+# The records of a folder, which is all one split, are called after neither of its two.
 _WHOLE_FOLDER = 'images'
 
 
@@ -43,14 +43,23 @@ class Source(Sequence[Example]):
         name: what tables call the source.
         names: the examples' names.
         scale: HR size / LR size.
+        fingerprint: changes with the source's files; '' where they are not known.
     """
 
-    def __init__(self, name: str, names: Sequence[str], records: Sequence[Mapping[str, bytes]], scale: int):
+    def __init__(
+        self,
+        name: str,
+        names: Sequence[str],
+        records: Sequence[Mapping[str, bytes]],
+        scale: int,
+        fingerprint: str = '',
+    ):
         if len(names) != len(records):
             raise ValueError(f'{name}: {len(names)} names for {len(records)} records')
         self.name = name
         self.names = tuple(names)
         self.scale = scale
+        self.fingerprint = fingerprint
         self._records = records
 
     def __len__(self) -> int:
@@ -91,7 +100,7 @@ def open_source(
             'div2k/bicubic_x{scale}': the dataset of the TFDS catalogue, prepared elsewhere as array_record under
             `tfds_dir`; splits 'train' and 'validation'; it keeps no file names, so its images are numbered;
             a benchmark, in any case, such as 'set5': a folder `data_dir`/test/NAME with `HR/` and, if there,
-            `LR_bicubic/`; split 'test';
+            `LR_bicubic/`; split 'test'; of those that `benchmarks` knows all images must be there;
             the path of a folder: of images, or with `HR/` as a benchmark; its images are one set, which answers to
             'train' and 'test'.
         split: `None` or '' is the split for evaluation, which is the last one named above.
@@ -129,17 +138,23 @@ def open_source(
         part = split = _check_split(name, split, _DIV2K_SPLITS)
         places = [data_folder / 'DIV2K'] if data_folder else []
         pairs = layouts.div2k(split, scale, [*places, tfds_folder / 'downloads' / 'manual'])
+        if split == 'validation':
+            DIV2K_VALIDATION.check([pair.hr.name for pair in pairs], pairs[0].hr.path)
     else:
         part = _WHOLE_FOLDER
         folder = _find_benchmark(name, data_folder)
+        known = find_benchmark(name) if folder else None
         _check_split(name, split, _BENCHMARK_SPLITS if folder else _FOLDER_SPLITS)
         folder = folder or _find_folder(name, data_folder)
         name = folder.name
         pairs = (
             layouts.benchmark(folder, scale, border) if (folder / 'HR').is_dir() else layouts.folder_of_images(folder)
         )
+        if known:
+            known.check([pair.hr.name for pair in pairs], folder / 'HR')
     config = builders.image_pairs_config(name, part, pairs, scale, border)
-    return Source(name, [pair.hr.name for pair in pairs], builders.open_records(config, tfds_folder), scale)
+    records = builders.open_records(config, tfds_folder)
+    return Source(name, [pair.hr.name for pair in pairs], records, scale, fingerprint=config.name)
 
 
 def _folder(path: str | os.PathLike | None) -> pathlib.Path | None:
@@ -160,8 +175,9 @@ def _benchmarks(data_folder: pathlib.Path | None) -> dict[str, pathlib.Path]:
 
 
 def _find_benchmark(name: str, data_folder: pathlib.Path | None) -> pathlib.Path | None:
-    benchmarks = _benchmarks(data_folder)
-    return benchmarks.get(name.lower()) or benchmarks.get(_OTHER_NAMES.get(name.lower(), ''))
+    found, known = _benchmarks(data_folder), find_benchmark(name)
+    names = (name, known.name, known.other_name) if known else (name,)
+    return next((found[each.lower()] for each in names if each.lower() in found), None)
 
 
 def _find_folder(name: str, data_folder: pathlib.Path | None) -> pathlib.Path:
@@ -173,6 +189,9 @@ def _find_folder(name: str, data_folder: pathlib.Path | None) -> pathlib.Path:
     else:
         found = ', '.join(path.name for path in _benchmarks(data_folder).values()) or 'none'
         benchmarks = f'a benchmark in {data_folder / "test"} (there: {found})'
+        if known := find_benchmark(name):
+            place = data_folder / 'test' / known.name / 'HR'
+            raise UserError(f'{known} is not there: put its images into {place}; it comes from {known.origin}')
     raise UserError(
         f'unknown source {name!r}; accepted are photos, div2k, div2k/bicubic_x2 (x3, x4), {benchmarks}, '
         'and the path of a folder of images'

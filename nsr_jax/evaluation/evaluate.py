@@ -1,7 +1,9 @@
 """Scores of predictors on sources, image by image and as means; no image is left out."""
 
+import concurrent.futures
 import dataclasses
 import functools
+import queue
 from collections.abc import Callable, Mapping, Sequence
 
 import flax.linen as nn
@@ -11,9 +13,11 @@ import tqdm
 
 from nsr_jax.data.sources import Source
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.inference import check_tiling, predict
-from nsr_jax.evaluation.protocols import Protocol, score
-from nsr_jax.ops.imresize import imresize
+from nsr_jax.evaluation.degradation import Degradation
+from nsr_jax.evaluation.ensemble import self_ensemble
+from nsr_jax.evaluation.inference import predict
+from nsr_jax.evaluation.protocols import Protocol, check_channels, score
+from nsr_jax.evaluation.tiling import Tiling
 
 # From the image that a network is given, (h, w, C), uint8 or float on [0, 1], to its restoration, float on [0, 1],
 # (scale h, scale w, C').
@@ -26,7 +30,7 @@ class Score:
 
     Attributes:
         dataset: the source's name.
-        scale: the super-resolution factor.
+        degradation: what was to be undone, in words: 'x2', 'sigma 25', 'quality 10'.
         model: the name of the network or of the baseline.
         protocol: the name of a protocol in `protocols.PROTOCOLS`.
         image: the example's name.
@@ -35,7 +39,7 @@ class Score:
     """
 
     dataset: str
-    scale: int
+    degradation: str
     model: str
     protocol: str
     image: str
@@ -48,7 +52,7 @@ class Mean:
     """The mean over the images of one dataset: fields as in `Score`, and how many `images` there are."""
 
     dataset: str
-    scale: int
+    degradation: str
     model: str
     protocol: str
     images: int
@@ -56,76 +60,85 @@ class Mean:
     ssim: float
 
 
-def bicubic(scale: int, image: np.ndarray) -> np.ndarray:
-    """The baseline: a uint8 image enlarged by MATLAB's bicubic `imresize`, float64 on [0, 1]."""
-    return imresize(image, scale) / 255
+def device_predictors(network: nn.Module, params: dict, tiling: Tiling, *, ensemble: bool = False) -> list[Predictor]:
+    """A network as one predictor for each local device, which the parameters are moved to once.
 
-
-# Each of these called with the scale and an image gives a prediction.
-BASELINES = {'bicubic': bicubic}
-
-
-def find_baselines(names: Sequence[str], scale: int) -> dict[str, Predictor]:
-    """The predictors of these names at this scale.
-
-    Raises:
-        UserError: a name is unknown.
+    Args:
+        network: what is evaluated.
+        params: arrays that this process holds in full.
+        tiling: what the network sees at once.
+        ensemble: whether the eight orientations of each image are averaged.
     """
-    for name in names:
-        if name not in BASELINES:
-            raise UserError(f'unknown baseline {name!r}: one of {", ".join(BASELINES)} needed')
-    return {name: functools.partial(BASELINES[name], scale) for name in names}
-
-
-def network_predictor(network: nn.Module, params, tiling: str) -> Predictor:
-    """A network and its parameters as a predictor; the parameters are moved to the device once.
-
-    Raises:
-        UserError: the tiling is unknown.
-    """
-    return functools.partial(predict, network, jax.device_put(params), tiling=check_tiling(tiling))
+    predictors = [
+        functools.partial(predict, network, jax.device_put(params, device), tiling=tiling)
+        for device in jax.local_devices()
+    ]
+    return [functools.partial(self_ensemble, predictor) for predictor in predictors] if ensemble else predictors
 
 
 def evaluate(
-    predictor: Predictor, source: Source, protocols: Sequence[Protocol], scale: int, *, model: str
+    predictors: Sequence[Predictor],
+    source: Source,
+    protocols: Sequence[Protocol],
+    degradation: Degradation,
+    *,
+    model: str,
 ) -> list[Score]:
     """Score every image of a source.
 
     An image is predicted once for all protocols that give the network the same input.
 
     Args:
-        predictor: what is evaluated.
-        source: opened at `scale`.
-        protocols: how to score.
-        scale: the super-resolution factor.
+        predictors: what is evaluated, once for each device; each takes the next image when it is done with one.
+        source: opened at the degradation's scale.
+        protocols: how to score; of the degradation's task.
+        degradation: what is to be undone.
         model: the name that the scores carry.
 
     Returns:
         One score for each image and protocol, images in the source's order.
 
     Raises:
-        UserError: an image cannot be read, predicted or scored; the line names it.
+        UserError: an image cannot be read, predicted or scored; the line names it. Or a protocol is for another task.
     """
-    scores = []
-    # On a terminal only: a log file is no place for a moving bar.
-    for example in tqdm.tqdm(source, desc=f'{model} on {source.name}', unit='image', leave=False, disable=None):
-        predictions = {}
+    for protocol in protocols:
+        if protocol.task != degradation.task:
+            raise UserError(f'protocol {protocol.name} scores the task {protocol.task}, not {degradation.task}')
+    free: queue.SimpleQueue[Predictor] = queue.SimpleQueue()
+    for predictor in predictors:
+        free.put(predictor)
+
+    def score_image(index: int) -> list[Score]:
+        example, predictions, scores = source[index], {}, []
+        predictor = free.get()
         try:
             for protocol in protocols:
-                if protocol.network_input not in predictions:
-                    predictions[protocol.network_input] = predictor(protocol.network_input(source.name, example, scale))
-                psnr, ssim = score(protocol, predictions[protocol.network_input], example.hr, scale)
-                scores.append(Score(source.name, scale, model, protocol.name, example.name, psnr, ssim))
+                make_input = protocol.network_input
+                if make_input not in predictions:
+                    predictions[make_input] = predictor(make_input(source.name, example, degradation.level))
+                psnr, ssim = score(protocol, predictions[make_input], example.hr, degradation.scale)
+                scores.append(Score(source.name, str(degradation), model, protocol.name, example.name, psnr, ssim))
         except UserError as error:
             raise UserError(f'{source.name}, {example.name}: {error}') from error
-    return scores
+        finally:
+            free.put(predictor)
+        return scores
+
+    with concurrent.futures.ThreadPoolExecutor(len(predictors)) as threads:
+        scored = threads.map(score_image, range(len(source)))
+        # On a terminal only: a log file is no place for a moving bar.
+        bar = tqdm.tqdm(scored, f'{model} on {source.name}', total=len(source), unit='image', leave=False, disable=None)
+        return [score for image_scores in bar for score in image_scores]
 
 
 def means(scores: Sequence[Score]) -> list[Mean]:
-    """The mean PSNR and SSIM over the images of each dataset, scale, model and protocol, in the order they came."""
-    groups: dict[tuple[str, int, str, str], list[Score]] = {}
+    """The mean PSNR and SSIM over the images of each dataset, degradation, model and protocol, in their order.
+
+    One infinite PSNR makes the mean infinite.
+    """
+    groups: dict[tuple[str, str, str, str], list[Score]] = {}
     for each in scores:
-        groups.setdefault((each.dataset, each.scale, each.model, each.protocol), []).append(each)
+        groups.setdefault((each.dataset, each.degradation, each.model, each.protocol), []).append(each)
     results = []
     for key, group in groups.items():
         psnr, ssim = np.mean([(each.psnr, each.ssim) for each in group], axis=0)
@@ -133,8 +146,30 @@ def means(scores: Sequence[Score]) -> list[Mean]:
     return results
 
 
+def check_network(
+    network: nn.Module, sources: Sequence[Source], protocols: Sequence[Protocol], degradation: Degradation
+) -> None:
+    """Check on each source's first image that a network's channels fit, before anything is computed.
+
+    Raises:
+        UserError: as in `protocols.check_channels`; the line names the source.
+    """
+    for source in sources:
+        for protocol in protocols:
+            try:
+                given = protocol.network_input(source.name, source[0], degradation.level).shape[-1]
+                check_channels(protocol, given, network.channels)
+            except UserError as error:
+                raise UserError(f'{source.name}, {source[0].name}: {error}') from error
+
+
 def evaluate_network(
-    network: nn.Module, params, sources: Sequence[Source], protocol: Protocol, scale: int, tiling: str
+    network: nn.Module,
+    params: dict,
+    sources: Sequence[Source],
+    protocol: Protocol,
+    degradation: Degradation,
+    tiling: Tiling,
 ) -> Mapping[str, tuple[float, float]]:
     """Mean scores of a network during training: {dataset: (PSNR in dB, SSIM)} in the order of `sources`.
 
@@ -143,17 +178,17 @@ def evaluate_network(
     Args:
         network: a `RestorationNetwork`.
         params: its parameters, as arrays that this process holds in full.
-        sources: opened at `scale`.
+        sources: opened at the network's scale.
         protocol: how to score.
-        scale: the super-resolution factor.
-        tiling: one of `inference.TILINGS`.
+        degradation: what is to be undone.
+        tiling: what the network sees at once.
 
     Raises:
-        UserError: as in `evaluate`, or the tiling is unknown.
+        UserError: as in `evaluate`.
     """
-    predictor = network_predictor(network, params, tiling)
+    predictors = device_predictors(network, params, tiling)
     results = {}
     for source in sources:
-        (mean,) = means(evaluate(predictor, source, [protocol], scale, model='network'))
+        (mean,) = means(evaluate(predictors, source, [protocol], degradation, model='network'))
         results[source.name] = mean.psnr, mean.ssim
     return results

@@ -13,9 +13,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nsr_jax.errors import UserError
+from nsr_jax.evaluation.degradation import (
+    authors_low_resolution,
+    authors_noisy,
+    compressed,
+    compressed_luma,
+    low_resolution,
+    low_resolution_luma,
+    luma,
+    noisy,
+)
 from nsr_jax.evaluation.metrics import psnr, ssim
 from nsr_jax.ops.colour import rgb_to_y, rgb_to_y_uint8
-from nsr_jax.ops.imresize import imresize
 
 if TYPE_CHECKING:
     from nsr_jax.data.sources import Example
@@ -30,19 +39,23 @@ class Protocol:
 
     Attributes:
         name: what the user types and the tables print.
+        task: what the network is to undo, one of `degradation.TASKS`.
         description: one line with channel, shave and rounding, printed beside each score.
         compared: from a uint8 image (H, W, 1 or 3) to what is compared: (H, W), or (H, W, C) whose channels share one
           MSE; uint8 or float64 on [0, 255].
         shave: from the scale to the number of border pixels left out on each side.
-        network_input: from (source name, example, scale) to the image that the network is given: uint8, or float on
-          [0, 1], (h, w, C).
+        network_input: from (source name, example, level of the degradation) to the image that the network is given:
+          uint8, or float on [0, 1], (h, w, C).
+        truth: from the example's uint8 image (H, W, 1 or 3) to the one that the network is to restore.
     """
 
     name: str
+    task: str
     description: str
     compared: Callable[[np.ndarray], np.ndarray]
     shave: Callable[[int], int]
-    network_input: Callable[[str, 'Example', int], np.ndarray]
+    network_input: Callable[[str, 'Example', float], np.ndarray]
+    truth: Callable[[np.ndarray], np.ndarray]
 
 
 def _y(image: np.ndarray) -> np.ndarray:
@@ -58,75 +71,107 @@ def _authors_y(image: np.ndarray) -> np.ndarray:
     return image[..., 0] if image.shape[-1] == 1 else image @ AUTHORS_Y_WEIGHTS + 16
 
 
-def _colours(image: np.ndarray) -> np.ndarray:
+def _as_it_is(image: np.ndarray) -> np.ndarray:
     return image
-
-
-def low_resolution(source_name: str, example: 'Example', scale: int) -> np.ndarray:
-    """The example's own low-resolution image, uint8 (h, w, C)."""
-    if example.lr is None:
-        raise UserError(f'{source_name} has no low-resolution images at scale {scale}; super-resolution needs them')
-    return example.lr
-
-
-def authors_resize(hr: np.ndarray, scale: int) -> np.ndarray:
-    """Low-resolution image by the authors' own resize: bicubic, mirrored border, one rounding at the end, half to even.
-
-    Args:
-        hr: uint8 (H, W, C), both sides multiples of `scale`.
-        scale: the factor to shrink by.
-
-    Returns:
-        uint8 (H / scale, W / scale, C).
-    """
-    return np.rint(imresize(hr.astype(np.float64), 1 / scale, border='mirror')).clip(0, 255).astype(np.uint8)
-
-
-def authors_low_resolution(source_name: str, example: 'Example', scale: int) -> np.ndarray:
-    """What the authors gave their network: DIV2K's own low-resolution images, their own resize of any other set."""
-    if source_name.startswith('div2k') or example.lr is None:
-        return low_resolution(source_name, example, scale)
-    return authors_resize(example.hr, scale)
 
 
 SR_Y = Protocol(
     'sr-y',
+    'sr',
     'Y (BT.601, not rounded) of the prediction rounded to uint8, shave = scale',
     compared=_y,
     shave=lambda scale: scale,
     network_input=low_resolution,
+    truth=_as_it_is,
 )
 SR_Y_UINT8 = Protocol(
     'sr-y-uint8',
+    'sr',
     'Y (BT.601, rounded to uint8 as by MATLAB) of the prediction rounded to uint8, shave = scale',
     compared=_y_uint8,
     shave=lambda scale: scale,
     network_input=low_resolution,
+    truth=_as_it_is,
 )
 SR_RGB = Protocol(
     'sr-rgb',
+    'sr',
     'RGB with one MSE over the channels, prediction rounded to uint8, shave = scale + 6',
-    compared=_colours,
+    compared=_as_it_is,
     shave=lambda scale: scale + 6,
     network_input=low_resolution,
+    truth=_as_it_is,
+)
+SR_LUMA = Protocol(
+    'sr-luma',
+    'sr',
+    'Y alone, for networks of one channel: Y (BT.601, rounded to uint8 as by MATLAB) of the low-resolution image is '
+    'given, the prediction rounded to uint8 is compared with Y of the true one, shave = scale',
+    compared=_as_it_is,
+    shave=lambda scale: scale,
+    network_input=low_resolution_luma,
+    truth=luma,
 )
 AUTHORS = Protocol(
     'authors',
+    'sr',
     "Y with the authors' weights .257 .504 .098, not rounded, of the prediction rounded to uint8, shave = scale; "
     "low resolution by the authors' own resize (DIV2K: official)",
     compared=_authors_y,
     shave=lambda scale: scale,
     network_input=authors_low_resolution,
+    truth=_as_it_is,
+)
+DENOISE = Protocol(
+    'denoise',
+    'denoise',
+    'all channels with one MSE, prediction rounded to uint8, no shave; noise not clipped, NumPy seed 0 for each image',
+    compared=_as_it_is,
+    shave=lambda scale: 0,
+    network_input=noisy,
+    truth=_as_it_is,
+)
+DENOISE_AUTHORS = Protocol(
+    'denoise-authors',
+    'denoise',
+    'all channels with one MSE, prediction rounded to uint8, no shave; noise not clipped, seeded by the SHA-256 of the '
+    "file name as in the authors' code",
+    compared=_as_it_is,
+    shave=lambda scale: 0,
+    network_input=authors_noisy,
+    truth=_as_it_is,
+)
+JPEG_Y = Protocol(
+    'jpeg-y',
+    'jpeg',
+    'Y (BT.601, rounded to uint8 as by MATLAB; gray as it is) compressed by libjpeg as a gray image, prediction '
+    'rounded to uint8, no shave',
+    compared=_as_it_is,
+    shave=lambda scale: 0,
+    network_input=compressed_luma,
+    truth=luma,
+)
+JPEG_RGB = Protocol(
+    'jpeg-rgb',
+    'jpeg',
+    'all channels with one MSE, compressed by libjpeg with 4:2:0 chroma, prediction rounded to uint8, no shave',
+    compared=_as_it_is,
+    shave=lambda scale: 0,
+    network_input=compressed,
+    truth=_as_it_is,
 )
 
-PROTOCOLS = {protocol.name: protocol for protocol in (SR_Y, SR_Y_UINT8, SR_RGB, AUTHORS)}
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (SR_Y, SR_Y_UINT8, SR_RGB, SR_LUMA, AUTHORS, DENOISE, DENOISE_AUTHORS, JPEG_Y, JPEG_RGB)
+}
 
 
 def find_protocols(names: Iterable[str]) -> tuple[Protocol, ...]:
-    """The protocols of these names.
+    """The protocols of these names, which must be of one task.
 
     Raises:
-        UserError: a name is unknown, or there is none.
+        UserError: a name is unknown, there is none, or they are of several tasks.
     """
     names = tuple(names)
     if not names:
@@ -134,6 +179,8 @@ def find_protocols(names: Iterable[str]) -> tuple[Protocol, ...]:
     for name in names:
         if name not in PROTOCOLS:
             raise UserError(f'unknown protocol {name!r}: one of {", ".join(PROTOCOLS)} needed')
+        if PROTOCOLS[name].task != PROTOCOLS[names[0]].task:
+            raise UserError(f'protocols {names[0]} and {name} are of two tasks and cannot score one network')
     return tuple(PROTOCOLS[name] for name in names)
 
 
@@ -155,6 +202,24 @@ def round_prediction(prediction: np.ndarray, channels: int) -> np.ndarray:
     return np.rint(np.clip(prediction * 255, 0, 255)).astype(np.uint8)
 
 
+def check_channels(protocol: Protocol, given: int, channels: int) -> None:
+    """Check that a network for images of `channels` channels may be scored on an image that has `given`.
+
+    In super-resolution a network of colours takes gray images too (Set14 holds one): replicated, and its output's
+    channels averaged. Noise and compression differ between gray and colour, so there it is a mistake.
+
+    Raises:
+        UserError: the network is for gray and the image has colours; or the reverse, but for super-resolution.
+    """
+    if given > channels:
+        raise UserError(f'a network for gray images cannot restore a colour image (protocol {protocol.name})')
+    if given < channels and protocol.task != 'sr':
+        raise UserError(
+            f'a network for colour images is not scored on a gray image under protocol {protocol.name}: '
+            'give a network for gray images'
+        )
+
+
 def compared_images(
     protocol: Protocol, prediction: np.ndarray, hr: np.ndarray, scale: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -164,18 +229,20 @@ def compared_images(
         protocol: one of `PROTOCOLS`.
         prediction: float (H, W, C), nominally on [0, 1].
         hr: the true image, uint8 (H, W, 1 or 3).
-        scale: the super-resolution factor, which says how much border is left out.
+        scale: the super-resolution factor, which says how much border is left out; 1 for other tasks.
 
     Raises:
         UserError: sizes or channels do not fit, or nothing is left inside the border.
     """
-    if prediction.shape[:2] != hr.shape[:2]:
-        raise UserError(f'the prediction has size {prediction.shape[:2]}, the true image {hr.shape[:2]}')
+    truth = protocol.truth(hr)
+    if prediction.shape[:2] != truth.shape[:2]:
+        raise UserError(f'the prediction has size {prediction.shape[:2]}, the true image {truth.shape[:2]}')
+    check_channels(protocol, truth.shape[-1], prediction.shape[-1])
     shave = protocol.shave(scale)
-    if min(hr.shape[:2]) <= 2 * shave:
-        raise UserError(f'nothing is left of an image of size {hr.shape[:2]} without {shave} border pixels')
-    inside = slice(shave, hr.shape[0] - shave), slice(shave, hr.shape[1] - shave)
-    return protocol.compared(round_prediction(prediction[inside], hr.shape[-1])), protocol.compared(hr[inside])
+    if min(truth.shape[:2]) <= 2 * shave:
+        raise UserError(f'nothing is left of an image of size {truth.shape[:2]} without {shave} border pixels')
+    inside = slice(shave, truth.shape[0] - shave), slice(shave, truth.shape[1] - shave)
+    return protocol.compared(round_prediction(prediction[inside], truth.shape[-1])), protocol.compared(truth[inside])
 
 
 def score(protocol: Protocol, prediction: np.ndarray, hr: np.ndarray, scale: int) -> tuple[float, float]:

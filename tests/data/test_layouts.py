@@ -26,8 +26,8 @@ def write_zip(path, folder, images):
 
 @pytest.fixture
 def div2k(tmp_path):
-    """The official zip files' names and inner folders, with two small images each, and no zip file for x3."""
-    for part, numbers in (('train', (1, 2)), ('valid', (801, 802))):
+    """The official zip files' names and inner folders, with small images (training: two), and no zip file for x3."""
+    for part, numbers in (('train', (1, 2)), ('valid', range(801, 901))):
         images = [(f'{number:04d}', noise(number, 13, 9, 3)) for number in numbers]
         zips = tmp_path / 'data' / 'DIV2K'
         write_zip(zips / f'DIV2K_{part}_HR.zip', f'DIV2K_{part}_HR', [(f'{n}.png', i) for n, i in images[::-1]])
@@ -51,7 +51,7 @@ def test_div2k_from_its_zip_files(div2k, tmp_path, scale):
     if scale > 1:
         np.testing.assert_array_equal(source[1].lr, imresize(hr, 1 / scale))
     validation = open_source('div2k', None, scale, data_dir=div2k, tfds_dir=tmp_path / 'tfds')
-    assert validation.names == ('0801.png', '0802.png')
+    assert validation.names == tuple(f'{number:04d}.png' for number in range(801, 901))
 
 
 def test_div2k_in_tfdss_manual_folder(div2k, tmp_path, monkeypatch):
@@ -61,7 +61,7 @@ def test_div2k_in_tfdss_manual_folder(div2k, tmp_path, monkeypatch):
     (div2k / 'DIV2K').rename(manual)
     assert len(open_source('div2k', 'train', 2, tfds_dir=tmp_path / 'tfds')) == 2
     (manual / 'DIV2K_train_HR.zip').unlink()
-    assert len(open_source('div2k', 'validation', 2, tfds_dir=tmp_path / 'tfds')) == 2
+    assert len(open_source('div2k', 'validation', 2, tfds_dir=tmp_path / 'tfds')) == 100
 
 
 def test_div2ks_missing_zip_files_are_listed(div2k, tmp_path):
@@ -73,6 +73,13 @@ def test_div2ks_missing_zip_files_are_listed(div2k, tmp_path):
     assert str(tmp_path / 'downloads' / 'manual') in str(caught.value)
     with pytest.raises(UserError, match='div2k: no low-resolution images for scale 5'):
         open_source('div2k', 'train', 5, data_dir=div2k, tfds_dir=tmp_path)
+
+
+def test_an_incomplete_validation_set_is_refused(div2k, tmp_path):
+    images = [(f'{number:04d}.png', noise(number, 13, 9, 3)) for number in range(801, 901) if number != 850]
+    write_zip(div2k / 'DIV2K' / 'DIV2K_valid_HR.zip', 'DIV2K_valid_HR', images)
+    with pytest.raises(UserError, match=r'DIV2K_valid_HR\.zip: 99 images found, 100 needed .*missing: 0850; it comes'):
+        open_source('div2k', 'validation', 1, data_dir=div2k, tfds_dir=tmp_path)
 
 
 def test_div2ks_damaged_zip_files_are_named(div2k, tmp_path):

@@ -179,7 +179,8 @@ def test_a_folder_in_the_layout_of_a_benchmark_may_be_anywhere(tmp_path, tfds_di
 
 
 def test_b100_and_bsd100_are_one_set(tmp_path, tfds_dir):
-    write_image(tmp_path / 'test' / 'B100' / 'HR' / 'a.png', noise(0, 4, 4, 3))
+    for index in range(100):
+        write_image(tmp_path / 'test' / 'B100' / 'HR' / f'{index}.png', noise(index, 4, 4, 3))
     assert open_source('bsd100', None, 1, data_dir=tmp_path, tfds_dir=tfds_dir).name == 'B100'
 
 

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import math
+import threading
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +11,15 @@ import pytest
 
 from nsr_jax.data.sources import Example, open_source
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.evaluate import Score, evaluate, evaluate_network, find_baselines, means, network_predictor
+from nsr_jax.evaluation.baselines import find_baselines
+from nsr_jax.evaluation.degradation import Degradation
+from nsr_jax.evaluation.evaluate import Score, check_network, evaluate, evaluate_network, means
 from nsr_jax.evaluation.protocols import PROTOCOLS, find_protocols, score
+from nsr_jax.evaluation.tiling import Tiling
 from nsr_jax.ops.imresize import imresize
+
+X2 = Degradation('sr', 2)
+SR = find_protocols(['sr-y', 'sr-y-uint8', 'sr-rgb', 'authors'])
 
 
 class ListSource(list):
@@ -44,7 +51,8 @@ class NearestNetwork:
 def test_bicubic_on_set5_as_tables_print_it(data_dir, tmp_path):
     source = open_source('set5', 'test', 4, data_dir=data_dir, tfds_dir=tmp_path)
     protocols = find_protocols(['sr-y', 'sr-y-uint8'])
-    scores = evaluate(find_baselines(['bicubic'], 4)['bicubic'], source, protocols, 4, model='bicubic')
+    x4 = Degradation('sr', 4)
+    scores = evaluate([find_baselines(['bicubic'], x4)['bicubic']], source, protocols, x4, model='bicubic')
     assert len(scores) == 10
     assert len({each.image for each in scores}) == 5
     rows = {mean.protocol: mean for mean in means(scores)}
@@ -61,22 +69,22 @@ def test_every_image_is_predicted_once_for_each_input_and_scored_once_for_each_p
         seen.append(image)
         return imresize(image, 2) / 255
 
-    scores = evaluate(predictor, source, [PROTOCOLS[name] for name in PROTOCOLS], 2, model='m')
+    scores = evaluate([predictor], source, SR, X2, model='m')
     assert [(each.image, each.protocol) for each in scores] == [
-        (f'{i}.png', name) for i in range(5) for name in PROTOCOLS
+        (f'{i}.png', protocol.name) for i in range(5) for protocol in SR
     ]
     assert len(seen) == 10  # the example's own input once, the authors' once
     for example in source:
         assert any(image is example.lr for image in seen)
     expected = score(PROTOCOLS['sr-rgb'], imresize(source[4].lr, 2) / 255, source[4].hr, 2)
     assert (scores[-2].psnr, scores[-2].ssim) == expected
-    assert (scores[-2].dataset, scores[-2].scale, scores[-2].model) == ('noise', 2, 'm')
+    assert (scores[-2].dataset, scores[-2].degradation, scores[-2].model) == ('noise', 'x2', 'm')
 
 
 def test_means():
     def record(image, psnr, ssim, **fields):
         return Score(
-            **({'dataset': 'a', 'scale': 2, 'model': 'm', 'protocol': 'sr-y'} | fields),
+            **({'dataset': 'a', 'degradation': 'x2', 'model': 'm', 'protocol': 'sr-y'} | fields),
             image=image,
             psnr=psnr,
             ssim=ssim,
@@ -86,12 +94,12 @@ def test_means():
         record('1', 30.0, 0.5),
         record('1', 10.0, 0.1, dataset='b'),
         record('2', 33.0, 0.8),
-        record('1', 9.0, 0, scale=3),
+        record('1', 9.0, 0, degradation='x3'),
     ]
     first, other, other_scale = means(scores)
     assert (first.dataset, first.images, first.psnr, first.ssim) == ('a', 2, 31.5, pytest.approx(0.65))
     assert (other.dataset, other.images, other.psnr) == ('b', 1, 10.0)
-    assert (other_scale.scale, other_scale.psnr) == (3, 9.0)
+    assert (other_scale.degradation, other_scale.psnr) == ('x3', 9.0)
     (infinite,) = means([record('1', 30.0, 1), record('2', math.inf, 1)])
     assert infinite.psnr == math.inf
 
@@ -100,7 +108,7 @@ def test_network_during_training_compiles_once_and_sees_new_parameters():
     network = NearestNetwork(traced=collections.Counter())
     sources = [random_source('one', 3), random_source('two', 4)]
     results = [
-        evaluate_network(network, {'gain': np.float32(gain)}, sources, PROTOCOLS['sr-y'], 2, 'whole')
+        evaluate_network(network, {'gain': np.float32(gain)}, sources, PROTOCOLS['sr-y'], X2, Tiling('whole'))
         for gain in (1, 0.5, 1)
     ]
     assert network.traced == {(1, 20, 22, 3): 1}
@@ -113,18 +121,70 @@ def test_network_during_training_compiles_once_and_sees_new_parameters():
 
 def test_colour_network_on_gray_images():
     source = random_source(channels=1)
-    colour = evaluate_network(NearestNetwork(), {'gain': 1.0}, [source], PROTOCOLS['sr-y'], 2, 'whole')
-    gray = evaluate_network(NearestNetwork(channels=1), {'gain': 1.0}, [source], PROTOCOLS['sr-y'], 2, 'whole')
+    colour = evaluate_network(NearestNetwork(), {'gain': 1.0}, [source], PROTOCOLS['sr-y'], X2, Tiling('whole'))
+    gray = evaluate_network(NearestNetwork(channels=1), {'gain': 1.0}, [source], PROTOCOLS['sr-y'], X2, Tiling('whole'))
     np.testing.assert_allclose(colour['noise'], gray['noise'], atol=1e-9)
 
 
 def test_mistakes():
     with pytest.raises(UserError, match=r"'lanczos'.*bicubic"):
-        find_baselines(['bicubic', 'lanczos'], 2)
-    with pytest.raises(UserError, match='tiling'):
-        network_predictor(NearestNetwork(), {}, 'half')
+        find_baselines(['bicubic', 'lanczos'], X2)
     with pytest.raises(UserError, match=r'^noise, 0\.png: .*gray'):
-        evaluate_network(NearestNetwork(channels=1), {'gain': 1.0}, [random_source()], PROTOCOLS['sr-y'], 2, 'whole')
+        evaluate_network(
+            NearestNetwork(channels=1), {'gain': 1.0}, [random_source()], PROTOCOLS['sr-y'], X2, Tiling('whole')
+        )
     with pytest.raises(UserError, match=r'^small, 0\.png: .*11x11'):
         source = random_source('small', size=(12, 12))
-        evaluate(find_baselines(['bicubic'], 2)['bicubic'], source, [PROTOCOLS['sr-y']], 2, model='bicubic')
+        evaluate([find_baselines(['bicubic'], X2)['bicubic']], source, [PROTOCOLS['sr-y']], X2, model='bicubic')
+
+
+def test_a_networks_channels_are_checked_before_anything_is_computed():
+    network, sigma = NearestNetwork(), Degradation('denoise', 25)
+    denoise, sr = [PROTOCOLS['denoise']], [PROTOCOLS['sr-y']]
+    gray, colour = random_source('g', channels=1), random_source('c')
+    check_network(network, [colour], denoise, sigma)
+    check_network(network, [colour, gray], sr, X2)
+    with pytest.raises(UserError, match=r'^g, 0\.png: a network for colour images is not scored on a gray image'):
+        check_network(network, [colour, gray], denoise, sigma)
+    for protocols, degradation in ((denoise, sigma), (sr, X2)):
+        with pytest.raises(UserError, match=r'^c, 0\.png: a network for gray images cannot restore a colour image'):
+            check_network(NearestNetwork(channels=1), [gray, colour], protocols, degradation)
+    check_network(NearestNetwork(channels=1), [gray, colour], [PROTOCOLS['jpeg-y']], Degradation('jpeg', 10))
+    assert not network.traced
+
+
+def test_protocol_of_another_task():
+    with pytest.raises(UserError, match='protocol sr-y scores the task sr, not jpeg'):
+        evaluate([np.array], random_source(), [PROTOCOLS['sr-y']], Degradation('jpeg', 10), model='m')
+
+
+def test_a_level_of_noise_during_training():
+    source, network = random_source(channels=1), NearestNetwork(scale=1, channels=1)
+    object.__setattr__(network, 'apply', lambda variables, x: variables['params']['gain'] * x)
+    scores = {
+        sigma: evaluate_network(
+            network, {'gain': 1.0}, [source], PROTOCOLS['denoise'], Degradation('denoise', sigma), Tiling('whole')
+        )
+        for sigma in (5, 10)
+    }
+    assert scores[5]['noise'][0] - scores[10]['noise'][0] == pytest.approx(6, abs=0.5)
+
+
+def test_devices_share_the_images_and_no_score_is_lost_or_moved():
+    source = random_source(count=9)
+    seen = [[] for _ in range(3)]
+    barrier = threading.Barrier(3, timeout=20)
+
+    def predictor_of(device):
+        def predictor(image):
+            if len(seen[device]) == 0:
+                barrier.wait()  # three images are on their way at once
+            seen[device].append(image)
+            return imresize(image, 2) / 255
+
+        return predictor
+
+    scores = evaluate([predictor_of(device) for device in range(3)], source, SR[:2], X2, model='m')
+    assert scores == evaluate([lambda image: imresize(image, 2) / 255], source, SR[:2], X2, model='m')
+    assert sum(map(len, seen)) == 9
+    assert min(map(len, seen)) >= 1

@@ -1,6 +1,7 @@
 """Protocols against published bicubic rows, the authors' own numbers, and their definitions."""
 
 import collections
+import functools
 import hashlib
 import math
 
@@ -8,7 +9,11 @@ import numpy as np
 import pytest
 
 from nsr_jax.data.images import list_images, read_image
+from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
+from nsr_jax.evaluation.baselines import degraded
+from nsr_jax.evaluation.degradation import Degradation, compress, luma
+from nsr_jax.evaluation.evaluate import evaluate, means
 from nsr_jax.evaluation.metrics import psnr
 from nsr_jax.evaluation.protocols import PROTOCOLS, compared_images, find_protocols, score
 from nsr_jax.ops.imresize import imresize
@@ -35,6 +40,7 @@ AUTHORS_LOW_RESOLUTION = (
     ('head', 4, 'd61f1ff281369b852d3e5a163c3abe48161a298548794f42f6723487da255102'),
 )
 
+SR = find_protocols(['sr-y', 'sr-y-uint8', 'sr-rgb', 'authors'])
 Example = collections.namedtuple('Example', 'name hr lr')
 
 
@@ -84,7 +90,7 @@ def test_which_image_the_network_is_given():
     assert authors('div2k', example, 2) is lr
     assert authors('div2k/bicubic_x2', example, 2) is lr
     np.testing.assert_array_equal(authors('set5', example, 2), np.zeros((20, 20, 3)))
-    for protocol in PROTOCOLS.values():
+    for protocol in SR:
         with pytest.raises(UserError, match='set12'):
             protocol.network_input('set12', Example('a', hr, None), 1)
 
@@ -95,7 +101,7 @@ def test_weights_and_rounding_of_y():
     for channel, (bt601, authors) in enumerate(zip((65.481, 128.553, 24.966), (0.257, 0.504, 0.098), strict=True)):
         prediction = hr.copy()
         prediction[..., channel] += 10
-        y = {name: compared_images(protocol, prediction / 255, hr, 2) for name, protocol in PROTOCOLS.items()}
+        y = {protocol.name: compared_images(protocol, prediction / 255, hr, 2) for protocol in SR}
         differences = {name: np.unique(np.round(np.subtract(*map(np.float64, pair)), 9)) for name, pair in y.items()}
         assert differences['sr-y'] == pytest.approx([10 * bt601 / 255])
         assert differences['sr-y-uint8'] == [np.floor(110 * bt601 / 255 + 100 * (219 - bt601) / 255 + 0.5) - 86]
@@ -110,6 +116,9 @@ def test_prediction_is_rounded_and_clipped_before_it_is_compared(name):
     hr[:5] = 255
     off = hr / 255 + random.uniform(-0.4, 0.4, hr.shape) / 255
     off[:5] = 1.3
+    channels = PROTOCOLS[name].truth(hr).shape[-1]
+    if channels == 1:
+        hr, off = hr[..., :1], off[..., :1]
     assert score(PROTOCOLS[name], off, hr, 2)[0] == math.inf
     assert score(PROTOCOLS[name], hr / 255 + 0.6 / 255 * (hr < 255), hr, 2)[0] < 60
 
@@ -152,13 +161,13 @@ def test_mistakes():
     sr_y = PROTOCOLS['sr-y']
     with pytest.raises(UserError, match='80'):
         score(sr_y, np.zeros((80, 80, 3)), hr, 2)
-    with pytest.raises(UserError, match='1 channels'):
+    with pytest.raises(UserError, match='network for gray images'):
         score(sr_y, np.zeros((40, 40, 1)), hr, 2)
     with pytest.raises(UserError, match='11x11'):
         score(sr_y, np.zeros((14, 40, 3)), hr[:14], 2)
     with pytest.raises(UserError, match='nothing'):
         score(PROTOCOLS['sr-rgb'], np.zeros((16, 40, 3)), hr[:16], 2)
-    with pytest.raises(UserError, match=r"'sr-z'.*sr-y, sr-y-uint8, sr-rgb, authors"):
+    with pytest.raises(UserError, match=r"'sr-z'.*sr-y, sr-y-uint8, sr-rgb, sr-luma, authors"):
         find_protocols(['sr-y', 'sr-z'])
     with pytest.raises(UserError, match='no protocol'):
         find_protocols([])
@@ -170,3 +179,79 @@ def test_descriptions_are_one_line_for_a_table():
         assert protocol.name == name
         assert 'shave' in protocol.description and 'rounded' in protocol.description
         assert '\n' not in protocol.description and '|' not in protocol.description
+
+
+# The score of the JPEG itself at quality 10, 20, 30, 40.
+JPEG = {'LIVE1': (27.77, 30.07, 31.41, 32.35), 'Classic5': (27.82, 30.12, 31.48, 32.43)}
+
+
+@pytest.mark.parametrize('dataset', JPEG)
+def test_jpeg_rows(data_dir, dataset):
+    images = [read_image(path) for path in list_images(data_dir / 'test' / dataset / 'HR')]
+    protocol = PROTOCOLS['jpeg-y']
+    for quality, published in zip((10, 20, 30, 40), JPEG[dataset], strict=True):
+        scores = []
+        for hr in images:
+            given = protocol.network_input(dataset, Example('a', hr, None), quality)
+            assert given.dtype == np.uint8 and given.shape == (*hr.shape[:2], 1)
+            scores.append(psnr(*compared_images(protocol, degraded(quality, given), hr, 1)))
+        assert np.mean(scores) == pytest.approx(published, abs=0.01)
+
+
+def test_jpeg_row_as_an_evaluation_prints_it(data_dir, tmp_path):
+    source = open_source('classic5', '', 1, data_dir=data_dir, tfds_dir=tmp_path)
+    quality = Degradation('jpeg', 10)
+    predictor = functools.partial(degraded, 10)
+    (mean,) = means(evaluate([predictor], source, [PROTOCOLS['jpeg-y']], quality, model='degraded'))
+    assert (mean.dataset, mean.degradation, mean.images) == ('Classic5', 'quality 10', 5)
+    assert mean.psnr == pytest.approx(27.82, abs=0.01)
+
+
+@pytest.mark.parametrize('sigma, expected', [(15, 24.61), (25, 20.17)])
+def test_noise_itself_scores_what_its_variance_says(sigma, expected):
+    """20 log10(255 / sigma), for values that neither the range nor the rounding changes much."""
+    hr = np.full((200, 200, 3), 128, np.uint8)
+    for name in ('denoise', 'denoise-authors'):
+        given = PROTOCOLS[name].network_input('flat', Example('flat.png', hr, None), sigma)
+        assert given.dtype == np.float32
+        assert psnr(*compared_images(PROTOCOLS[name], given, hr, 1)) == pytest.approx(expected, abs=0.05)
+
+
+def test_gray_and_colour_are_told_apart_but_for_super_resolution():
+    gray, colour = np.zeros((40, 40, 1), np.uint8), np.zeros((40, 40, 3), np.uint8)
+    for name, protocol in PROTOCOLS.items():
+        if name in ('jpeg-y', 'sr-luma'):
+            assert score(protocol, luma(colour) / 255, colour, 1)[0] == math.inf
+        else:
+            with pytest.raises(UserError, match=f'network for gray images cannot restore a colour image.*{name}'):
+                score(protocol, gray / 255, colour, 1)
+        if protocol.task == 'sr':
+            assert score(protocol, colour / 255, gray, 1)[0] == math.inf
+        else:
+            with pytest.raises(UserError, match=f'network for colour images .* gray image under protocol {name}:'):
+                score(protocol, colour / 255, gray, 1)
+    with pytest.raises(UserError, match='network for colour images'):
+        score(PROTOCOLS['jpeg-y'], colour / 255, colour, 1)
+
+
+def test_the_border_counts_where_nothing_is_shaved():
+    hr = np.full((40, 40, 1), 90, np.uint8)
+    for name in ('denoise', 'denoise-authors', 'jpeg-y', 'jpeg-rgb'):
+        for place in [(0, 20), (-1, 20), (20, 0), (20, -1)]:
+            wrong = hr / 255
+            wrong[place] = 0
+            assert score(PROTOCOLS[name], wrong, hr, 1)[0] < 60
+
+
+def test_what_jpeg_rgb_gives_is_a_colour_file(data_dir):
+    hr = read_image(data_dir / 'test/Set5/HR/bird.png')
+    given = PROTOCOLS['jpeg-rgb'].network_input('set5', Example('bird', hr, None), 10)
+    np.testing.assert_array_equal(given, compress(hr, 10))
+    assert given.shape == hr.shape and len(np.unique(given[..., 0] - given[..., 1])) > 20
+    np.testing.assert_array_equal(luma(hr)[..., 0], PROTOCOLS['sr-y-uint8'].compared(hr))
+
+
+def test_protocols_of_two_tasks():
+    with pytest.raises(UserError, match='protocols sr-y and denoise are of two tasks'):
+        find_protocols(['sr-y', 'denoise'])
+    assert len(find_protocols(['denoise', 'denoise-authors'])) == 2
