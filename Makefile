@@ -20,7 +20,7 @@ $(VENV)/.installed: requirements.txt
 quickstart: setup
 	$(RUN) train.py --config=configs/quickstart.py --workdir=$(QUICKSTART_DIR) $(QUICKSTART_FLAGS)
 	$(RUN) eval.py --config=configs/quickstart.py --checkpoint=$(QUICKSTART_DIR) --baselines=bicubic \
-		--output=$(QUICKSTART_DIR) --pictures=2 $(QUICKSTART_FLAGS)
+		--output=$(QUICKSTART_DIR) --pictures=2 --report $(QUICKSTART_FLAGS)
 
 lint: setup
 	$(VENV)/bin/ruff check .

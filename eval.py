@@ -1,13 +1,13 @@
-"""Score a trained network and baselines on image sets; write tables and pictures.
+"""Score trained networks and baselines on image sets; write tables, pictures and a report.
 
     python eval.py --config=configs/sr.py:scale=2,preset=edsr_s_nsr --checkpoint=runs/x2 \
-        --datasets=set5,set14,bsd100 --baselines=bicubic --output=runs/x2/eval
+        --datasets=set5,set14,bsd100 --baselines=bicubic --output=runs/x2/eval --report
 
-Without --checkpoint the baselines alone are scored. The network is the one that the checkpoint's own config describes;
---config must not contradict it, and gives the data folders and what is not given as a flag.
+Several checkpoints, datasets, levels, tilings and ensembles make a sweep; what an earlier call with the same --output
+has scored is not scored again. Each network is the one that its checkpoint's own config describes; --config must not
+contradict it, and gives whatever is not given as a flag.
 """
 
-import pathlib
 from collections.abc import Sequence
 
 from absl import flags, logging
@@ -16,25 +16,29 @@ from ml_collections import config_flags
 from nsr_jax import command
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.comparison import check_architecture, compare
-from nsr_jax.evaluation.evaluate import find_baselines, network_predictor
-from nsr_jax.evaluation.inference import check_tiling
-from nsr_jax.evaluation.pictures import plot_losses
+from nsr_jax.evaluation.comparison import check_architectures, show
+from nsr_jax.evaluation.degradation import find_degradations
+from nsr_jax.evaluation.evaluate import check_network
 from nsr_jax.evaluation.protocols import find_protocols
+from nsr_jax.evaluation.sweep import baseline_contenders, network_contenders, parse_ensembles, run_sweep
 from nsr_jax.evaluation.tables import to_markdown
+from nsr_jax.evaluation.tiling import Tiling
 from nsr_jax.files import make_output_folder
 from nsr_jax.models.build import build_network
 from nsr_jax.training.checkpoints import load_model
 
 CONFIG = config_flags.DEFINE_config_file('config', help_string='A file in configs/, with its argument.')
-CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'A workdir or one checkpoint folder; none: baselines alone.')
-OUTPUT = flags.DEFINE_string('output', None, 'Folder for scores.{json,csv,md}, pictures/ and the loss curve.')
+CHECKPOINT = flags.DEFINE_list('checkpoint', [], 'Workdirs or checkpoint folders; none: baselines alone.')
+OUTPUT = flags.DEFINE_string('output', None, 'Folder for scores.{json,csv,md}, pictures/ and index.html.')
 DATASETS = flags.DEFINE_list('datasets', None, 'Names or folders; default: config.evaluation.datasets.')
 SPLIT = flags.DEFINE_string('split', '', "Split of the datasets; '' = each one's own for evaluation.")
-BASELINES = flags.DEFINE_list('baselines', [], 'Models without a checkpoint to score beside it: bicubic.')
+BASELINES = flags.DEFINE_list('baselines', [], 'Scored beside them without a checkpoint: bicubic, degraded, bm3d.')
 PROTOCOL = flags.DEFINE_list('protocol', None, 'How to score, one or more; default: config.evaluation.protocol.')
-TILING = flags.DEFINE_string('tiling', None, 'whole or authors; default: config.evaluation.tiling.')
+LEVELS = flags.DEFINE_list('levels', None, 'Sigmas or JPEG qualities; default: config.evaluation.levels.')
+TILING = flags.DEFINE_list('tiling', None, 'whole, authors or feathered; default: config.evaluation.tiling.')
+ENSEMBLE = flags.DEFINE_list('ensemble', ['1'], 'Over how many orientations predictions are averaged: 1, 8 or both.')
 PICTURES = flags.DEFINE_integer('pictures', 1, 'Pictures of each dataset, of the largest gains.', lower_bound=0)
+REPORT = flags.DEFINE_bool('report', False, 'Write index.html: tables, pictures and curves to look at offline.')
 flags.mark_flags_as_required(['config', 'output'])
 
 
@@ -42,28 +46,30 @@ def main(argv: Sequence[str]) -> None:
     """Check everything that was asked for, then evaluate."""
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
-    config = CONFIG.value
-    scale = config.model.scale
-    protocols = find_protocols(PROTOCOL.value or [config.evaluation.protocol])
-    tiling = check_tiling(TILING.value or config.evaluation.tiling)
-    baselines = find_baselines(BASELINES.value, scale)
-    if not (CHECKPOINT.value or baselines):
+    config, asked = CONFIG.value, CONFIG.value.evaluation
+    protocols = find_protocols(PROTOCOL.value or [asked.protocol])
+    tilings = [Tiling(name, asked.tile, asked.overlap) for name in TILING.value or [asked.tiling]]
+    degradations = find_degradations(protocols[0].task, config.model.scale, LEVELS.value or asked.levels)
+    baselines = baseline_contenders(BASELINES.value, degradations)
+    if not (CHECKPOINT.value or BASELINES.value):
         raise UserError('nothing to score: give --checkpoint, --baselines=bicubic, or both')
-
-    network = None
-    if CHECKPOINT.value:
-        model = load_model(CHECKPOINT.value)
-        check_architecture(config.model.to_dict(), model.config.model.to_dict(), model.path)
-        predictor = network_predictor(build_network(model.config.model, config.compute_dtype), model.params, tiling)
-        network = f'{CHECKPOINT.value.rstrip("/")}, step {model.step}, tiling {tiling}', predictor
-    folders = {'data_dir': config.data.data_dir, 'tfds_dir': config.data.tfds_dir}
-    names = DATASETS.value or config.evaluation.datasets
+    models = {path.rstrip('/'): load_model(path) for path in CHECKPOINT.value}
+    check_architectures(config.model, {path: model.config.model for path, model in models.items()})
+    ensembles = parse_ensembles(ENSEMBLE.value)
     output = make_output_folder(OUTPUT.value)
-    sources = [open_source(name, SPLIT.value, scale, **folders) for name in names]
+    folders = {'data_dir': config.data.data_dir, 'tfds_dir': config.data.tfds_dir}
+    names = DATASETS.value or asked.datasets
+    sources = [open_source(name, SPLIT.value, config.model.scale, **folders) for name in names]
 
-    scores = compare(network, baselines, sources, protocols, scale, output, PICTURES.value)
-    if CHECKPOINT.value and (metrics := pathlib.Path(CHECKPOINT.value) / 'metrics.jsonl').exists():
-        plot_losses(metrics, output / 'losses.png')
+    networks = []
+    for path, model in models.items():
+        network = build_network(model.config.model, config.compute_dtype)
+        check_network(network, sources, protocols, degradations[0])
+        networks += network_contenders(f'{path}, step {model.step}', network, model.params, tilings, ensembles)
+    scores = run_sweep([*baselines, *networks], sources, protocols, degradations, output)
+    show(
+        networks, sources, protocols[0], degradations, scores, list(models), output, PICTURES.value, report=REPORT.value
+    )
     logging.info('written to %s\n\n%s', output, to_markdown(scores))
 
 

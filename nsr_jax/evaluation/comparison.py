@@ -1,20 +1,65 @@
-"""A network and baselines on several datasets: scores, tables and pictures in one folder."""
+"""Where a network gains most on its input: the images and crops that pictures and reports show."""
 
+import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from absl import logging
 
-from nsr_jax.data.sources import Example, Source
+from nsr_jax.data.sources import Source
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.evaluate import Predictor, Score, evaluate, find_baselines
-from nsr_jax.evaluation.pictures import choose_crop, draw_comparison
+from nsr_jax.evaluation.baselines import find_baselines
+from nsr_jax.evaluation.degradation import Degradation
+from nsr_jax.evaluation.evaluate import Predictor, Score, evaluate
+from nsr_jax.evaluation.pictures import choose_crop, draw_comparison, plot_losses
 from nsr_jax.evaluation.protocols import Protocol, round_prediction
-from nsr_jax.evaluation.tables import write_tables
+from nsr_jax.evaluation.report import ZOOM_SIZE, Picture, write_report
+from nsr_jax.evaluation.sweep import Contender
 
 CROP_SIZE = 96  # pixels of the true image
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One image as several models restore it.
+
+    Attributes:
+        dataset: the source's name.
+        degradation: what was undone, in words.
+        protocol: by which the scores are.
+        image: the example's name.
+        given: what the models are given, enlarged by repeating its pixels: uint8 (H, W, 1 or 3).
+        restored: by model, in order: the picture, of the same size.
+        truth: the same size.
+        scores: by model, PSNR in dB and SSIM of the whole image.
+    """
+
+    dataset: str
+    degradation: str
+    protocol: str
+    image: str
+    given: np.ndarray
+    restored: Mapping[str, np.ndarray]
+    truth: np.ndarray
+    scores: Mapping[str, tuple[float, float]]
+
+    @property
+    def file_name(self) -> str:
+        """Without an ending."""
+        words = self.dataset.replace('/', '_'), self.degradation.replace(' ', ''), pathlib.Path(self.image).stem
+        return '_'.join(words)
+
+
+def check_architectures(asked: Mapping[str, object], saved: Mapping[str, Mapping[str, object]]) -> None:
+    """Compare the model section of a config with those of checkpoints: of one, every field; of several, their scale.
+
+    Raises:
+        UserError: they differ; the line says where.
+    """
+    for path, model in saved.items():
+        fields = dict.fromkeys([*asked, *model]) if len(saved) == 1 else ('scale',)
+        check_architecture(*({name: each[name] for name in fields if name in each} for each in (asked, model)), path)
 
 
 def check_architecture(asked: Mapping[str, object], saved: Mapping[str, object], checkpoint: str | os.PathLike) -> None:
@@ -34,91 +79,114 @@ def check_architecture(asked: Mapping[str, object], saved: Mapping[str, object],
         )
 
 
-def compare(
-    network: tuple[str, Predictor] | None,
-    baselines: Mapping[str, Predictor],
-    sources: Sequence[Source],
-    protocols: Sequence[Protocol],
-    scale: int,
-    output: pathlib.Path,
-    num_pictures: int,
-) -> list[Score]:
-    """Score every model on every source; write the tables after each source, and pictures where there is a network.
+def compare_largest_gains(
+    networks: Mapping[str, Predictor],
+    source: Source,
+    protocol: Protocol,
+    degradation: Degradation,
+    scores: Sequence[Score],
+    count: int,
+) -> Iterator[Comparison]:
+    """The images of a source in which the first network gains most on bicubic, or on the degraded image itself.
+
+    They show a network at its best: say so where they are published.
 
     Args:
-        network: name and predictor, or None for baselines alone.
-        baselines: predictors by name.
-        sources: opened at `scale`.
-        protocols: how to score; pictures show the first one's scores.
-        scale: the super-resolution factor.
-        output: an existing folder for the tables and `pictures/DATASET_xSCALE_IMAGE.png`.
-        num_pictures: of each source, the images in which the network gains most on bicubic.
-
-    Raises:
-        UserError: two sources have one name, an image cannot be scored, or a file cannot be written.
+        networks: predictors by their name in `scores`, at least one.
+        source: opened at the degradation's scale.
+        protocol: of the degradation's task.
+        degradation: what is undone.
+        scores: which hold each network's scores on this source.
+        count: how many images.
     """
-    names = [source.name for source in sources]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f'two datasets are called {name}: their scores could not be told apart')
-    predictors = dict(baselines) | dict([network] if network else [])
-    scores: list[Score] = []
-    for source in sources:
-        by_model = {
-            model: evaluate(predictor, source, protocols, scale, model=model) for model, predictor in predictors.items()
+    name = 'bicubic' if degradation.task == 'sr' else 'degraded'
+    baseline = find_baselines([name], degradation)[name]
+    mine = [each for each in scores if (each.dataset, each.degradation) == (source.name, str(degradation))]
+    mine = [each for each in mine if each.protocol == protocol.name and each.model != name]
+    mine += evaluate([baseline], source, [protocol], degradation, model=name)
+    found = {(each.model, each.image): (each.psnr, each.ssim) for each in mine}
+    first = next(iter(networks))
+    gains = [found[first, image][0] - found[name, image][0] for image in source.names]
+    for index in map(int, np.argsort(gains)[::-1][:count]):
+        example = source[index]
+        image = protocol.network_input(source.name, example, degradation.level)
+        truth = protocol.truth(example.hr)
+        restored = {
+            model: round_prediction(predictor(image), truth.shape[-1])
+            for model, predictor in ({name: baseline} | dict(networks)).items()
         }
-        scores += [score for model_scores in by_model.values() for score in model_scores]
-        write_tables(output, scores)
-        logging.info('%s: %d images scored', source.name, len(source))
-        if network and num_pictures:
-            _draw_pictures(network, source, by_model, protocols[0], scale, output / 'pictures', num_pictures)
-    return scores
+        given = image if image.dtype == np.uint8 else round_prediction(image, image.shape[-1])
+        given = given.repeat(degradation.scale, axis=0).repeat(degradation.scale, axis=1)
+        scored = {model: found[model, example.name] for model in restored}
+        yield Comparison(source.name, str(degradation), protocol.name, example.name, given, restored, truth, scored)
 
 
-def _draw_pictures(
-    network: tuple[str, Predictor],
-    source: Source,
-    by_model: Mapping[str, Sequence[Score]],
-    protocol: Protocol,
-    scale: int,
-    folder: pathlib.Path,
-    count: int,
-) -> None:
+def draw(comparison: Comparison, folder: pathlib.Path) -> None:
+    """Write `folder/DATASET_DEGRADATION_IMAGE.png`: the crop with the first network's largest gain, side by side."""
+    panels = [(f'{model}\n{comparison.scores[model][0]:.2f} dB', image) for model, image in comparison.restored.items()]
+    if comparison.degradation.startswith('x'):
+        panels.insert(0, ('low resolution', comparison.given))
+    title = (
+        f'{comparison.dataset}, {comparison.image}, {comparison.degradation}: the crop with the largest gain on '
+        f'{next(iter(comparison.restored))}; PSNR of the whole image, {comparison.protocol}'
+    )
     folder.mkdir(exist_ok=True)
-    bicubic = find_baselines(['bicubic'], scale)['bicubic']
-    baseline = by_model.get('bicubic') or evaluate(bicubic, source, [protocol], scale, model='bicubic')
-    psnrs = [
-        np.array([score.psnr for score in model_scores if score.protocol == protocol.name])
-        for model_scores in (baseline, by_model[network[0]])
-    ]
-    for index in np.argsort(psnrs[0] - psnrs[1])[:count]:
-        example = source[int(index)]
-        predictors = {
-            f'bicubic\n{psnrs[0][index]:.2f} dB': bicubic,
-            f'{network[0]}\n{psnrs[1][index]:.2f} dB': network[1],
-        }
-        path = folder / f'{source.name.replace("/", "_")}_x{scale}_{pathlib.Path(example.name).stem}.png'
-        title = (
-            f'{source.name}, {example.name}, ×{scale}: the crop with the largest gain on bicubic; '
-            f'PSNR of the whole image, {protocol.name}'
-        )
-        _draw_picture(path, title, predictors, source.name, example, protocol, scale)
+    path = folder / f'{comparison.file_name}.png'
+    panels = [*panels, ('true image', comparison.truth)]
+    draw_comparison(path, title, panels, _place(comparison, CROP_SIZE), CROP_SIZE)
 
 
-def _draw_picture(
-    path: pathlib.Path,
-    title: str,
-    predictors: Mapping[str, Predictor],
-    source_name: str,
-    example: Example,
+def to_picture(comparison: Comparison) -> Picture:
+    """As the report shows it."""
+    given = {'low resolution': comparison.given} if comparison.degradation.startswith('x') else {}
+    return Picture(
+        f'{comparison.dataset}, {comparison.degradation}',
+        comparison.image,
+        {**given, **comparison.restored, 'true image': comparison.truth},
+        comparison.scores,
+        _place(comparison, ZOOM_SIZE),
+    )
+
+
+def show(
+    networks: Sequence[Contender],
+    sources: Sequence[Source],
     protocol: Protocol,
-    scale: int,
+    degradations: Sequence[Degradation],
+    scores: Sequence[Score],
+    workdirs: Sequence[str],
+    output: pathlib.Path,
+    count: int,
+    *,
+    report: bool,
 ) -> None:
-    image = protocol.network_input(source_name, example, scale)
-    baseline, prediction = predictions = [
-        round_prediction(predictor(image), example.hr.shape[-1]) for predictor in predictors.values()
-    ]
-    enlarged = image.repeat(scale, axis=0).repeat(scale, axis=1)
-    panels = [('low resolution', enlarged), *zip(predictors, predictions, strict=True), ('high resolution', example.hr)]
-    place = choose_crop(example.hr, prediction, baseline, CROP_SIZE)
-    draw_comparison(path, title, panels, place, CROP_SIZE)
+    """Draw what a sweep has scored: pictures, the loss of each workdir, and the report where it is asked for.
+
+    Args:
+        networks: that were scored; the first one chooses the pictures. None: there are no pictures.
+        sources: that they were scored on.
+        protocol: whose scores stand at the pictures.
+        degradations: that were undone.
+        scores: of the sweep.
+        workdirs: whose metrics.jsonl, where there is one, holds a training curve.
+        output: the sweep's folder; gets pictures/, losses.png and index.html.
+        count: pictures of each source and degradation.
+        report: whether to write index.html.
+    """
+    curves = {path: metrics for path in workdirs if (metrics := pathlib.Path(path) / 'metrics.jsonl').exists()}
+    for index, metrics in enumerate(curves.values()):
+        plot_losses(metrics, output / ('losses.png' if index == 0 else f'losses_{index + 1}.png'))
+    pictures = []
+    for source in sources if networks and count else ():
+        for degradation in degradations:
+            predictors = {network.name: network.predictors(degradation)[0] for network in networks}
+            for comparison in compare_largest_gains(predictors, source, protocol, degradation, scores, count):
+                draw(comparison, output / 'pictures')
+                pictures.append(to_picture(comparison))
+    if report:
+        write_report(output, f'Evaluation of {", ".join(workdirs) or "baselines"}', scores, pictures, curves)
+
+
+def _place(comparison: Comparison, size: int) -> tuple[int, int]:
+    baseline, network = list(comparison.restored.values())[:2]
+    return choose_crop(comparison.truth, network, baseline, size)

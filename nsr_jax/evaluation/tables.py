@@ -9,9 +9,11 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+from nsr_jax.data.benchmarks import find_benchmark
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.evaluate import Mean, Score, means
 from nsr_jax.evaluation.protocols import PROTOCOLS
+from nsr_jax.evaluation.published import COMPARABLE, published_rows
 from nsr_jax.files import write_atomically
 
 _SPECIAL = {'inf': math.inf, '-inf': -math.inf, 'nan': math.nan}
@@ -62,20 +64,31 @@ def to_csv(scores: Sequence[Score]) -> str:
 
 
 def to_markdown(scores: Sequence[Score]) -> str:
-    """A table of means for each scale and protocol: models as rows, datasets as columns, "PSNR / SSIM" in the cells."""
+    """A table of means for each degradation and protocol: models as rows, datasets as columns, cells "PSNR / SSIM".
+
+    What was published for the same whole datasets stands below, marked so.
+    """
     all_means = means(scores)
     parts = []
-    for scale, name in dict.fromkeys((mean.scale, mean.protocol) for mean in all_means):
-        chosen = [mean for mean in all_means if (mean.scale, mean.protocol) == (scale, name)]
+    for degradation, name in dict.fromkeys((mean.degradation, mean.protocol) for mean in all_means):
+        chosen = [mean for mean in all_means if (mean.degradation, mean.protocol) == (degradation, name)]
         # Means over different numbers of images cannot be compared, so they do not share a column.
         cells = {
             (mean.model, f'{mean.dataset} ({mean.images})'): f'{mean.psnr:.2f} / {mean.ssim:.4f}' for mean in chosen
         }
         models, columns = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
+        for dataset, images in dict.fromkeys((mean.dataset, mean.images) for mean in chosen):
+            known, column = find_benchmark(dataset), f'{dataset} ({images})'
+            if name not in COMPARABLE or known is None or known.images != images:
+                continue
+            for row in published_rows(dataset, degradation):
+                model = f'{row.model} (published{f", trained on {row.training}" if row.training else ""})'
+                models += [model] if model not in models else []
+                cells[model, column] = f'{row.psnr:.2f}' + (f' / {row.ssim:.4f}' if row.ssim else '')
         rows = [['model', *columns], ['---', *('---:' for _ in columns)]]
         rows += [[model, *(cells.get((model, column), '') for column in columns)] for model in models]
         parts.append(
-            f'## ×{scale}, protocol `{name}`\n\n'
+            f'## {degradation}, protocol `{name}`\n\n'
             f'PSNR in dB / SSIM, mean over all images (their number in brackets); {PROTOCOLS[name].description}.\n\n'
             + ''.join(f'| {" | ".join(_escape(cell) for cell in row)} |\n' for row in rows)
         )

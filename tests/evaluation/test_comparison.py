@@ -14,15 +14,19 @@ from PIL import Image
 from configs.sr import get_config
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.comparison import check_architecture, compare
-from nsr_jax.evaluation.evaluate import bicubic, find_baselines
+from nsr_jax.evaluation.baselines import bicubic
+from nsr_jax.evaluation.comparison import check_architecture, check_architectures, show
+from nsr_jax.evaluation.degradation import Degradation
 from nsr_jax.evaluation.inference import predict
 from nsr_jax.evaluation.protocols import PROTOCOLS, find_protocols, score
+from nsr_jax.evaluation.sweep import Contender, baseline_contenders, run_sweep
 from nsr_jax.evaluation.tables import from_json
+from nsr_jax.evaluation.tiling import Tiling
 from nsr_jax.models.build import build_network
 from nsr_jax.training.checkpoints import save_model
 
 ROOT = pathlib.Path(__file__).parents[2]
+X2 = Degradation('sr', 2)
 TINY = {'num_blocks': 1, 'features': 8, 'groups': 2, 'cardinality': 2}
 
 
@@ -36,25 +40,50 @@ def photos(tfds_dir):
     return open_source('photos', '', 2, tfds_dir=tfds_dir)
 
 
+def contender(name, predictor, identity=''):
+    return Contender(name, identity or name, lambda degradation: [predictor])
+
+
 def test_pictures_are_of_the_largest_gains(photos, tmp_path):
     def better_on_coffee(image):
         exact = photos[1].hr / 255
         return exact if image.shape == photos[1].lr.shape else bicubic(2, image)
 
-    scores = compare(
-        ('cheat', better_on_coffee), find_baselines(['bicubic'], 2), [photos], find_protocols(['sr-y']), 2, tmp_path, 1
-    )
+    cheat, protocols = contender('cheat', better_on_coffee), find_protocols(['sr-y'])
+    scores = run_sweep([*baseline_contenders(['bicubic'], [X2]), cheat], [photos], protocols, [X2], tmp_path)
     assert [(each.model, each.image) for each in scores] == [
         (model, image) for model in ('bicubic', 'cheat') for image in ('chelsea.png', 'coffee.png')
     ]
     assert scores[3].psnr == np.inf and scores[2].psnr == scores[0].psnr
     assert from_json((tmp_path / 'scores.json').read_text()) == scores
+    (tmp_path / 'metrics.jsonl').write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.25}\n')
+    show([cheat], [photos], protocols[0], [X2], scores, [str(tmp_path)], tmp_path, 1, report=True)
     assert [path.name for path in (tmp_path / 'pictures').iterdir()] == ['photos_x2_coffee.png']
+    assert (tmp_path / 'losses.png').stat().st_size > 1000
+    page = (tmp_path / 'index.html').read_text()
+    assert 'coffee.png' in page and 'cheat' in page
 
 
-def test_two_datasets_of_one_name(photos, tmp_path):
-    with pytest.raises(UserError, match='photos'):
-        compare(None, find_baselines(['bicubic'], 2), [photos, photos], find_protocols(['sr-y']), 2, tmp_path, 0)
+def test_noise_of_several_sigmas_beside_the_noisy_image_itself(tfds_dir, tmp_path):
+    photos = open_source('photos', '', 1, tfds_dir=tfds_dir)
+    degradations = [Degradation('denoise', sigma) for sigma in (15, 50)]
+
+    def smooth(image):
+        return (image + np.roll(image, 1, 0) + np.roll(image, 1, 1) + np.roll(image, (1, 1), (0, 1))) / 4
+
+    smoother, protocols = contender('smooth', smooth), find_protocols(['denoise'])
+    contenders = [*baseline_contenders(['degraded'], degradations), smoother]
+    scores = run_sweep(contenders, [photos], protocols, degradations, tmp_path)
+    psnrs = {(each.degradation, each.model, each.image): each.psnr for each in scores}
+    assert len(psnrs) == len(scores) == 8
+    for image in photos.names:
+        assert psnrs['sigma 15', 'degraded', image] == pytest.approx(24.8, abs=0.3)  # 24.6, and what clipping takes
+        assert psnrs['sigma 50', 'smooth', image] > psnrs['sigma 50', 'degraded', image] + 4
+    assert (tmp_path / 'scores.md').read_text().count('| degraded |') == 2
+    show([smoother], [photos], protocols[0], degradations, scores, [], tmp_path, 1, report=False)
+    pictures = sorted(path.name for path in (tmp_path / 'pictures').iterdir())
+    assert [name.rpartition('_')[0] for name in pictures] == ['photos_sigma15', 'photos_sigma50']
+    assert not (tmp_path / 'index.html').exists()
 
 
 def test_architectures():
@@ -63,6 +92,12 @@ def test_architectures():
         check_architecture({'scale': 4, 'groups': 1}, {'scale': 2, 'groups': 4}, 'runs/x2')
     with pytest.raises(UserError, match='depth missing against 3'):
         check_architecture({}, {'depth': 3}, 'runs/x2')
+    several = {'runs/plain': {'scale': 2, 'groups': 1}, 'runs/sparse': {'scale': 2, 'groups': 4}}
+    check_architectures({'scale': 2, 'groups': 4}, several)
+    with pytest.raises(UserError, match=r'runs/plain: groups 4 against 1$'):
+        check_architectures({'scale': 2, 'groups': 4}, {'runs/plain': several['runs/plain']})
+    with pytest.raises(UserError, match=r'runs/plain: scale 3 against 2$'):
+        check_architectures({'scale': 3, 'groups': 4}, several)
 
 
 def run_script(*arguments):
@@ -93,7 +128,7 @@ def test_script(tfds_dir, photos, tmp_path):
         if each.model == 'bicubic':
             prediction = bicubic(2, example.lr)
         else:
-            prediction = predict(network, params, example.lr, tiling='authors')
+            prediction = predict(network, params, example.lr, tiling=Tiling('authors'))
         expected = score(PROTOCOLS[each.protocol], prediction, example.hr, 2)
         assert (each.psnr, each.ssim) == pytest.approx(expected, abs=1e-3)
     (picture,) = (output / 'pictures').iterdir()

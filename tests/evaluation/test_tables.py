@@ -14,17 +14,24 @@ from nsr_jax.evaluation.protocols import PROTOCOLS
 from nsr_jax.evaluation.tables import from_json, to_csv, to_json, to_markdown, write_tables
 
 SCORES = [
-    Score('Set5', 2, 'bicubic', 'sr-y', 'baby.png', 30.0, 0.9),
-    Score('Set5', 2, 'bicubic', 'sr-y', 'a, "bird".png', 33.0, 0.95),
-    Score('Set14', 2, 'bicubic', 'sr-y', 'x.png', 20.125, 0.5),
-    Score('Set5', 2, 'net|1', 'sr-y', 'baby.png', math.inf, 1.0),
-    Score('Set5', 2, 'bicubic', 'sr-rgb', 'baby.png', 28.0, 0.8),
-    Score('Set5', 3, 'bicubic', 'sr-y', 'baby.png', 27.0, 0.7),
+    Score('Set5', 'x2', 'bicubic', 'sr-y', 'baby.png', 30.0, 0.9),
+    Score('Set5', 'x2', 'bicubic', 'sr-y', 'a, "bird".png', 33.0, 0.95),
+    Score('Set14', 'x2', 'bicubic', 'sr-y', 'x.png', 20.125, 0.5),
+    Score('Set5', 'x2', 'net|1', 'sr-y', 'baby.png', math.inf, 1.0),
+    Score('Set5', 'x2', 'bicubic', 'sr-rgb', 'baby.png', 28.0, 0.8),
+    Score('Set5', 'x3', 'bicubic', 'sr-y', 'baby.png', 27.0, 0.7),
 ]
 
 numbers = st.floats(-1e100, 1e100) | st.just(math.inf)
 records = st.builds(
-    Score, st.text(), st.integers(1, 4), st.text(), st.sampled_from(list(PROTOCOLS)), st.text(), numbers, numbers
+    Score,
+    st.text(),
+    st.sampled_from(['x2', 'sigma 15', 'quality 10']),
+    st.text(),
+    st.sampled_from(list(PROTOCOLS)),
+    st.text(),
+    numbers,
+    numbers,
 )
 
 
@@ -38,13 +45,14 @@ def test_json_is_strict_and_names_infinity():
     contents = json.loads(to_json(SCORES), parse_constant=lambda name: pytest.fail(f'{name} is not JSON'))
     assert contents['scores'][3]['psnr'] == 'inf'
     assert contents['means'][0] == {
-        'dataset': 'Set5', 'scale': 2, 'model': 'bicubic', 'protocol': 'sr-y', 'images': 2, 'psnr': 31.5, 'ssim': 0.925,
+        'dataset': 'Set5', 'degradation': 'x2', 'model': 'bicubic', 'protocol': 'sr-y', 'images': 2, 'psnr': 31.5,
+        'ssim': 0.925,
     }  # fmt: skip
     assert contents['protocols'] == {name: PROTOCOLS[name].description for name in ('sr-y', 'sr-rgb')}
 
 
 def test_not_a_number_survives():
-    (score,) = from_json(to_json([Score('a', 2, 'm', 'sr-y', 'i', math.nan, math.nan)]))
+    (score,) = from_json(to_json([Score('a', 'x2', 'm', 'sr-y', 'i', math.nan, math.nan)]))
     assert math.isnan(score.psnr) and math.isnan(score.ssim)
 
 
@@ -65,9 +73,9 @@ def test_csv():
 def test_markdown():
     tables = to_markdown(SCORES).split('## ')[1:]
     assert [table.splitlines()[0] for table in tables] == [
-        '×2, protocol `sr-y`',
-        '×2, protocol `sr-rgb`',
-        '×3, protocol `sr-y`',
+        'x2, protocol `sr-y`',
+        'x2, protocol `sr-rgb`',
+        'x3, protocol `sr-y`',
     ]
     assert PROTOCOLS['sr-y'].description in tables[0] and PROTOCOLS['sr-rgb'].description in tables[1]
     assert tables[0].splitlines()[4:] == [
@@ -77,6 +85,18 @@ def test_markdown():
         '| net\\|1 |  |  | inf / 1.0000 |',
         '',
     ]
+
+
+def test_published_rows_stand_beside_whole_sets_alone():
+    def scores_of(count, protocol='denoise'):
+        return [Score('BSD68', 'sigma 25', 'ours', protocol, f'{i}', 29.3, 0.8) for i in range(count)]
+
+    whole = to_markdown(scores_of(68)).splitlines()
+    assert '| ours | 29.30 / 0.8000 |' in whole
+    assert '| DnCNN-S (published, trained on Train400) | 29.23 |' in whole
+    assert '| BM3D (published) | 28.57 |' in whole
+    assert 'published' not in to_markdown(scores_of(67))
+    assert 'published' not in to_markdown(scores_of(68, 'denoise-authors'))
 
 
 def test_files(tmp_path):

@@ -1,0 +1,166 @@
+"""Many models on many datasets at many levels: each cell is scored once, kept, and never scored again."""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from absl import logging
+
+import nsr_jax
+from nsr_jax.data.sources import Source
+from nsr_jax.errors import UserError
+from nsr_jax.evaluation.baselines import find_baselines
+from nsr_jax.evaluation.degradation import Degradation
+from nsr_jax.evaluation.evaluate import Predictor, Score, device_predictors, evaluate
+from nsr_jax.evaluation.protocols import Protocol
+from nsr_jax.evaluation.tables import from_json, to_json, write_tables
+from nsr_jax.evaluation.tiling import Tiling
+from nsr_jax.files import write_atomically
+from nsr_jax.models.build import Network
+
+CELLS = 'cells'
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """A network in one way of applying it, or a baseline.
+
+    Attributes:
+        name: in tables.
+        identity: all that its predictions depend on; a cell that was scored under it is not scored again.
+        predictors: for a degradation, the same predictor on each device.
+    """
+
+    name: str
+    identity: str
+    predictors: Callable[[Degradation], Sequence[Predictor]]
+
+
+def network_contenders(
+    name: str, network: Network, params: dict, tilings: Sequence[Tiling], ensembles: Sequence[bool]
+) -> list[Contender]:
+    """A network in each way of applying it, with its weights on every local device.
+
+    Args:
+        name: of the weights, in tables.
+        network: what they belong to.
+        params: arrays that this process holds in full.
+        tilings: what the network sees at once.
+        ensembles: whether the eight orientations of each image are averaged.
+    """
+    weights = hashlib.sha256()
+    for path, leaf in jax.tree.leaves_with_path(params):
+        weights.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
+    contenders = []
+    for tiling, ensemble in itertools.product(tilings, ensembles):
+        words = f'tiling {tiling}' + ', x8 ensemble' * ensemble
+        predictors = device_predictors(network, params, tiling, ensemble=ensemble)
+        identity = f'{network} {weights.hexdigest()} {words}'
+        contenders.append(Contender(f'{name}, {words}', identity, functools.partial(_whatever, predictors)))
+    return contenders
+
+
+def _whatever(predictors: Sequence[Predictor], degradation: Degradation) -> Sequence[Predictor]:
+    """The same predictors for every degradation."""
+    del degradation
+    return predictors
+
+
+def parse_ensembles(numbers: Sequence[str]) -> list[bool]:
+    """Whether the eight orientations are averaged, of '1' (no) and '8' (yes).
+
+    Raises:
+        UserError: another number.
+    """
+    for number in numbers:
+        if number not in ('1', '8'):
+            raise UserError(f'predictions are averaged over 1 or 8 orientations, not {number!r}')
+    return [number == '8' for number in numbers]
+
+
+def baseline_contenders(names: Sequence[str], degradations: Sequence[Degradation]) -> list[Contender]:
+    """Baselines by name.
+
+    Raises:
+        UserError: as in `find_baselines`, for any of the degradations.
+    """
+    for degradation in degradations:
+        find_baselines(names, degradation)
+
+    def predictors(name: str, degradation: Degradation) -> Sequence[Predictor]:
+        return [find_baselines([name], degradation)[name]]
+
+    return [Contender(name, name, functools.partial(predictors, name)) for name in names]
+
+
+def run_sweep(
+    contenders: Sequence[Contender],
+    sources: Sequence[Source],
+    protocols: Sequence[Protocol],
+    degradations: Sequence[Degradation],
+    output: pathlib.Path,
+) -> list[Score]:
+    """Score every contender on every source at every degradation; go on where an earlier call was stopped.
+
+    A cell is written to `output/cells` when it is done, and the tables of all cells of this call after each.
+
+    Args:
+        contenders: with different names.
+        sources: opened at the degradations' scale, with different names.
+        protocols: how to score.
+        degradations: what is to be undone; of one task and scale.
+        output: an existing folder.
+
+    Raises:
+        UserError: two contenders or sources of one name, an image that cannot be scored, a file that cannot be written.
+    """
+    for kind, names in (
+        ('datasets', [source.name for source in sources]),
+        ('models', [contender.name for contender in contenders]),
+    ):
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f'two {kind} are called {name}: their scores could not be told apart')
+    scores: list[Score] = []
+    for source in sources:
+        for degradation in degradations:
+            for contender in contenders:
+                scores += _score_cell(contender, source, protocols, degradation, output)
+                write_tables(output, scores)
+    return scores
+
+
+def _score_cell(
+    contender: Contender,
+    source: Source,
+    protocols: Sequence[Protocol],
+    degradation: Degradation,
+    output: pathlib.Path,
+) -> list[Score]:
+    key = {
+        'model': [contender.name, contender.identity],
+        'dataset': [source.name, source.fingerprint],
+        'degradation': str(degradation),
+        'protocols': [protocol.name for protocol in protocols],
+        'nsr_jax_version': nsr_jax.__version__,
+    }
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+    path = output / CELLS / f'{digest[:24]}.json'
+    what = f'{contender.name} on {source.name}, {degradation}'
+    if path.exists():
+        logging.info('%s: scored before', what)
+        try:
+            return from_json(path.read_text())
+        except (UserError, OSError) as error:
+            raise UserError(f'{path}: {error}; remove it to score this cell again') from error
+    scores = evaluate(contender.predictors(degradation), source, protocols, degradation, model=contender.name)
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, to_json(scores))
+    logging.info('%s: %d images scored', what, len(source))
+    return scores

@@ -1,0 +1,245 @@
+"""The report's file, read back by an HTML parser and by an image decoder."""
+
+import base64
+import html.parser
+import io
+import json
+import math
+import re
+import xml.etree.ElementTree
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from nsr_jax.errors import UserError
+from nsr_jax.evaluation.evaluate import Score
+from nsr_jax.evaluation.protocols import PROTOCOLS
+from nsr_jax.evaluation.report import CURVE_POINTS, WINDOW_SIZE, ZOOM_SIZE, Picture, write_report
+
+HOSTILE = """<script>alert(1)</script>'"><img src=x onerror=alert(1)> {{ 7 * 7 }} &amp; é"""
+SCORES = [
+    Score('Set5', 'x2', 'bicubic', 'sr-y', 'baby.png', 30.0, 0.9),
+    Score('Set5', 'x2', 'bicubic', 'sr-y', 'bird.png', 33.0, 0.95),
+    Score('Set5', 'x2', 'net', 'sr-y', 'baby.png', math.inf, 1.0),
+    Score('Set5', 'x2', 'net', 'sr-rgb', 'baby.png', math.nan, math.nan),
+    Score('Set14', 'x2', 'net', 'sr-y', 'zebra.png', 20.125, 0.5),
+]
+
+
+class Page(html.parser.HTMLParser):
+    """Tags with their attributes, and the text of each table's body, cell by cell."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.tables, self.heading, self._open = [], [], '', []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self._open.append(tag)
+        match tag:
+            case 'tbody':
+                self.tables.append([])
+            case 'tr' if 'tbody' in self._open:
+                self.tables[-1].append([])
+            case 'td' | 'th' if 'tbody' in self._open:
+                self.tables[-1][-1].append('')
+
+    def handle_endtag(self, tag):
+        while self._open and self._open.pop() != tag:  # void elements have no end
+            pass
+
+    def handle_data(self, data):
+        if 'tbody' in self._open and {'td', 'th'} & set(self._open):
+            self.tables[-1][-1][-1] += data
+        elif self._open and self._open[-1] == 'h1':
+            self.heading += data
+
+    def attributes(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def write(folder, scores=SCORES, pictures=(), curves=None, title='A title'):
+    write_report(folder, title, scores, pictures, curves or {})
+    return (folder / 'index.html').read_text()
+
+
+def metrics_file(folder, *records):
+    path = folder / 'metrics.jsonl'
+    path.write_text(''.join(json.dumps(record) + '\n' for record in records))
+    return path
+
+
+def pictures_in(page):
+    return [
+        np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(image['src'].removeprefix('data:image/webp;base64,')))))
+        for image in page.attributes('img')
+    ]
+
+
+def test_means(tmp_path):
+    text = write(tmp_path)
+    rows = [row.get('class') for row in Page(text).attributes('tr')]
+    assert rows[1:6] == [None] * 4 + ['published']
+    assert Page(text).tables[0][:4] == [
+        ['Set5', 'x2', 'bicubic', 'sr-y', '2', '31.50', '0.9250'],
+        ['Set5', 'x2', 'net', 'sr-y', '1', '∞', '1.0000'],
+        ['Set5', 'x2', 'net', 'sr-rgb', '1', 'not a number', 'not a number'],
+        ['Set14', 'x2', 'net', 'sr-y', '1', '20.12', '0.5000'],
+    ]
+    numbers = [cell['data-number'] for cell in Page(text).attributes('td') if 'data-number' in cell]
+    assert numbers[:6] == ['2.0', '31.5', '0.925', '1.0', 'Infinity', '1.0']
+    assert PROTOCOLS['sr-y'].description in text and PROTOCOLS['sr-rgb'].description in text
+    assert PROTOCOLS['authors'].description not in text
+
+
+def test_published_rows_are_marked(tmp_path):
+    rows = Page(write(tmp_path, [Score('set5', 'x2', 'net', 'sr-y', 'baby.png', 30.0, 0.9)])).tables[0]
+    assert not any('published' in cell for cell in rows[0])
+    assert all('published training data: ' in row[2] for row in rows[1:])
+    (vdsr,) = (row for row in rows if row[2].startswith('VDSR'))
+    assert vdsr == ['set5', 'x2', 'VDSR published training data: 91 + 200 images', '–', '–', '37.53', '0.9590']
+    (paper,) = (row for row in rows if row[2].startswith('EDSR-S + NSR'))
+    assert paper[5:] == ['38.11', '–']
+    assert len(Page(write(tmp_path, [Score('mine', 'x2', 'net', 'sr-y', 'x.png', 30.0, 0.9)])).tables[0]) == 1
+
+
+def test_each_image(tmp_path):
+    page = Page(write(tmp_path))
+    assert page.tables[1:] == [
+        [['baby.png', '30.00', '0.9000', '∞', '1.0000'], ['bird.png', '33.00', '0.9500', '–', '–']],
+        [['baby.png', 'not a number', 'not a number']],
+        [['zebra.png', '20.12', '0.5000']],
+    ]
+    assert len(page.attributes('details')) == 3
+
+
+def test_names_are_only_text(tmp_path):
+    images = {label: np.zeros((8, 8, 3), np.uint8) for label in (HOSTILE, 'truth')}
+    path = metrics_file(tmp_path, {'step': 1, 'loss': 0.5}, {'step': 1, f'{HOSTILE}/psnr': 30.0})
+    text = write(
+        tmp_path,
+        [Score(HOSTILE, HOSTILE, HOSTILE, 'sr-y', HOSTILE, 30.0, 0.9)],
+        [Picture(HOSTILE, HOSTILE, images, {HOSTILE: (30.0, 0.9)}, (0, 0))],
+        {HOSTILE: path},
+        title=HOSTILE,
+    )
+    page = Page(text)
+    assert page.heading == HOSTILE
+    assert [row[:3] for row in page.tables[0]] == [[HOSTILE] * 3]
+    assert page.tables[1][0][0] == HOSTILE
+    assert [image['alt'] for image in page.attributes('img')] == [HOSTILE, 'truth']
+    assert len(page.attributes('script')) == 1
+    assert not any('onerror' in attributes for _, attributes in page.tags)
+    assert page.attributes('div')[-1]['aria-label'] == 'scores of each image: ' + ', '.join([HOSTILE] * 2 + ['sr-y'])
+
+
+def test_nothing_is_on_the_network(tmp_path):
+    images = {label: np.zeros((8, 8, 3), np.uint8) for label in 'ab'}
+    path = metrics_file(tmp_path, {'step': 1, 'loss': 0.5}, {'step': 2, 'loss': 0.4, 'Set5/sr-y/psnr': 30.0})
+    text = write(tmp_path, SCORES, [Picture('Set5', 'baby.png', images, {}, (0, 0))], {'net': path})
+    assert '://' not in text and '@import' not in text and 'url(' not in text.replace('url(#', '')
+    page = Page(text)
+    sources = [value for _, attributes in page.tags for name, value in attributes.items() if name in ('src', 'href')]
+    assert len(sources) == 3 and all(source.startswith('data:') for source in sources)
+    policies = [meta['content'] for meta in page.attributes('meta') if 'http-equiv' in meta]
+    assert len(policies) == 1 and policies[0].startswith("default-src 'none'; img-src data:;")
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_small_pictures_are_kept_without_loss(tmp_path, channels):
+    random = np.random.default_rng(0).integers(0, 256, (2, 70, 90, channels), np.uint8)
+    picture = Picture(
+        'Set5', 'baby.png', dict(zip(('low', 'high'), random, strict=True)), {'low': (9.0, 0.1)}, (60, -3)
+    )
+    text = write(tmp_path, pictures=[picture])
+    for decoded, image in zip(pictures_in(Page(text)), random, strict=True):
+        np.testing.assert_array_equal(decoded, np.broadcast_to(image, (70, 90, 3)))
+    (figure,) = (figure for figure in Page(text).attributes('figure') if 'data-zoom' in figure)
+    assert figure['data-zoom'] == str(ZOOM_SIZE)
+    assert (figure['data-row'], figure['data-column']) == (str(70 - ZOOM_SIZE), '0')  # within the image
+    assert '9.00 dB, 0.1000' in text
+
+
+@pytest.mark.parametrize('place', [(0, 0), (300, 1000), (736, 1136), (300, 500)])
+def test_of_a_large_picture_the_window_around_the_zoom_is_kept(tmp_path, place):
+    rows, columns = np.mgrid[:800, :1200]
+    image = np.stack([rows % 256, columns % 256, rows // 256 + 8 * (columns // 256)], -1).astype(np.uint8)
+    text = write(tmp_path, pictures=[Picture('Set5', 'baby.png', {'low': image, 'high': image}, {}, place)])
+    kept = pictures_in(Page(text))[0]
+    (figure,) = (figure for figure in Page(text).attributes('figure') if 'data-zoom' in figure)
+    row, column = int(figure['data-row']), int(figure['data-column'])
+    zoomed = (slice(row, row + ZOOM_SIZE), slice(column, column + ZOOM_SIZE))
+    wanted = image[place[0] : place[0] + ZOOM_SIZE, place[1] : place[1] + ZOOM_SIZE]
+    assert kept.shape == (WINDOW_SIZE, WINDOW_SIZE, 3)
+    np.testing.assert_array_equal(kept[zoomed], wanted)
+    assert '512×512 of 1200×800 pixels' in text
+    if place == (300, 500):  # far from every border
+        assert row == column == (WINDOW_SIZE - ZOOM_SIZE) // 2
+
+
+@pytest.mark.parametrize('shapes', [[(8, 8, 3)], [(8, 8, 3), (8, 9, 3)]])
+def test_pictures_must_fit_each_other(shapes):
+    with pytest.raises(ValueError, match='of one size'):
+        Picture('Set5', 'x', {str(i): np.zeros(shape, np.uint8) for i, shape in enumerate(shapes)}, {}, (0, 0))
+
+
+def curves_in(text):
+    """(x, y) of each curve's points, figure by figure, as drawn: y grows downwards."""
+    figures = []
+    for svg in text.split('<svg ')[1:]:
+        tree = xml.etree.ElementTree.fromstring(
+            '<svg ' + svg.split('</svg>')[0].replace('xlink:href', 'href') + '</svg>'
+        )
+        paths = [path.attrib for path in tree.iter('path')]
+        lines = [path['d'] for path in paths if 'stroke: var(--line-' in path.get('style', '')]
+        figures.append([np.array(re.findall(r'[ML] (\S+) (\S+)', path), float) for path in lines])
+    return figures
+
+
+def test_curves(tmp_path):
+    lines = [{'step': step, 'loss': 0.1 * 0.99**step, 'psnr': 1.0} for step in range(1, 200)]
+    lines += [{'step': step, 'Set5/sr-y/psnr': psnr, 'Set5/sr-y/ssim': 0.5} for step, psnr in ((1, 20.0), (100, 30.0))]
+    path = metrics_file(
+        tmp_path, *lines, {'step': 150, 'Set5/sr-y/psnr': math.inf}, {'step': 199, 'Set5/sr-y/psnr': 40}
+    )
+    text = write(tmp_path, curves={'net': path, 'the same': path})
+    loss, psnr = curves_in(text)
+    assert len(loss) == len(psnr) == 2
+    assert np.corrcoef(loss[0].T)[0, 1] > 0.9999  # exponential decay is a straight line on a logarithmic axis
+    assert loss[0][-1, 1] > loss[0][0, 1] + 100 and psnr[0][-1, 1] < psnr[0][0, 1] - 100
+    assert 'Set5/sr-y: PSNR (dB)' in text and 'Set5/sr-y/ssim' not in text
+
+
+def test_long_curves_are_averaged(tmp_path):
+    lines = [{'step': step, 'loss': 1.0 + (-1) ** step * 0.5} for step in range(40 * CURVE_POINTS)]
+    text = write(tmp_path, curves={'net': metrics_file(tmp_path, *lines)})
+    assert len(text) < 100_000
+    assert np.ptp(curves_in(text)[0][0][:, 1]) < 1e-3
+
+
+def test_the_same_report_is_the_same_file(tmp_path):
+    path = metrics_file(tmp_path, {'step': 1, 'loss': 0.5}, {'step': 2, 'loss': 0.4})
+    assert write(tmp_path, curves={'net': path}) == write(tmp_path, curves={'net': path})
+
+
+@pytest.mark.parametrize('line', ['{"step": 1, "lo', '{"step": 2, "a/psnr": "high"}', '{"a/psnr": 30}'])
+def test_broken_metrics_leave_the_old_report(tmp_path, line):
+    (tmp_path / 'index.html').write_text('old')
+    path = metrics_file(tmp_path, {'step': 1, 'loss': 0.5})
+    path.write_text(path.read_text() + line)
+    with pytest.raises(UserError, match='line 2'):
+        write(tmp_path, curves={'net': path})
+    assert (tmp_path / 'index.html').read_text() == 'old'
+    assert sorted(each.name for each in tmp_path.iterdir()) == ['index.html', 'metrics.jsonl']
+
+
+def test_a_folder_that_is_missing(tmp_path):
+    with pytest.raises(UserError, match='cannot be written'):
+        write(tmp_path / 'none')
+
+
+def test_without_scores(tmp_path):
+    assert Page(write(tmp_path, [])).tables == [[]]

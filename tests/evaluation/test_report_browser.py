@@ -1,0 +1,311 @@
+"""The report in a real Chromium, opened from the file system and driven through the browser's debugging pipe."""
+
+import base64
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import select
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from nsr_jax.evaluation.evaluate import Score
+from nsr_jax.evaluation.published import Published
+from nsr_jax.evaluation.report import Picture, write_report
+
+FLAGS = (
+    '--headless', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--disable-quic', '--no-first-run',
+    '--disable-background-networking', '--disable-component-update', '--disable-sync', '--remote-debugging-pipe',
+)  # fmt: skip
+SECONDS = 60  # without an answer, and the browser counts as hung
+# Chromium reads commands from file descriptor 3 and writes answers to 4.
+LAUNCH = (
+    'import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])'
+)
+HOSTILE = '<script>window.hostile=1</script>"><img src=x onerror="window.hostile=1">'
+
+
+class Browser:
+    """One page of a Chromium that speaks the DevTools protocol, and what the page asked for and complained about."""
+
+    def __init__(self, commands, answers):
+        self._commands, self._answers, self._buffer, self._count = commands, answers, b'', 0
+        self._session = None
+        target = self.call('Target.createTarget', url='about:blank')['targetId']
+        self._session = self.call('Target.attachToTarget', targetId=target, flatten=True)['sessionId']
+        for domain in ('Page', 'Runtime', 'Log', 'Network'):
+            self.call(f'{domain}.enable')
+
+    def open(self, path):
+        """Load a file; `requests`, `complaints` and `is_loaded` are those of this page from here on."""
+        self.requests, self.complaints, self.is_loaded = [], [], False
+        self.call('Page.navigate', url=path.as_uri())  # what it waits for below shares its deadline
+        while not self.is_loaded:
+            self._receive()
+        self.run('1')  # whatever the page's own load listeners do is done
+
+    def call(self, method, **parameters):
+        self._count += 1
+        self._deadline = time.monotonic() + SECONDS
+        message = {'id': self._count, 'method': method, 'params': parameters}
+        message |= {'sessionId': self._session} if self._session else {}
+        os.write(self._commands, json.dumps(message).encode() + b'\0')
+        while (answer := self._receive()).get('id') != self._count:
+            pass
+        assert 'error' not in answer, f'{method}: {answer["error"]}'
+        return answer['result']
+
+    def _receive(self):
+        while b'\0' not in self._buffer:
+            ready, _, _ = select.select([self._answers], [], [], max(0, self._deadline - time.monotonic()))
+            assert ready, f'no answer from Chromium within {SECONDS} seconds'
+            data = os.read(self._answers, 1 << 20)
+            assert data, 'Chromium has ended'
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b'\0')
+        message = json.loads(line)
+        match message.get('method'):
+            case 'Network.requestWillBeSent':
+                self.requests.append(message['params']['request']['url'])
+            case 'Runtime.exceptionThrown' | 'Log.entryAdded' | 'Runtime.consoleAPICalled':
+                self.complaints.append(message['params'])
+            case 'Page.loadEventFired':
+                self.is_loaded = True
+        return message
+
+    def run(self, expression):
+        """The value of a JavaScript expression, after the next frame was drawn."""
+        code = f'new Promise(done => requestAnimationFrame(() => setTimeout(() => done({expression}))))'
+        answer = self.call('Runtime.evaluate', expression=code, awaitPromise=True, returnByValue=True)
+        assert 'exceptionDetails' not in answer, answer
+        return answer['result'].get('value')
+
+    def mouse(self, kind, x, y):
+        self.call('Input.dispatchMouseEvent', type=kind, x=x, y=y, button='left', buttons=1, clickCount=1)
+
+    def place(self, selector):
+        """(x, y, width, height) of an element, scrolled into view."""
+        element = f'document.querySelector({json.dumps(selector)})'
+        self.run(f'{element}.scrollIntoView({{block: "center", behavior: "instant"}})')
+        return self.run(f'(box => [box.x, box.y, box.width, box.height])({element}.getBoundingClientRect())')
+
+    def click(self, selector, right=0.5, down=0.5):
+        x, y, width, height = self.place(selector)
+        for kind in ('mousePressed', 'mouseReleased'):
+            self.mouse(kind, x + right * width, y + down * height)
+
+    def show(self, width, colours):
+        """Set the window's width and light or dark, as a phone or a person's settings would."""
+        is_phone = width < 600
+        self.call('Emulation.setDeviceMetricsOverride', width=width, height=900, deviceScaleFactor=1, mobile=is_phone)
+        features = [{'name': 'prefers-color-scheme', 'value': colours}]
+        self.call('Emulation.setEmulatedMedia', features=features)
+
+    def screenshot(self, path):
+        data = self.call('Page.captureScreenshot', captureBeyondViewport=True)['data']
+        path.write_bytes(base64.b64decode(data))
+
+
+@contextlib.contextmanager
+def start_browser(profile):
+    found = shutil.which('chromium')
+    if not found:
+        reason = 'there is no chromium on the PATH'
+        if os.environ.get('NSR_REQUIRE_CHROMIUM'):
+            pytest.fail(f'{reason}, and NSR_REQUIRE_CHROMIUM is set')
+        pytest.skip(reason)
+    ends = []
+    for end in (*os.pipe(), *os.pipe()):  # well above 3 and 4, so that neither overwrites the other
+        ends.append(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10))
+        os.close(end)
+    command_reader, command_writer, answer_reader, answer_writer = ends
+    command = [sys.executable, '-c', LAUNCH, str(command_reader), str(answer_writer), found, *FLAGS]
+    with (profile / 'chromium.log').open('w') as log:
+        process = subprocess.Popen(
+            [*command, f'--user-data-dir={profile / "profile"}', 'about:blank'],
+            pass_fds=(command_reader, answer_writer), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        )  # fmt: skip
+    os.close(command_reader)
+    os.close(answer_writer)
+    try:
+        yield Browser(command_writer, answer_reader)
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        os.close(command_writer)
+        os.close(answer_reader)
+
+
+@pytest.fixture(scope='module')
+def browser(tmp_path_factory):
+    with start_browser(tmp_path_factory.mktemp('chromium')) as started:
+        yield started
+
+
+@pytest.fixture(scope='module')
+def report(tmp_path_factory) -> pathlib.Path:
+    """A page with hostile names, and a picture whose images tell where each pixel comes from."""
+    folder = tmp_path_factory.mktemp('report')
+    scores = [
+        Score(dataset, 'x2', model, protocol, f'{HOSTILE}{i}.png', psnr + i, 0.9)
+        for dataset, protocol in (('Set5', 'sr-y'), (HOSTILE, 'sr-rgb'))
+        for model, psnr in (('bicubic', 8.5), (HOSTILE, 33.0), ('perfect', float('inf')), ('broken', float('nan')))
+        for i in range(2)
+    ]
+    rows, columns = np.mgrid[:100, :200].astype(np.uint8)
+    images = {
+        label: np.stack([rows, columns, np.full_like(rows, 10 * i)], -1)
+        for i, label in enumerate(('low resolution', 'bicubic', HOSTILE, 'true image'))
+    }
+    picture = Picture(HOSTILE, HOSTILE, images, {'bicubic': (8.5, 0.9)}, (20, 90))
+    metrics = folder / 'metrics.jsonl'
+    metrics.write_text(''.join(f'{{"step": {step}, "loss": {1 / step}, "a/psnr": {step}}}\n' for step in range(1, 9)))
+    published = Published('p', HOSTILE, 'Set5', 'x2', 33.2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('nsr_jax.evaluation.report.published_rows', lambda name, _: [published] if name == 'Set5' else [])
+        write_report(folder, HOSTILE, scores, [picture], {HOSTILE: metrics})
+    return folder / 'index.html'
+
+
+@pytest.fixture
+def page(browser, report):
+    browser.show(1200, 'light')
+    browser.open(report)
+    return browser
+
+
+def column(page, table, index):
+    rows = f'[...document.querySelector("{table}").tBodies[0].rows].filter(row => !row.hidden)'
+    return page.run(f'{rows}.map(row => row.cells[{index}].textContent.trim())')
+
+
+def test_the_page_asks_for_nothing_and_complains_about_nothing(page, report):
+    assert page.run('document.title') == HOSTILE
+    assert page.run('document.querySelectorAll("canvas").length') == 4
+    assert page.complaints == []
+    assert {url for url in page.requests if not url.startswith('data:')} == {report.as_uri()}
+
+
+def test_what_is_asked_for_and_complained_about_would_be_seen(browser, tmp_path):
+    bad = tmp_path / 'bad.html'
+    bad.write_text('<img src="http://127.0.0.1:9/x.png"><script>console.error("a"); missing()</script>')
+    browser.open(bad)
+    assert 'http://127.0.0.1:9/x.png' in browser.requests
+    assert len(browser.complaints) >= 2
+
+
+def test_the_page_may_not_ask_for_anything(page, report, tmp_path):
+    changed = tmp_path / 'changed.html'
+    changed.write_text(report.read_text().replace('</main>', '<img src="http://127.0.0.1:9/x.png"></main>'))
+    page.open(changed)
+    assert 'Content Security Policy' in str(page.complaints)
+
+
+def test_names_are_text(page):
+    assert page.run('window.hostile') is None
+    assert page.run('document.querySelector("h1").textContent') == HOSTILE
+    assert HOSTILE in column(page, '#scores', 0)
+    assert column(page, 'details table', 0) == [f'{HOSTILE}0.png', f'{HOSTILE}1.png']
+
+
+def test_a_click_on_a_heading_sorts_by_number(page):
+    heading = '#scores th:nth-child(6) button'
+    psnr = column(page, '#scores', 5)
+    page.click(heading)
+    falling = ['∞', '∞', '33.50', '33.50', '33.20', '9.00', '9.00', 'not a number', 'not a number']
+    assert column(page, '#scores', 5) == falling != psnr
+    assert page.run('document.querySelector("[aria-sort]").textContent') == 'PSNR (dB)'
+    page.click(heading)
+    assert column(page, '#scores', 5) == falling[6::-1] + falling[7:]  # 9.00 before 33.20: not by their text
+    page.click('#scores th:nth-child(3) button')
+    models = [model.split()[0] for model in column(page, '#scores', 2)]
+    hostile = HOSTILE.split()[0]
+    assert models == [hostile, hostile, 'bicubic', 'bicubic', 'broken', 'broken', 'p', 'perfect', 'perfect']
+    assert page.run('document.querySelectorAll("[aria-sort]").length') == 1
+
+
+def test_the_table_of_images_sorts(page):
+    page.run('document.querySelector("details").open = true')
+    page.click('details thead tr:nth-child(2) th:nth-child(3) button')  # the second model's PSNR
+    assert column(page, 'details table', 3) == ['34.00', '33.00']
+
+
+def choose(page, selector, value):
+    """Choose in a select element. Its list of options is no part of the page, so the mouse cannot reach it."""
+    code = f'select.value = {json.dumps(value)}; select.dispatchEvent(new Event("change"));'
+    page.run(f'(select => {{{code}}})(document.querySelector({json.dumps(selector)}))')
+
+
+def test_filters_leave_what_was_chosen(page):
+    choose(page, '#filters [data-column="0"]', '=Set5')
+    assert column(page, '#scores', 0) == ['Set5'] * 5
+    choose(page, '#filters [data-column="3"]', '=sr-rgb')  # published rows belong to no protocol
+    assert [model[:11] for model in column(page, '#scores', 2)] == ['p published']
+    choose(page, '#filters [data-column="0"]', '')
+    assert column(page, '#scores', 0) == [HOSTILE] * 4 + ['Set5']
+
+
+def clip(page):
+    return page.run('getComputedStyle(document.querySelector(".stage .right")).clipPath')
+
+
+def test_the_line_follows_the_mouse(page):
+    assert clip(page) == 'inset(0px 0px 0px 50%)'
+    x, y, width, height = page.place('.stage')
+    page.mouse('mousePressed', x + width / 2, y + height / 2)
+    page.mouse('mouseMoved', x + width * 0.8, y + height / 3)
+    page.mouse('mouseReleased', x + width * 0.8, y + height / 3)
+    assert clip(page) == 'inset(0px 0px 0px 80%)'
+    assert page.run('document.querySelector(".picture input").value') == '80'
+
+
+def test_the_slider_moves_the_line(page):
+    page.run('document.querySelector(".picture input").focus()')
+    for kind in ('keyDown', 'keyUp'):
+        page.call('Input.dispatchKeyEvent', type=kind, key='ArrowRight', code='ArrowRight', windowsVirtualKeyCode=39)
+    assert clip(page) == 'inset(0px 0px 0px 51%)'
+
+
+def test_another_image_is_chosen(page):
+    shown = '["left", "right"].map(side => document.querySelector(".stage ." + side)?.alt)'
+    assert page.run(shown) == ['low resolution', HOSTILE]
+    choose(page, 'select[data-side=left]', '3')
+    assert page.run(shown) == ['true image', HOSTILE]
+    choose(page, 'select[data-side=right]', '3')
+    assert page.run(shown) == ['true image', None]
+
+
+def first_pixels(page):
+    pixels = 'canvas => [...canvas.getContext("2d").getImageData(0, 0, 1, 1).data].slice(0, 3)'
+    return page.run(f'[...document.querySelectorAll("canvas")].map({pixels})')
+
+
+def test_the_same_pixels_of_all_images_are_zoomed(page):
+    assert first_pixels(page) == [[20, 90, 10 * i] for i in range(4)]  # without loss
+    page.click('.stage', right=0.25, down=0.5)  # row 50, column 50 in the middle of 64 pixels
+    assert first_pixels(page) == [[18, 18, 10 * i] for i in range(4)]
+    page.run('document.querySelector(".frame").focus()')
+    for key in ('ArrowDown', 'ArrowLeft'):
+        page.call('Input.dispatchKeyEvent', type='keyDown', key=key)
+    assert first_pixels(page) == [[22, 14, 10 * i] for i in range(4)]
+    page.click('.stage', right=0.99, down=0.99)
+    assert first_pixels(page) == [[100 - 64, 200 - 64, 10 * i] for i in range(4)]
+
+
+@pytest.mark.parametrize('colours', ['light', 'dark'])
+def test_it_fits_a_phone_in_light_and_dark(page, colours):
+    page.show(360, colours)
+    assert page.run('document.documentElement.scrollWidth') == 360
+    paper, ink = page.run('(style => [style.backgroundColor, style.color])(getComputedStyle(document.body))')
+    brightness = [sum(map(int, colour[4:-1].split(','))) for colour in (paper, ink)]
+    assert (brightness[0] > brightness[1]) == (colours == 'light')
