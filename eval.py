@@ -3,9 +3,8 @@
     python eval.py --config=configs/sr.py:scale=2,preset=edsr_s_nsr --checkpoint=runs/x2 \
         --datasets=set5,set14,bsd100 --baselines=bicubic --output=runs/x2/eval --report
 
-Several checkpoints, datasets, levels, tilings and ensembles make a sweep; what an earlier call with the same --output
-has scored is not scored again. Each network is the one that its checkpoint's own config describes; --config must not
-contradict it, and gives whatever is not given as a flag.
+Several of each make a sweep; what an earlier call with the same --output has scored is not scored again. A network is
+the one that its checkpoint's own config describes; --config must not contradict it, and gives what no flag gives.
 """
 
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from nsr_jax.errors import UserError
 from nsr_jax.evaluation.comparison import check_architectures, show
 from nsr_jax.evaluation.degradation import find_degradations
 from nsr_jax.evaluation.evaluate import check_network
+from nsr_jax.evaluation.gate_maps import check_gates
 from nsr_jax.evaluation.protocols import find_protocols
 from nsr_jax.evaluation.sweep import baseline_contenders, network_contenders, parse_ensembles, run_sweep
 from nsr_jax.evaluation.tables import to_markdown
@@ -38,6 +38,7 @@ LEVELS = flags.DEFINE_list('levels', None, 'Sigmas or JPEG qualities; default: c
 TILING = flags.DEFINE_list('tiling', None, 'whole, authors or feathered; default: config.evaluation.tiling.')
 ENSEMBLE = flags.DEFINE_list('ensemble', ['1'], 'Over how many orientations predictions are averaged: 1, 8 or both.')
 PICTURES = flags.DEFINE_integer('pictures', 1, 'Pictures of each dataset, of the largest gains.', lower_bound=0)
+GATES = flags.DEFINE_list('gate_maps', [], 'Gates of the first network to map over the pictures: block_00/conv_1.')
 REPORT = flags.DEFINE_bool('report', False, 'Write index.html: tables, pictures and curves to look at offline.')
 flags.mark_flags_as_required(['config', 'output'])
 
@@ -65,11 +66,12 @@ def main(argv: Sequence[str]) -> None:
     for path, model in models.items():
         network = build_network(model.config.model, config.compute_dtype)
         check_network(network, sources, protocols, degradations[0])
+        if GATES.value:
+            check_gates(network, GATES.value)
         networks += network_contenders(f'{path}, step {model.step}', network, model.params, tilings, ensembles)
     scores = run_sweep([*baselines, *networks], sources, protocols, degradations, output)
-    show(
-        networks, sources, protocols[0], degradations, scores, list(models), output, PICTURES.value, report=REPORT.value
-    )
+    shown = (networks, sources, protocols[0], degradations, scores, list(models), output, PICTURES.value)
+    show(*shown, gates=GATES.value, report=REPORT.value)
     logging.info('written to %s\n\n%s', output, to_markdown(scores))
 
 

@@ -166,6 +166,15 @@ def test_everything_imports_without_tensorflow_and_torch():
 
 def test_restoring_imports_without_the_training_stack():
     """pyproject's own dependencies are enough for it: none of the extras `evaluate` and `train`."""
-    extras = {'array_record', 'jinja2', 'markupsafe', 'matplotlib', 'optax', 'skimage', 'tensorboardX', 'tensorflow_datasets'}
+    extras = {
+        'array_record',
+        'jinja2',
+        'markupsafe',
+        'matplotlib',
+        'optax',
+        'skimage',
+        'tensorboardX',
+        'tensorflow_datasets',
+    }
     process = run_without(extras | {'tensorflow', 'torch'}, 'import nsr_jax.restore, nsr_jax.import_torch')
     assert process.returncode == 0, process.stderr

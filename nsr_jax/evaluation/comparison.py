@@ -12,6 +12,7 @@ from nsr_jax.errors import UserError
 from nsr_jax.evaluation.baselines import find_baselines
 from nsr_jax.evaluation.degradation import Degradation
 from nsr_jax.evaluation.evaluate import Predictor, Score, evaluate
+from nsr_jax.evaluation.gate_maps import write_gate_maps
 from nsr_jax.evaluation.pictures import choose_crop, draw_comparison, plot_losses
 from nsr_jax.evaluation.protocols import Protocol, round_prediction
 from nsr_jax.evaluation.report import ZOOM_SIZE, Picture, write_report
@@ -29,7 +30,8 @@ class Comparison:
         degradation: what was undone, in words.
         protocol: by which the scores are.
         image: the example's name.
-        given: what the models are given, enlarged by repeating its pixels: uint8 (H, W, 1 or 3).
+        network_input: what the models are given, (h, w, C), uint8 or float on [0, 1].
+        given: the same, enlarged by repeating its pixels: uint8 (H, W, 1 or 3).
         restored: by model, in order: the picture, of the same size.
         truth: the same size.
         scores: by model, PSNR in dB and SSIM of the whole image.
@@ -39,6 +41,7 @@ class Comparison:
     degradation: str
     protocol: str
     image: str
+    network_input: np.ndarray
     given: np.ndarray
     restored: Mapping[str, np.ndarray]
     truth: np.ndarray
@@ -118,7 +121,9 @@ def compare_largest_gains(
         given = image if image.dtype == np.uint8 else round_prediction(image, image.shape[-1])
         given = given.repeat(degradation.scale, axis=0).repeat(degradation.scale, axis=1)
         scored = {model: found[model, example.name] for model in restored}
-        yield Comparison(source.name, str(degradation), protocol.name, example.name, given, restored, truth, scored)
+        yield Comparison(
+            source.name, str(degradation), protocol.name, example.name, image, given, restored, truth, scored
+        )
 
 
 def draw(comparison: Comparison, folder: pathlib.Path) -> None:
@@ -158,9 +163,10 @@ def show(
     output: pathlib.Path,
     count: int,
     *,
-    report: bool,
+    gates: Sequence[str] = (),
+    report: bool = False,
 ) -> None:
-    """Draw what a sweep has scored: pictures, the loss of each workdir, and the report where it is asked for.
+    """Draw what a sweep has scored: pictures, the loss of each workdir, and gates and report where they are asked for.
 
     Args:
         networks: that were scored; the first one chooses the pictures. None: there are no pictures.
@@ -171,6 +177,7 @@ def show(
         workdirs: whose metrics.jsonl, where there is one, holds a training curve.
         output: the sweep's folder; gets pictures/, losses.png and index.html.
         count: pictures of each source and degradation.
+        gates: of the first network, as in `gate_maps.gate_names`, to be mapped over each picture.
         report: whether to write index.html.
     """
     curves = {path: metrics for path in workdirs if (metrics := pathlib.Path(path) / 'metrics.jsonl').exists()}
@@ -183,6 +190,10 @@ def show(
             for comparison in compare_largest_gains(predictors, source, protocol, degradation, scores, count):
                 draw(comparison, output / 'pictures')
                 pictures.append(to_picture(comparison))
+                if gates:
+                    path = output / 'pictures' / f'{comparison.file_name}_gates'
+                    title = f'{networks[0].name}: {comparison.image}, {degradation}'
+                    write_gate_maps(path, title, *networks[0].weights, comparison.network_input, gates)
     if report:
         write_report(output, f'Evaluation of {", ".join(workdirs) or "baselines"}', scores, pictures, curves)
 

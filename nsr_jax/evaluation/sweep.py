@@ -35,11 +35,13 @@ class Contender:
         name: in tables.
         identity: all that its predictions depend on; a cell that was scored under it is not scored again.
         predictors: for a degradation, the same predictor on each device.
+        weights: a network and its parameters; None for a baseline.
     """
 
     name: str
     identity: str
     predictors: Callable[[Degradation], Sequence[Predictor]]
+    weights: tuple[Network, dict] | None = None
 
 
 def network_contenders(
@@ -62,7 +64,8 @@ def network_contenders(
         words = f'tiling {tiling}' + ', x8 ensemble' * ensemble
         predictors = device_predictors(network, params, tiling, ensemble=ensemble)
         identity = f'{network} {weights.hexdigest()} {words}'
-        contenders.append(Contender(f'{name}, {words}', identity, functools.partial(_whatever, predictors)))
+        same = functools.partial(_whatever, predictors)
+        contenders.append(Contender(f'{name}, {words}', identity, same, (network, params)))
     return contenders
 
 
