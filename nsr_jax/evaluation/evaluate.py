@@ -101,9 +101,7 @@ def evaluate(
     Raises:
         UserError: an image cannot be read, predicted or scored; the line names it. Or a protocol is for another task.
     """
-    for protocol in protocols:
-        if protocol.task != degradation.task:
-            raise UserError(f'protocol {protocol.name} scores the task {protocol.task}, not {degradation.task}')
+    _check_task(protocols, degradation)
     free: queue.SimpleQueue[Predictor] = queue.SimpleQueue()
     for predictor in predictors:
         free.put(predictor)
@@ -131,6 +129,12 @@ def evaluate(
         return [score for image_scores in bar for score in image_scores]
 
 
+def _check_task(protocols: Sequence[Protocol], degradation: Degradation) -> None:
+    for protocol in protocols:
+        if protocol.task != degradation.task:
+            raise UserError(f'protocol {protocol.name} scores the task {protocol.task}, not {degradation.task}')
+
+
 def means(scores: Sequence[Score]) -> list[Mean]:
     """The mean PSNR and SSIM over the images of each dataset, degradation, model and protocol, in their order.
 
@@ -149,11 +153,12 @@ def means(scores: Sequence[Score]) -> list[Mean]:
 def check_network(
     network: nn.Module, sources: Sequence[Source], protocols: Sequence[Protocol], degradation: Degradation
 ) -> None:
-    """Check on each source's first image that a network's channels fit, before anything is computed.
+    """Check the protocols' task, and on each source's first image that a network's channels fit; nothing is computed.
 
     Raises:
-        UserError: as in `protocols.check_channels`; the line names the source.
+        UserError: a protocol is for another task; or as in `protocols.check_channels`, the line names the source.
     """
+    _check_task(protocols, degradation)
     for source in sources:
         for protocol in protocols:
             try:

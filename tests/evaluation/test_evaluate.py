@@ -156,6 +156,8 @@ def test_a_networks_channels_are_checked_before_anything_is_computed():
 def test_protocol_of_another_task():
     with pytest.raises(UserError, match='protocol sr-y scores the task sr, not jpeg'):
         evaluate([np.array], random_source(), [PROTOCOLS['sr-y']], Degradation('jpeg', 10), model='m')
+    with pytest.raises(UserError, match='protocol sr-y scores the task sr, not jpeg'):
+        check_network(NearestNetwork(), [], [PROTOCOLS['sr-y']], Degradation('jpeg', 10))
 
 
 def test_a_level_of_noise_during_training():
