@@ -53,7 +53,7 @@ def get_base() -> ConfigDict:
     config.evaluation.datasets = ('div2k',)  # names or folders; the first one decides which checkpoint is the best
     config.evaluation.protocol = 'sr-y'  # how a prediction is scored
     config.evaluation.levels = ()  # sigmas or JPEG qualities to score at; none for super-resolution
-    config.evaluation.tiling = 'authors'  # authors: patches above 192 input pixels; feathered tiles; whole image
+    config.evaluation.tiling = 'feathered'  # feathered tiles; authors: their patches above 192 pixels; whole image
     config.evaluation.tile = 96  # side of a feathered tile, in input pixels
     config.evaluation.overlap = 16  # input pixels that neighbouring tiles share at least
     return config

@@ -26,13 +26,14 @@ from nsr_jax.models.build import build_network
 from nsr_jax.training.checkpoints import load_model
 
 EXIT_SOME_FAILED = 1
+TILING = Tiling('feathered')  # as good as the whole image at once where measured, and its memory is bounded
 
 
 def restore_image(network: nn.Module, params, image: np.ndarray) -> np.ndarray:
     """Restore one image.
 
-    Sparse networks see images of at least 192 pixels in both sides by the authors' patches, others whole. A network of
-    colours is given a gray image in each of its channels, and their mean is the result.
+    The network sees the image by feathered tiles. A network of colours is given a gray image in each of its channels,
+    and their mean is the result.
 
     Args:
         network: a `RestorationNetwork`.
@@ -45,7 +46,7 @@ def restore_image(network: nn.Module, params, image: np.ndarray) -> np.ndarray:
     Raises:
         UserError: a colour image for a network of gray ones, or the network's answer is not finite.
     """
-    prediction = predict(network, params, image, tiling=Tiling('authors'))
+    prediction = predict(network, params, image, tiling=TILING)
     if not np.isfinite(prediction).all():
         raise UserError('the network answers with values that are not finite')
     return round_prediction(prediction, image.shape[-1]).astype(np.uint8)

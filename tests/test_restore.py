@@ -69,12 +69,12 @@ def test_gray_image_is_the_mean_of_the_colours():
     np.testing.assert_array_equal(restore.restore_image(network, parameters, gray), expected)
 
 
-def test_large_images_follow_the_authors_patches():
+def test_large_images_are_seen_by_feathered_tiles():
     network = RestorationNetwork(**MODEL)
     parameters = random_parameters(network)
     image = np.random.RandomState(2).randint(0, 256, (192, 193, 3)).astype(np.uint8)
     image[:96] //= 4
-    whole, patches = (predict(network, parameters, image, tiling=Tiling(name)) for name in ('whole', 'authors'))
+    whole, patches = (predict(network, parameters, image, tiling=Tiling(name)) for name in ('whole', 'feathered'))
     assert np.abs(whole - patches).max() > 0.02
     expected = np.rint(patches.astype(np.float64) * 255).clip(0, 255)
     np.testing.assert_array_equal(restore.restore_image(network, parameters, image), expected)

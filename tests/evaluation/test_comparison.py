@@ -122,13 +122,13 @@ def test_script(tfds_dir, photos, tmp_path):
     assert result.returncode == 0, result.stderr
     scores = from_json((output / 'scores.json').read_text())
     assert len(scores) == len(list(csv.DictReader((output / 'scores.csv').open()))) == 8
-    assert f'{tmp_path / "model"}, step 7, tiling authors' in (output / 'scores.md').read_text()
+    assert f'{tmp_path / "model"}, step 7, tiling feathered 96/16' in (output / 'scores.md').read_text()
     for each in scores:
         example = photos[photos.names.index(each.image)]
         if each.model == 'bicubic':
             prediction = bicubic(2, example.lr)
         else:
-            prediction = predict(network, params, example.lr, tiling=Tiling('authors'))
+            prediction = predict(network, params, example.lr, tiling=Tiling('feathered'))
         expected = score(PROTOCOLS[each.protocol], prediction, example.hr, 2)
         assert (each.psnr, each.ssim) == pytest.approx(expected, abs=1e-3)
     (picture,) = (output / 'pictures').iterdir()
