@@ -3,6 +3,7 @@
 import collections
 import io
 import json
+import math
 import os
 import pathlib
 import pickle
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from configs import sr
 from nsr_jax.errors import UserError
 from nsr_jax.import_torch import import_checkpoint, to_parameters
 from nsr_jax.models.build import build_network
@@ -338,3 +340,43 @@ def test_command(tmp_path):
     assert second.returncode == 2
     assert second.stderr.startswith('error: ')
     assert second.stderr.count('\n') == 1
+
+
+def test_edsr_s_with_nsr_by_shape():
+    """Keys and shapes of the authors' x2 network, written down from their layout: k = 4, d = 16, 64 features."""
+    k, d, features, blocks = 4, 16, 64, 16
+    shapes = {}
+
+    def add(prefix, filters, inputs, size, *, sparse=False):
+        groups = k if sparse else 1
+        shapes[f'{prefix}.weight_v'] = (groups * filters, inputs, size, size)
+        shapes[f'{prefix}.weight_g'] = (groups * filters, 1, 1, 1)
+        shapes[f'{prefix}.bias'] = (groups * filters,)
+        if sparse:
+            shapes[f'{prefix}.mlp.0.weight'] = (k * d, inputs)
+            shapes[f'{prefix}.mlp.0.bias'] = (k * d,)
+
+    add('body.0', features, 3, 3)
+    for block in range(1, blocks + 1):
+        add(f'body.{block}.body.0', features, features, 3, sparse=True)
+        add(f'body.{block}.body.2', features, features, 3, sparse=True)
+    add(f'body.{blocks + 1}', 12, features, 3)
+    add('skip.0', 12, 3, 5)
+    assert sum(math.prod(shape) for shape in shapes.values()) == 4_877_812
+
+    network = build_network(sr.get_config('scale=2,preset=edsr_s_nsr').model)
+    numbers = np.arange(4_877_812, dtype=np.float32)
+    ends = np.cumsum([math.prod(shape) for shape in shapes.values()])[:-1]
+    parts = np.split(numbers, ends)
+    arrays = {key: part.reshape(shape) for (key, shape), part in zip(shapes.items(), parts, strict=True)}
+    parameters = to_parameters(arrays, parameter_shapes(network))
+    assert jax.tree.map(np.shape, parameters) == jax.tree.map(lambda leaf: leaf.shape, parameter_shapes(network))
+    # No number is lost or doubled, and a filter lies where its group, position and place among its four say.
+    assert np.array_equal(np.sort(np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(parameters)])), numbers)
+    filters = arrays['body.7.body.2.weight_v'].reshape(k, d, features // d, features, 3, 3)
+    direction = parameters['block_06']['conv_2']['direction']
+    np.testing.assert_array_equal(direction[..., 3, 11, 2], filters[3, 11, 2].transpose(1, 2, 0))
+    with pytest.raises(UserError, match=r'missing: body\.16\.body\.2\.mlp\.0\.bias'):
+        to_parameters(
+            {key: arrays[key] for key in arrays if key != 'body.16.body.2.mlp.0.bias'}, parameter_shapes(network)
+        )
