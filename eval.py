@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
     ensembles = parse_ensembles(ENSEMBLE.value)
     output = make_output_folder(OUTPUT.value)
     folders = {'data_dir': config.data.data_dir, 'tfds_dir': config.data.tfds_dir}
-    names = DATASETS.value or asked.datasets
+    names = DATASETS.value or asked.datasets.split(',')
     sources = [open_source(name, SPLIT.value, config.model.scale, **folders) for name in names]
 
     networks = []

@@ -35,7 +35,7 @@ def make_evaluate(config):
     degradations = find_degradations(config.task, config.model.scale, config.evaluation.levels)
     sources = [
         open_source(name, '', config.model.scale, data_dir=config.data.data_dir, tfds_dir=config.data.tfds_dir)
-        for name in config.evaluation.datasets
+        for name in config.evaluation.datasets.split(',')
     ]
     check_network(network, sources, [protocol], degradations[0])
 

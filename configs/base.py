@@ -50,7 +50,7 @@ def get_base() -> ConfigDict:
     config.checkpoints_to_keep = 3  # the last ones; the best one is kept beside them
 
     config.evaluation = ConfigDict()
-    config.evaluation.datasets = ('div2k',)  # names or folders; the first one decides which checkpoint is the best
+    config.evaluation.datasets = 'div2k'  # names or folders with commas between; the first one chooses the best weights
     config.evaluation.protocol = 'sr-y'  # how a prediction is scored
     config.evaluation.levels = ()  # sigmas or JPEG qualities to score at; none for super-resolution
     config.evaluation.tiling = 'feathered'  # feathered tiles; authors: their patches above 192 pixels; whole image

@@ -22,7 +22,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.task = 'jpeg'
     set_model(config, options.preset, scale=1, channels=options.channels)
     config.degradation.quality = (options.quality, max(options.quality, 40) if options.blind else options.quality)
-    config.evaluation.datasets = ('live1',)
+    config.evaluation.datasets = 'live1'
     config.evaluation.protocol = 'jpeg-y' if options.channels == 1 else 'jpeg-rgb'
     config.evaluation.levels = (10, 20, 30, 40) if options.blind else (options.quality,)
     return config.lock()

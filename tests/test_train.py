@@ -24,8 +24,8 @@ CASES = {
         [f'--config={SR}', '--config.model.cardinality=5'],
         'features 64 must be a multiple of cardinality 5',
     ),
-    'no data': ([f'--config={SR}', '--config.data.source=nowhere', '--config.evaluation.datasets=()'], "'nowhere'"),
-    'no DIV2K': ([f'--config={SR}', '--config.evaluation.datasets=()'], 'DIV2K_train_HR.zip'),
+    'no data': ([f'--config={SR}', '--config.data.source=nowhere', '--config.evaluation.datasets='], "'nowhere'"),
+    'no DIV2K': ([f'--config={SR}', '--config.evaluation.datasets='], 'DIV2K_train_HR.zip'),
 }
 
 

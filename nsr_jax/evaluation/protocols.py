@@ -33,6 +33,15 @@ if TYPE_CHECKING:
 AUTHORS_Y_WEIGHTS = np.array([0.257, 0.504, 0.098])
 
 
+def _as_it_is(image: np.ndarray) -> np.ndarray:
+    return image
+
+
+def _nothing(scale: int) -> int:
+    del scale
+    return 0
+
+
 @dataclasses.dataclass(frozen=True)
 class Protocol:
     """How predictions are scored.
@@ -41,21 +50,21 @@ class Protocol:
         name: what the user types and the tables print.
         task: what the network is to undo, one of `degradation.TASKS`.
         description: one line with channel, shave and rounding, printed beside each score.
-        compared: from a uint8 image (H, W, 1 or 3) to what is compared: (H, W), or (H, W, C) whose channels share one
-          MSE; uint8 or float64 on [0, 255].
-        shave: from the scale to the number of border pixels left out on each side.
         network_input: from (source name, example, level of the degradation) to the image that the network is given:
-          uint8, or float on [0, 1], (h, w, C).
+            uint8, or float on [0, 1], (h, w, C).
         truth: from the example's uint8 image (H, W, 1 or 3) to the one that the network is to restore.
+        compared: from a uint8 image (H, W, 1 or 3) to what is compared: (H, W), or (H, W, C) whose channels share one
+            MSE; uint8 or float64 on [0, 255].
+        shave: from the scale to the number of border pixels left out on each side.
     """
 
     name: str
     task: str
     description: str
-    compared: Callable[[np.ndarray], np.ndarray]
-    shave: Callable[[int], int]
     network_input: Callable[[str, 'Example', float], np.ndarray]
-    truth: Callable[[np.ndarray], np.ndarray]
+    truth: Callable[[np.ndarray], np.ndarray] = _as_it_is
+    compared: Callable[[np.ndarray], np.ndarray] = _as_it_is
+    shave: Callable[[int], int] = _nothing
 
 
 def _y(image: np.ndarray) -> np.ndarray:
@@ -71,10 +80,6 @@ def _authors_y(image: np.ndarray) -> np.ndarray:
     return image[..., 0] if image.shape[-1] == 1 else image @ AUTHORS_Y_WEIGHTS + 16
 
 
-def _as_it_is(image: np.ndarray) -> np.ndarray:
-    return image
-
-
 SR_Y = Protocol(
     'sr-y',
     'sr',
@@ -82,7 +87,6 @@ SR_Y = Protocol(
     compared=_y,
     shave=lambda scale: scale,
     network_input=low_resolution,
-    truth=_as_it_is,
 )
 SR_Y_UINT8 = Protocol(
     'sr-y-uint8',
@@ -91,23 +95,19 @@ SR_Y_UINT8 = Protocol(
     compared=_y_uint8,
     shave=lambda scale: scale,
     network_input=low_resolution,
-    truth=_as_it_is,
 )
 SR_RGB = Protocol(
     'sr-rgb',
     'sr',
     'RGB with one MSE over the channels, prediction rounded to uint8, shave = scale + 6',
-    compared=_as_it_is,
     shave=lambda scale: scale + 6,
     network_input=low_resolution,
-    truth=_as_it_is,
 )
 SR_LUMA = Protocol(
     'sr-luma',
     'sr',
     'Y alone, for networks of one channel: Y (BT.601, rounded to uint8 as by MATLAB) of the low-resolution image is '
     'given, the prediction rounded to uint8 is compared with Y of the true one, shave = scale',
-    compared=_as_it_is,
     shave=lambda scale: scale,
     network_input=low_resolution_luma,
     truth=luma,
@@ -120,34 +120,25 @@ AUTHORS = Protocol(
     compared=_authors_y,
     shave=lambda scale: scale,
     network_input=authors_low_resolution,
-    truth=_as_it_is,
 )
 DENOISE = Protocol(
     'denoise',
     'denoise',
     'all channels with one MSE, prediction rounded to uint8, no shave; noise not clipped, NumPy seed 0 for each image',
-    compared=_as_it_is,
-    shave=lambda scale: 0,
     network_input=noisy,
-    truth=_as_it_is,
 )
 DENOISE_AUTHORS = Protocol(
     'denoise-authors',
     'denoise',
     'all channels with one MSE, prediction rounded to uint8, no shave; noise not clipped, seeded by the SHA-256 of the '
     "file name as in the authors' code",
-    compared=_as_it_is,
-    shave=lambda scale: 0,
     network_input=authors_noisy,
-    truth=_as_it_is,
 )
 JPEG_Y = Protocol(
     'jpeg-y',
     'jpeg',
     'Y (BT.601, rounded to uint8 as by MATLAB; gray as it is) compressed by libjpeg as a gray image, prediction '
     'rounded to uint8, no shave',
-    compared=_as_it_is,
-    shave=lambda scale: 0,
     network_input=compressed_luma,
     truth=luma,
 )
@@ -155,10 +146,7 @@ JPEG_RGB = Protocol(
     'jpeg-rgb',
     'jpeg',
     'all channels with one MSE, compressed by libjpeg with 4:2:0 chroma, prediction rounded to uint8, no shave',
-    compared=_as_it_is,
-    shave=lambda scale: 0,
     network_input=compressed,
-    truth=_as_it_is,
 )
 
 PROTOCOLS = {

@@ -4,7 +4,6 @@ All of them read the same two parameters, so a network trained with one can be r
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -54,8 +53,8 @@ class Gate(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map features `(B, H, W, Cin)` to weights gamma `(B, k, d)`."""
-        shape: tuple[int, ...] = (self.groups, self.cardinality)
-        initializer: Any = uniform_by_fan_in(x.shape[-1])
+        shape = (self.groups, self.cardinality)
+        initializer = uniform_by_fan_in(x.shape[-1])
         kernel = self.param('kernel', initializer, (x.shape[-1], *shape))
         bias = self.param('bias', initializer, shape)
         pooled = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)

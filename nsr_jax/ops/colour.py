@@ -1,5 +1,7 @@
 """Luma of RGB images (ITU-R BT.601, studio range), on which restoration is scored."""
 
+from collections.abc import Iterator
+
 import jax
 import numpy as np
 
@@ -34,10 +36,7 @@ def rgb_to_y_uint8(rgb: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: another type, or the last axis does not have 3 channels.
     """
-    _check_channels(rgb)
-    if rgb.dtype != np.uint8:
-        raise ValueError(f'rgb must be uint8, got {rgb.dtype}')
-    red, green, blue = (rgb[..., channel].astype(np.int32) for channel in range(3))
+    red, green, blue = _integers(rgb)
     return ((65481 * red + 128553 * green + 24966 * blue + 127500) // 255000 + 16).astype(np.uint8)
 
 
@@ -53,13 +52,18 @@ def rgb_to_gray_uint8(rgb: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: another type, or the last axis does not have 3 channels.
     """
-    _check_channels(rgb)
-    if rgb.dtype != np.uint8:
-        raise ValueError(f'rgb must be uint8, got {rgb.dtype}')
-    red, green, blue = (rgb[..., channel].astype(np.int32) for channel in range(3))
+    red, green, blue = _integers(rgb)
     return ((2989 * red + 5870 * green + 1140 * blue + 5000) // 10000).clip(max=255).astype(np.uint8)
 
 
 def _check_channels(rgb: Array) -> None:
     if rgb.ndim == 0 or rgb.shape[-1] != 3:
         raise ValueError(f'rgb must have 3 channels on its last axis, got shape {rgb.shape}')
+
+
+def _integers(rgb: np.ndarray) -> Iterator[np.ndarray]:
+    """The three planes of a uint8 image as int32."""
+    _check_channels(rgb)
+    if rgb.dtype != np.uint8:
+        raise ValueError(f'rgb must be uint8, got {rgb.dtype}')
+    return (rgb[..., channel].astype(np.int32) for channel in range(3))

@@ -11,7 +11,7 @@ def test_a_workdir_belongs_to_one_config(tmp_path, config):
     check_workdir(tmp_path, config)  # going on
     config.log_every_steps = 1  # what changes no number may change
     config.mesh.fsdp = 2
-    config.evaluation.datasets = ()
+    config.evaluation.datasets = ''
     check_workdir(tmp_path, config)
     config.learning_rate = 0.5
     config.model.features = 16
