@@ -8,6 +8,7 @@ workdir/checkpoints/<step>/params      the network's weights, float32, one entry
 
 import dataclasses
 import json
+import math
 import pathlib
 from typing import Any
 
@@ -90,7 +91,7 @@ class Checkpoints:
         items = {'params': ocp.args.StandardSave(params), 'metadata': ocp.args.JsonSave(metadata)}
         if optimizer is not None:
             items['optimizer'] = ocp.args.StandardSave(optimizer)
-        metrics = {} if psnr is None else {METRIC: psnr}
+        metrics = {} if psnr is None or math.isnan(psnr) else {METRIC: psnr}
         self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
     def restore(self, step: int, params: Any, optimizer: Any) -> tuple[Any, Any]:
@@ -103,7 +104,13 @@ class Checkpoints:
 
         Returns:
             params and optimizer.
+
+        Raises:
+            UserError: the checkpoint holds weights alone.
         """
+        path = pathlib.Path(self._manager.directory) / str(step)
+        if not (path / 'optimizer').is_dir():
+            raise UserError(f'{path} holds weights alone: they can be scored and applied, not trained on')
         items = ocp.args.Composite(
             params=ocp.args.StandardRestore(params), optimizer=ocp.args.StandardRestore(optimizer)
         )

@@ -53,6 +53,22 @@ def test_a_step_is_saved_once(tmp_path, config, params):
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), loaded, params))
 
 
+def test_weights_alone_are_not_trained_on(tmp_path, config, params):
+    save_model(tmp_path, params, config, step=3)
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    with pytest.raises(UserError, match='checkpoints/3 holds weights alone'):
+        checkpoints.restore(3, params, {})
+    checkpoints.close()
+
+
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path, config, params):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step, psnr in ((1, 30.0), (2, float('nan')), (3, 20.0)):
+        checkpoints.save(step, config, params, psnr=psnr)
+    checkpoints.close()
+    assert load_model(tmp_path).step == 1
+
+
 def test_what_is_not_a_checkpoint_is_named(tmp_path):
     with pytest.raises(UserError, match='there is no such folder'):
         load_model(tmp_path / 'missing')

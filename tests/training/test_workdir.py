@@ -13,6 +13,10 @@ def test_a_workdir_belongs_to_one_config(tmp_path, config):
     config.mesh.fsdp = 2
     config.evaluation.datasets = ''
     check_workdir(tmp_path, config)
+    config.compute_dtype = 'bfloat16'
+    with pytest.raises(UserError, match=r'compute_dtype float32 there, bfloat16 now'):
+        check_workdir(tmp_path, config)
+    config.compute_dtype = 'float32'
     config.learning_rate = 0.5
     config.model.features = 16
     with pytest.raises(UserError, match=r'features 8 there, 16 now; learning_rate 0.001 there, 0.5 now'):
