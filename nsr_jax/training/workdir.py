@@ -1,6 +1,7 @@
 """The folder of one run: its config, and the lines of its metrics."""
 
 import json
+import math
 import pathlib
 from collections.abc import Iterator
 
@@ -76,8 +77,9 @@ class MetricsWriter:
         self._tensorboard = tensorboardX.SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
 
     def write(self, step: int, **numbers: float) -> None:
-        """Append one line: the step and the numbers by name."""
-        self._file.write(json.dumps({'step': step, **numbers}) + '\n')
+        """Append one line: the step and the numbers by name; infinity is the string "inf", as in score tables."""
+        written = {name: number if math.isfinite(number) else str(number) for name, number in numbers.items()}
+        self._file.write(json.dumps({'step': step, **written}, allow_nan=False) + '\n')
         self._file.flush()
         for name, number in numbers.items():
             self._tensorboard.add_scalar(name, number, step)

@@ -39,7 +39,13 @@ def test_metrics_of_steps_that_are_taken_again_are_removed(tmp_path):
         file.write('{"step": 40, "lo')  # killed while writing
     writer = MetricsWriter(tmp_path, 20)
     writer.write(30, loss=2.0)
+    writer.write(30, psnr=float('inf'))
     writer.close()
     lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
-    assert lines == [{'step': 10, 'loss': 0.1}, {'step': 20, 'loss': 0.05}, {'step': 30, 'loss': 2.0}]
+    assert lines == [
+        {'step': 10, 'loss': 0.1},
+        {'step': 20, 'loss': 0.05},
+        {'step': 30, 'loss': 2.0},
+        {'step': 30, 'psnr': 'inf'},
+    ]
     assert list((tmp_path / 'tensorboard').glob('events*'))
