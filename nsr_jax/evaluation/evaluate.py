@@ -153,19 +153,19 @@ def means(scores: Sequence[Score]) -> list[Mean]:
 def check_network(
     network: nn.Module, sources: Sequence[Source], protocols: Sequence[Protocol], degradation: Degradation
 ) -> None:
-    """Check the protocols' task, and on each source's first image that a network's channels fit; nothing is computed.
+    """Check the protocols' task, and on every image that a network's channels fit; nothing is computed.
 
     Raises:
-        UserError: a protocol is for another task; or as in `protocols.check_channels`, the line names the source.
+        UserError: a protocol is for another task; or as in `protocols.check_channels`, the line names the image.
     """
     _check_task(protocols, degradation)
     for source in sources:
-        for protocol in protocols:
-            try:
-                given = protocol.network_input(source.name, source[0], degradation.level).shape[-1]
-                check_channels(protocol, given, network.channels)
-            except UserError as error:
-                raise UserError(f'{source.name}, {source[0].name}: {error}') from error
+        for example in source:
+            for protocol in protocols:
+                try:
+                    check_channels(protocol, protocol.truth(example.hr[:1, :1]).shape[-1], network.channels)
+                except UserError as error:
+                    raise UserError(f'{source.name}, {example.name}: {error}') from error
 
 
 def evaluate_network(

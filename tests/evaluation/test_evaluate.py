@@ -150,6 +150,9 @@ def test_a_networks_channels_are_checked_before_anything_is_computed():
         with pytest.raises(UserError, match=r'^c, 0\.png: a network for gray images cannot restore a colour image'):
             check_network(NearestNetwork(channels=1), [gray, colour], protocols, degradation)
     check_network(NearestNetwork(channels=1), [gray, colour], [PROTOCOLS['jpeg-y']], Degradation('jpeg', 10))
+    mixed = ListSource('mixed', [gray[0], gray[1], colour[2]])
+    with pytest.raises(UserError, match=r'^mixed, 2\.png: a network for gray images cannot restore a colour image'):
+        check_network(NearestNetwork(channels=1), [mixed], denoise, sigma)
     assert not network.traced
 
 

@@ -68,6 +68,19 @@ def test_a_cell_is_scored_again_when_what_it_depends_on_changes(photos, tmp_path
         assert len(calls) == expected
 
 
+def test_a_changed_dataset_is_scored_again(photos, tmp_path):
+    calls, fingerprint = [], photos.fingerprint
+    assert fingerprint
+    try:
+        for changed, expected in (('', 2), ('', 0), ('other files', 2)):
+            photos.fingerprint = fingerprint + changed
+            calls.clear()
+            run_sweep([counting(calls, 'a', '1')], [photos], DENOISE, SIGMAS[:1], tmp_path)
+            assert len(calls) == expected
+    finally:
+        photos.fingerprint = fingerprint
+
+
 def test_a_network_is_known_by_its_weights_and_the_way_it_is_applied():
     network = RestorationNetwork(scale=1, channels=1, num_blocks=1, features=4)
     params = jax.jit(network.init)(jax.random.key(0, impl='rbg'), np.zeros((1, 8, 8, 1), 'f'))['params']
