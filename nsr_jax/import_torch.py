@@ -56,7 +56,9 @@ def to_parameters(state_dict: Mapping[str, np.ndarray], shapes: Mapping[str, Any
     missing = [key for key in expected if key not in state_dict]
     left_over = [key for key in state_dict if key not in expected]
     if missing or left_over:
-        parts = [f'{name}: {_listed(keys)}' for name, keys in (('missing', missing), ('left over', left_over)) if keys]
+        parts = [
+            f'{name}: {", ".join(keys)}' for name, keys in (('missing', missing), ('left over', left_over)) if keys
+        ]
         raise UserError(f'the weights are not those of the network of the config; {"; ".join(parts)}')
     wrong = []
     parameters: dict[str, Any] = {}
