@@ -9,7 +9,8 @@ from jax import lax
 
 from nsr_jax.nn import gates
 from nsr_jax.nn.initializers import uniform_by_fan_in
-from nsr_jax.ops.sparse_conv import sparse_conv
+from nsr_jax.ops.sample_conv import sample_conv
+from nsr_jax.ops.sparse_conv import select, sparse_conv
 from nsr_jax.ops.static_conv import static_conv
 
 
@@ -79,4 +80,9 @@ class SparseConv(nn.Module):
         scale = self.param('scale', nn.initializers.constant(self.initial_scale), filters)
         bias = self.param('bias', nn.initializers.zeros, filters)
         gamma = gates.Gate(self.groups, self.cardinality, self.activation, name='gate')(x)
-        return sparse_conv(x.astype(self.dtype), normalize_weights(direction, scale), bias, gamma)
+        x = x.astype(self.dtype)
+        if self.activation is gates.hard:  # the other groups are not even read
+            choice = jnp.argmax(gamma, axis=1)
+            kernels = jax.vmap(normalize_weights)(select(direction, choice), select(scale, choice))
+            return sample_conv(x, kernels.astype(self.dtype)) + select(bias, choice).astype(self.dtype)[:, None, None]
+        return sparse_conv(x, normalize_weights(direction, scale), bias, gamma)

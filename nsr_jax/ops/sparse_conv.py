@@ -16,18 +16,52 @@ from nsr_jax.ops.sample_conv import check_odd, sample_conv
 Implementation = Literal['map', 'vmap']
 
 
+@jax.custom_vjp
 def mix(bank: jax.Array, gamma: jax.Array) -> jax.Array:
-    """Sum the groups of a bank with each sample's weights.
+    """Sum the groups of a bank of kernels with each sample's weights.
 
     Args:
-        bank: `(..., k, d, Cout / d)`: kernels with leading axes `(kh, kw, Cin)`, or biases with none.
+        bank: `(kh, kw, Cin, k, d, Cout / d)`.
         gamma: `(B, k, d)`.
 
     Returns:
-        `(B, ..., Cout)` of the bank's dtype, with Cout ordered `(d, Cout / d)`.
+        `(B, kh, kw, Cin, Cout)` of the bank's dtype, with Cout ordered `(d, Cout / d)`.
     """
-    mixed = jnp.einsum('...kde,bkd->b...de', bank, gamma.astype(bank.dtype))
+    weights = gamma.astype(bank.dtype)[:, None, None, None, ..., None]
+    # Forward, a sum of k products in one pass takes a third of the time of an einsum on a CPU; differentiated, seven
+    # times as long. Hence the derivative by hand.
+    mixed = sum(weights[..., group, :, :] * bank[..., group, :, :] for group in range(bank.shape[3]))
     return mixed.reshape(*mixed.shape[:-2], -1)
+
+
+def _mix_forward(bank, gamma):
+    return mix(bank, gamma), (bank, gamma)
+
+
+def _mix_backward(residuals, gradient):
+    bank, gamma = residuals
+    gradient = gradient.reshape(*gradient.shape[:-1], *bank.shape[4:])
+    bank_gradient = jnp.einsum('bhwide,bkd->hwikde', gradient, gamma.astype(bank.dtype))
+    gamma_gradient = jnp.einsum('hwikde,bhwide->bkd', bank, gradient)
+    return bank_gradient, gamma_gradient.astype(gamma.dtype)
+
+
+mix.defvjp(_mix_forward, _mix_backward)
+
+
+def select(bank: jax.Array, choice: jax.Array) -> jax.Array:
+    """Read one group at each cardinal position: what mixing with weights of 0 and 1 gives, without the mixing.
+
+    Args:
+        bank: `(..., k, d, Cout / d)`.
+        choice: int `(B, d)`, from 0 to k - 1.
+
+    Returns:
+        `(B, ..., Cout)`.
+    """
+    bank, positions = jnp.asarray(bank), jnp.arange(bank.shape[-2])
+    selected = jax.vmap(lambda groups: bank[..., groups, positions, :])(choice)
+    return selected.reshape(*selected.shape[:-2], -1)
 
 
 def _conv_by_vmap(x: jax.Array, kernels: jax.Array) -> jax.Array:
@@ -75,7 +109,9 @@ def sparse_conv(
     def mix_and_convolve(x, bank, gamma):
         return convolve(x, mix(bank, gamma).astype(x.dtype))
 
-    return mix_and_convolve(x, bank, gamma) + mix(bias, gamma).astype(x.dtype)[:, None, None, :]
+    # A matrix product, which XLA does not fuse into the addition, where it would mix again for each pixel.
+    mixed_bias = jnp.einsum('kde,bkd->bde', bias, gamma.astype(bias.dtype)).reshape(x.shape[0], -1)
+    return mix_and_convolve(x, bank, gamma) + mixed_bias.astype(x.dtype)[:, None, None, :]
 
 
 def _check_shapes(x: jax.Array, bank: jax.Array, bias: jax.Array, gamma: jax.Array) -> None:

@@ -19,7 +19,7 @@ from jax import lax
 from jax.test_util import check_grads
 
 from nsr_jax.ops.sample_conv import sample_correlation
-from nsr_jax.ops.sparse_conv import Implementation, sparse_conv
+from nsr_jax.ops.sparse_conv import Implementation, mix, select, sparse_conv
 
 ROOT = pathlib.Path(__file__).parents[2]
 NAMES = ('x', 'bank', 'bias', 'gamma')
@@ -135,6 +135,21 @@ def test_kernel_gradients_are_summed_in_float32():
     np.testing.assert_array_equal(gradient[0, :, :, 0, 0], np.outer(counts, counts))
 
 
+@pytest.mark.parametrize('batch', [1, 2])
+@pytest.mark.parametrize(('inputs', 'outputs'), [(1, 7), (4, 4), (7, 1)])  # taps on x, on both, on y
+def test_correlation_equals_the_definition(batch, inputs, outputs):
+    generator = np.random.default_rng(0)
+    height, width, kernel_height, kernel_width = 5, 6, 3, 5
+    x, y = (generator.normal(size=(batch, height, width, channels)) for channels in (inputs, outputs))
+    padded = np.pad(x, ((0, 0), (1, 1), (2, 2), (0, 0)))
+    expected = np.empty((batch, kernel_height, kernel_width, inputs, outputs))
+    for row, column in itertools.product(range(kernel_height), range(kernel_width)):
+        moved = padded[:, row : row + height, column : column + width]
+        expected[:, row, column] = np.einsum('bhwi,bhwo->bio', moved, y)
+    out = sample_correlation(x.astype(np.float32), y.astype(np.float32), (kernel_height, kernel_width))
+    np.testing.assert_allclose(out, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+
+
 ARGUMENTS = random_arguments(2, (3, 4), 2, 3, 2, 2, (3, 3))
 jitted = jax.jit(sparse_conv)
 weights = arrays.arrays(np.float32, (2, 3, 2), elements=st.floats(-2, 2, width=16))
@@ -151,6 +166,7 @@ def test_a_single_group_is_a_plain_convolution(choices):
         expected = lax.conv(x[sample : sample + 1].transpose(0, 3, 1, 2), kernel.transpose(3, 2, 0, 1), (1, 1), 'SAME')
         expected = expected[0].transpose(1, 2, 0) + np.concatenate([bias[k, d] for d, k in enumerate(groups)])
         np.testing.assert_allclose(out[sample], expected, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(select(bank, choices), mix(bank, np.eye(3, dtype='f')[choices].swapaxes(1, 2)))
 
 
 @given(weights, weights, st.floats(-2, 2, width=16))
