@@ -1,13 +1,20 @@
 """Convolution of every sample with a kernel of its own: `y[b] = conv(x[b], kernels[b])`.
 
-XLA sees `vmap` of a convolution as one grouped convolution with B groups, which no backend does well. Here the samples
-are taken one after another, each with all cores, so that what one sample needs stays in the cache. The operation is
-linear in both arguments, so its derivatives are two of the same kind, and the two functions below differentiate into
-each other to any order.
+XLA sees `vmap` of a convolution as one grouped convolution with B groups, which no backend does well. There are two
+other forms:
+
+    loop      one sample after another, each by XLA's own convolution: what one sample needs stays in the cache. For
+              CPUs
+    matmul    all samples at once, as a batched matrix product of each sample's patches and its kernels. For GPUs and
+              TPUs, which a loop over samples would leave idle
+
+The operation is linear in both arguments, so its derivatives are two of the same kind, and the two functions at the
+end differentiate into each other to any order.
 """
 
 import functools
 from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +22,10 @@ from jax import lax
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 
+Form = Literal['loop', 'matmul']
 
-def _convolve_samples(x: jax.Array, kernels: jax.Array) -> jax.Array:
+
+def _convolve_by_loop(x: jax.Array, kernels: jax.Array) -> jax.Array:
     def convolve_one(index: int | jax.Array) -> jax.Array:
         image = lax.dynamic_slice_in_dim(x, index, 1)
         kernel = lax.dynamic_index_in_dim(kernels, index, keepdims=False)
@@ -36,6 +45,20 @@ def _convolve_samples(x: jax.Array, kernels: jax.Array) -> jax.Array:
     )
 
 
+def _convolve_by_matmul(x: jax.Array, kernels: jax.Array) -> jax.Array:
+    batch, height, width, _ = x.shape
+    _, kernel_height, kernel_width, _, outputs = kernels.shape
+    patches = jax.vmap(lambda image: _shifts(image, _taps(kernel_height), _taps(kernel_width)))(x)
+    flat = kernels.reshape(batch, -1, outputs)
+    y = jnp.einsum('bpt,bto->bpo', patches, flat, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
+    return y.astype(x.dtype).reshape(batch, height, width, outputs)
+
+
+def _taps(side: int) -> range:
+    """Shifts of an odd kernel's side, from the first tap to the last."""
+    return range(-(side // 2), side // 2 + 1)
+
+
 def _shifts(image: jax.Array, rows: Sequence[int], columns: Sequence[int]) -> jax.Array:
     """`(H, W, C)` moved up by each of `rows` and left by each of `columns`, zero outside: `(H W, rows columns C)`."""
     height, width, _ = image.shape
@@ -45,7 +68,7 @@ def _shifts(image: jax.Array, rows: Sequence[int], columns: Sequence[int]) -> ja
     return jnp.concatenate(moved, axis=-1).reshape(height * width, -1)
 
 
-def _correlate_samples(x: jax.Array, y: jax.Array, kernel_size: tuple[int, int]) -> jax.Array:
+def _correlate_one(x: jax.Array, y: jax.Array, kernel_size: tuple[int, int]) -> jax.Array:
     """One matrix product for each sample, of x and y moved against each other by each tap of the kernel.
 
     A tap can be a shift of x or an opposite shift of y. All taps on one side copy that side kh kw times; the rows of
@@ -54,8 +77,7 @@ def _correlate_samples(x: jax.Array, y: jax.Array, kernel_size: tuple[int, int])
     """
     kernel_height, kernel_width = kernel_size
     x_channels, y_channels = x.shape[-1], y.shape[-1]
-    rows = range(-(kernel_height // 2), kernel_height // 2 + 1)
-    columns = range(-(kernel_width // 2), kernel_width // 2 + 1)
+    rows, columns = _taps(kernel_height), _taps(kernel_width)
     copies = {
         (True, True): kernel_height * kernel_width * x_channels + y_channels,
         (False, True): kernel_width * x_channels + kernel_height * y_channels,
@@ -65,20 +87,25 @@ def _correlate_samples(x: jax.Array, y: jax.Array, kernel_size: tuple[int, int])
     x_rows, y_rows = (rows, (0,)) if rows_on_x else ((0,), [-row for row in rows])
     x_columns, y_columns = (columns, (0,)) if columns_on_x else ((0,), [-column for column in columns])
 
-    def correlate_one(sample: tuple[jax.Array, jax.Array]) -> jax.Array:
-        product = lax.dot_general(
-            _shifts(sample[1], y_rows, y_columns),
-            _shifts(sample[0], x_rows, x_columns),
-            dimension_numbers=(((0,), (0,)), ((), ())),
-            preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
-        )
-        shape = (len(y_rows), len(y_columns), y_channels, len(x_rows), len(x_columns), x_channels)
-        # Of each pair of axes for the taps one has length 1.
-        return product.reshape(shape).transpose(0, 3, 1, 4, 5, 2).reshape(*kernel_size, x_channels, y_channels)
+    product = lax.dot_general(
+        _shifts(y, y_rows, y_columns),
+        _shifts(x, x_rows, x_columns),
+        dimension_numbers=(((0,), (0,)), ((), ())),
+        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+    )
+    shape = (len(y_rows), len(y_columns), y_channels, len(x_rows), len(x_columns), x_channels)
+    # Of each pair of axes for the taps one has length 1.
+    return product.reshape(shape).transpose(0, 3, 1, 4, 5, 2).reshape(*kernel_size, x_channels, y_channels)
 
+
+def _correlate_by_loop(x: jax.Array, y: jax.Array, kernel_size: tuple[int, int]) -> jax.Array:
     if x.shape[0] == 1:
-        return correlate_one((x[0], y[0]))[None]
-    return lax.map(correlate_one, (x, y))
+        return _correlate_one(x[0], y[0], kernel_size)[None]
+    return lax.map(lambda sample: _correlate_one(*sample, kernel_size), (x, y))
+
+
+def _correlate_by_matmul(x: jax.Array, y: jax.Array, kernel_size: tuple[int, int]) -> jax.Array:
+    return jax.vmap(lambda x, y: _correlate_one(x, y, kernel_size))(x, y)
 
 
 def _batch_local(function, sharding_rule: str):
@@ -103,14 +130,26 @@ def _batch_local(function, sharding_rule: str):
     return partitioned
 
 
-_partitioned_convolve = _batch_local(_convolve_samples, 'b h w i, b m n i o -> b h w o')
+def _in_form(form: Form | None, loop, matmul):
+    """The function of the form asked for, or one that chooses by the platform that it is compiled for."""
+    if form is None:
+        return lambda *arguments: lax.platform_dependent(*arguments, cpu=loop, default=matmul)
+    return {'loop': loop, 'matmul': matmul}[form]
 
 
 @functools.lru_cache
-def _partitioned_correlate(kernel_size: tuple[int, int]):
-    def correlate(x, y):
-        return _correlate_samples(x, y, kernel_size)
+def _partitioned_convolve(form: Form | None):
+    convolve = _in_form(form, _convolve_by_loop, _convolve_by_matmul)
+    return _batch_local(convolve, 'b h w i, b m n i o -> b h w o')
 
+
+@functools.lru_cache
+def _partitioned_correlate(kernel_size: tuple[int, int], form: Form | None):
+    correlate = _in_form(
+        form,
+        lambda x, y: _correlate_by_loop(x, y, kernel_size),
+        lambda x, y: _correlate_by_matmul(x, y, kernel_size),
+    )
     return _batch_local(correlate, 'b h w i, b h w o -> b m n i o')
 
 
@@ -125,13 +164,14 @@ def _transposed(kernels: jax.Array) -> jax.Array:
     return kernels[:, ::-1, ::-1].swapaxes(-1, -2)
 
 
-@jax.custom_vjp
-def sample_conv(x: jax.Array, kernels: jax.Array) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def sample_conv(x: jax.Array, kernels: jax.Array, form: Form | None = None) -> jax.Array:
     """Convolve each sample with its own kernel, zero padding, stride 1.
 
     Args:
         x: `(B, H, W, Cin)`.
         kernels: `(B, kh, kw, Cin, Cout)`, odd kh and kw, of x's dtype.
+        form: see the top of this file; None chooses by the platform.
 
     Returns:
         `(B, H, W, Cout)` of x's dtype.
@@ -140,45 +180,46 @@ def sample_conv(x: jax.Array, kernels: jax.Array) -> jax.Array:
         ValueError: a kernel with an even side.
     """
     check_odd(kernels.shape[1:3])
-    return _partitioned_convolve(x, kernels)
+    return _partitioned_convolve(form)(x, kernels)
 
 
-def _sample_conv_forward(x, kernels):
-    return sample_conv(x, kernels), (x, kernels)
+def _sample_conv_forward(x, kernels, form):
+    return sample_conv(x, kernels, form), (x, kernels)
 
 
-def _sample_conv_backward(residuals, output_gradient):
+def _sample_conv_backward(form, residuals, output_gradient):
     x, kernels = residuals
-    kernel_gradient = sample_correlation(x, output_gradient, kernels.shape[1:3])
-    return sample_conv(output_gradient, _transposed(kernels)), kernel_gradient.astype(kernels.dtype)
+    kernel_gradient = sample_correlation(x, output_gradient, kernels.shape[1:3], form)
+    return sample_conv(output_gradient, _transposed(kernels), form), kernel_gradient.astype(kernels.dtype)
 
 
 sample_conv.defvjp(_sample_conv_forward, _sample_conv_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def sample_correlation(x: jax.Array, y: jax.Array, kernel_size: tuple[int, int]) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def sample_correlation(x: jax.Array, y: jax.Array, kernel_size: tuple[int, int], form: Form | None = None) -> jax.Array:
     """The gradient of `sum(y * sample_conv(x, kernels))` with respect to the kernels.
 
     Args:
         x: `(B, H, W, Cin)`.
         y: `(B, H, W, Cout)`.
         kernel_size: `(kh, kw)`, both odd.
+        form: as in `sample_conv`.
 
     Returns:
         `(B, kh, kw, Cin, Cout)` in float32 at least, and summed in it, whatever the dtype of x.
     """
-    return _partitioned_correlate(kernel_size)(x, y)
+    return _partitioned_correlate(kernel_size, form)(x, y)
 
 
-def _sample_correlation_forward(x, y, kernel_size):
-    return sample_correlation(x, y, kernel_size), (x, y)
+def _sample_correlation_forward(x, y, kernel_size, form):
+    return sample_correlation(x, y, kernel_size, form), (x, y)
 
 
-def _sample_correlation_backward(kernel_size, residuals, kernels):
+def _sample_correlation_backward(kernel_size, form, residuals, kernels):
     x, y = residuals
     kernels = kernels.astype(x.dtype)
-    return sample_conv(y, _transposed(kernels)), sample_conv(x, kernels).astype(y.dtype)
+    return sample_conv(y, _transposed(kernels), form), sample_conv(x, kernels, form).astype(y.dtype)
 
 
 sample_correlation.defvjp(_sample_correlation_forward, _sample_correlation_backward)
