@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from nsr_jax.errors import UserError
 from nsr_jax.ops.enlarge import enlarge
-from nsr_jax.ops.static_conv import static_conv
+from nsr_jax.ops.static_conv import add_bias, static_conv
 
 
 class Conv(nn.Module):
@@ -35,7 +35,7 @@ class Conv(nn.Module):
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param('kernel', nn.initializers.he_normal(), shape)
         bias = self.param('bias', nn.initializers.zeros, shape[3:])
-        return static_conv(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
+        return add_bias(static_conv(x.astype(self.dtype), kernel.astype(self.dtype)), bias)
 
 
 class ChainNetwork(nn.Module):

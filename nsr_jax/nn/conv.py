@@ -11,9 +11,10 @@ from nsr_jax.nn import gates
 from nsr_jax.nn.initializers import uniform_by_fan_in
 from nsr_jax.ops.sample_conv import sample_conv
 from nsr_jax.ops.sparse_conv import select, sparse_conv
-from nsr_jax.ops.static_conv import static_conv
+from nsr_jax.ops.static_conv import add_bias, static_conv
 
 
+@jax.named_scope('normalize')
 def normalize_weights(direction: jax.Array, scale: jax.Array) -> jax.Array:
     """Weight normalisation (Salimans and Kingma, 2016): `scale * direction / ||direction||`, no epsilon.
 
@@ -47,7 +48,7 @@ class WeightNormConv(nn.Module):
         scale = self.param('scale', nn.initializers.constant(self.initial_scale), shape[3:])
         bias = self.param('bias', nn.initializers.zeros, shape[3:])
         kernel = normalize_weights(direction, scale).astype(self.dtype)
-        return static_conv(x.astype(self.dtype), kernel) + bias.astype(self.dtype)
+        return add_bias(static_conv(x.astype(self.dtype), kernel), bias)
 
 
 class SparseConv(nn.Module):
@@ -84,5 +85,5 @@ class SparseConv(nn.Module):
         if self.activation is gates.hard:  # the other groups are not even read
             choice = jnp.argmax(gamma, axis=1)
             kernels = jax.vmap(normalize_weights)(select(direction, choice), select(scale, choice))
-            return sample_conv(x, kernels.astype(self.dtype)) + select(bias, choice).astype(self.dtype)[:, None, None]
+            return add_bias(sample_conv(x, kernels.astype(self.dtype)), select(bias, choice)[:, None, None])
         return sparse_conv(x, normalize_weights(direction, scale), bias, gamma)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from nsr_jax.ops.static_conv import static_conv
+from nsr_jax.ops.static_conv import add_bias, static_conv
 
 
 def xla_conv(x, kernel):
@@ -90,3 +90,10 @@ def test_gradient_descent_inside_a_loop():
 def test_even_kernels_are_refused():
     with pytest.raises(ValueError, match='odd sides, not 2x3'):
         static_conv(jnp.zeros((1, 4, 4, 1)), jnp.zeros((2, 3, 1, 1)))
+
+
+def test_the_gradient_of_a_bias_is_summed_in_float32():
+    y = jnp.zeros((1, 33, 33, 2), jnp.bfloat16)
+    out, transpose = jax.vjp(lambda bias: add_bias(y, bias), jnp.ones(2))
+    assert out.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(transpose(jnp.ones_like(out))[0], 33 * 33)  # bfloat16 has no 1089
