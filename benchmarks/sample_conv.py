@@ -1,29 +1,33 @@
 """The sparse convolution against a static one of the same shape: forward, and forward with backward.
 
     python -m benchmarks.sample_conv --output=sample_conv.json
+    python -m benchmarks.sample_conv --dtype=bfloat16 --shape=16,48,48,64,4,16 --rounds=15
 
-Everything runs in one process, the candidates taking turns, on fresh random inputs each round; compilation and warm-up
-are apart. Each result is checked against the definition by `vmap` in the same run. Ratios are to the floor: the
-fastest static convolution with one kernel for all samples. Prints a Markdown table.
+All candidates take turns in one process, on fresh random inputs each round (see timing.py), with the samples spread
+over all devices, as in training: a CPU has one for each core. Each result is checked against the definition by `vmap`,
+computed in float32 at the highest precision in the same run. Ratios are to the floor: the fastest static convolution,
+XLA's or one of our own implementations given one kernel for all samples. Where PyTorch is installed, the same layer in
+PyTorch takes part. Prints Markdown tables; `--output` writes them and every time.
 """
 
 import functools
-import json
-import statistics
-import sys
-import time
 from collections.abc import Callable, Sequence
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags, logging
+from absl import flags
 from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from benchmarks import report, tables
+from benchmarks.checks import check_errors, convolution_tolerance, relative_errors
+from benchmarks.matmul_peak import matmul_candidate, peak_of, peak_table
+from benchmarks.timing import Candidate, Measurement, fastest, take_turns
 from nsr_jax import command
 from nsr_jax.errors import UserError
-from nsr_jax.files import write_atomically
-from nsr_jax.ops.sparse_conv import sparse_conv
+from nsr_jax.ops.sparse_conv import Implementation, sparse_conv
 from nsr_jax.ops.static_conv import static_conv
 
 # (B, H, W, C, k, d): what the paper's networks train on, wider and longer banks, and one large image.
@@ -35,134 +39,217 @@ SHAPES = (
     (16, 48, 48, 64, 16, 16),
     (1, 256, 256, 64, 4, 16),
 )
-SPARSE = ('map', 'vmap')
-STATIC = ('static, XLA', 'static, ours')
-
-ROUNDS = flags.DEFINE_integer('rounds', 7, 'How often each candidate is timed.', lower_bound=3)
-DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Of images and kernels.')
-SHAPE = flags.DEFINE_integer('shape', None, 'Only the shape with this place in SHAPES, from 0.')
-OUTPUT = flags.DEFINE_string('output', None, 'JSON file to write every time to.')
+Arguments = tuple[jax.Array, ...]  # x, bank, bias, gamma
 
 
-def static_by_xla(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def static_by_xla(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """XLA's convolution with XLA's derivatives."""
-    return lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+    dimensions = ('NHWC', 'HWIO', 'NHWC')
+    return _add_bias(lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=dimensions), bias)
 
 
-def candidates(shape: Sequence[int]) -> dict[str, tuple[Callable, Callable]]:
-    """By name: the convolution of (x, bank, gamma), and what makes its arguments of these."""
-
-    def sparse(implementation: str, x: jax.Array, bank: jax.Array, gamma: jax.Array) -> jax.Array:
-        return sparse_conv(x, bank, jnp.zeros(bank.shape[3:]), gamma, implementation=implementation)
-
-    def all_three(x: jax.Array, bank: jax.Array, gamma: jax.Array) -> tuple[jax.Array, ...]:
-        return x, bank, gamma
-
-    def one_kernel(x: jax.Array, bank: jax.Array, gamma: jax.Array) -> tuple[jax.Array, ...]:
-        return x, bank[..., 0, :, :].reshape(3, 3, shape[3], shape[3]).astype(x.dtype)
-
-    found = {name: (functools.partial(sparse, name), all_three) for name in SPARSE}
-    statics = zip(STATIC, (static_by_xla, static_conv), strict=True)
-    return found | {name: (function, one_kernel) for name, function in statics}
+def static_by_us(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """Our convolution with one kernel."""
+    return _add_bias(static_conv(x, kernel), bias)
 
 
-def inputs(shape: Sequence[int], seed: int) -> tuple[jax.Array, ...]:
-    """Fresh images, bank, gate weights and output gradient."""
+def _add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
+    """In float32, so that the bias's gradient is summed in it."""
+    return (y.astype(jnp.float32) + bias).astype(y.dtype)
+
+
+def by_definition(x: jax.Array, bank: jax.Array, bias: jax.Array, gamma: jax.Array) -> jax.Array:
+    """The oracle, which shares no code with what is timed."""
+    kernels = jnp.einsum('hwikde,bkd->bhwide', bank, gamma).reshape(x.shape[0], *bank.shape[:3], -1)
+    biases = jnp.einsum('kde,bkd->bde', bias, gamma).reshape(x.shape[0], -1)
+    return jax.vmap(lambda image, *parameters: static_by_xla(image[None], *parameters)[0])(x, kernels, biases)
+
+
+def _all(x: jax.Array, bank: jax.Array, bias: jax.Array, gamma: jax.Array) -> Arguments:
+    return x, bank, bias, gamma
+
+
+def _one_kernel(x: jax.Array, bank: jax.Array, bias: jax.Array, gamma: jax.Array) -> Arguments:
+    """The first group's kernels, in the dtype of the convolution."""
+    kernel = bank[..., 0, :, :].reshape(*bank.shape[:3], -1)
+    return x, kernel.astype(x.dtype), bias[0].reshape(-1)
+
+
+def _one_group(x: jax.Array, bank: jax.Array, bias: jax.Array, gamma: jax.Array) -> Arguments:
+    """The same kernels as a bank of one group, so that a sparse convolution has the same kernel for all samples."""
+    return x, bank[..., :1, :, :], bias[:1], jnp.ones_like(gamma[:, :1])
+
+
+# What is computed: which of the arguments it takes, and the oracle, apart from its precision.
+_STATIC, _SHARED, _SPARSE = 'static', 'shared', 'sparse'
+_SELECT = {_STATIC: _one_kernel, _SHARED: _one_group, _SPARSE: _all}
+_NAMES = {_STATIC: ('x', 'kernel', 'bias'), **dict.fromkeys((_SHARED, _SPARSE), ('x', 'bank', 'bias', 'gamma'))}
+_ORACLES = {_STATIC: static_by_xla, _SHARED: by_definition, _SPARSE: by_definition}
+
+
+def convolutions() -> dict[str, tuple[str, Callable[..., jax.Array]]]:
+    """By name: the kind in `_SELECT` and the convolution."""
+    found = {'static, XLA': (_STATIC, static_by_xla), 'static, ours': (_STATIC, static_by_us)}
+    for kind in (_SHARED, _SPARSE):
+        for name in get_args(Implementation):
+            if (kind, name) != (_SHARED, 'vmap'):  # a grouped convolution even of one kernel: never the floor
+                label = name if kind == _SPARSE else f'{name}, one kernel'
+                found[label] = kind, functools.partial(sparse_conv, implementation=name)
+    return found
+
+
+def random_arguments(shape: Sequence[int], dtype: str, seed: int) -> tuple[jax.Array, ...]:
+    """Fresh x, bank, bias, gamma and output gradient."""
     batch, height, width, channels, groups, cardinality = shape
-    keys = jax.random.split(jax.random.key(seed), 4)
+    keys = jax.random.split(jax.random.key(seed), 5)
     image = (batch, height, width, channels)
     filters = (groups, cardinality, channels // cardinality)
     return (
-        jax.random.normal(keys[0], image, DTYPE.value),
+        jax.random.normal(keys[0], image, dtype),
         jax.random.normal(keys[1], (3, 3, channels, *filters)) / np.sqrt(9 * channels),
-        jax.nn.softmax(jax.random.normal(keys[2], (batch, groups, cardinality)), axis=1),
-        jax.random.normal(keys[3], image, DTYPE.value),
+        jax.random.normal(keys[2], filters),
+        jax.nn.softmax(jax.random.normal(keys[3], (batch, groups, cardinality)), axis=1),
+        jax.random.normal(keys[4], image, dtype),
     )
 
 
-def measure(shape: Sequence[int]) -> dict[str, dict[str, list[float]]]:
-    """Seconds of every candidate and pass: {pass: {name: [seconds, one a round]}}, 'compile' beside the passes."""
-    functions = {'forward': {}, 'forward + backward': {}}
-    for name, (convolve, prepare) in candidates(shape).items():
-
-        def both(arguments, gradient, convolve=convolve):
-            output, transpose = jax.vjp(convolve, *arguments)
-            return output, transpose(gradient)
-
-        def forward(arguments, gradient, convolve=convolve):
-            return convolve(*arguments)
-
-        functions['forward'][name] = jax.jit(forward), prepare
-        functions['forward + backward'][name] = jax.jit(both), prepare
-    seconds = {
-        kind: {name: [] for name in named} for kind, named in (functions | {'compile': functions['forward']}).items()
-    }
-    for round_ in range(ROUNDS.value + 1):  # the first one compiles and is checked
-        *arrays, gradient = jax.block_until_ready(inputs(shape, round_))
-        for kind, named in functions.items():
-            results = {}
-            for name, (function, prepare) in named.items():
-                arguments = jax.block_until_ready(prepare(*arrays))
-                start = time.perf_counter()
-                results[name] = jax.block_until_ready(function(arguments, gradient))
-                elapsed = time.perf_counter() - start
-                seconds[kind if round_ else 'compile'][name].append(elapsed)
-            if not round_:
-                check(results, SPARSE)
-                check(results, STATIC)
-    return seconds
+def over_devices(batch: int) -> tuple[NamedSharding, NamedSharding]:
+    """How training lays arrays out: samples over as many devices as divide them, kernels on each."""
+    count = max(size for size in range(1, jax.device_count() + 1) if batch % size == 0)
+    mesh = jax.make_mesh((count,), ('data',), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
+    return NamedSharding(mesh, PartitionSpec('data')), NamedSharding(mesh, PartitionSpec())
 
 
-def check(results: dict, names: Sequence[str]) -> None:
-    """All of these results are equal, as far as the type allows."""
-    tolerance = {'float32': 1e-4, 'bfloat16': 3e-2}[DTYPE.value]
-    expected = jax.tree.leaves(results[names[-1]])
-    for name in names[:-1]:
-        for ours, right in zip(jax.tree.leaves(results[name]), expected, strict=True):
-            ours, right = (np.asarray(array, np.float64) for array in (ours, right))
-            error = np.linalg.norm(ours - right) / np.linalg.norm(right)
-            if not error < tolerance:
-                raise ArithmeticError(f'{name} differs from {names[-1]} by {error:.2e} of its norm')
+def _forward(convolve: Callable, arguments: Arguments, gradient: jax.Array) -> tuple[jax.Array, ...]:
+    del gradient
+    return (convolve(*arguments),)
 
 
-def table(shape: Sequence[int], seconds: dict[str, dict[str, list[float]]]) -> str:
-    """Medians in milliseconds, their spread, and ratios round by round to the fastest static one."""
-    lines = [f'\n(B, H, W, C, k, d) = {tuple(shape)}, {DTYPE.value}\n', '| candidate | forward (ms) | ratio |'
-             ' forward + backward (ms) | ratio | compile (s) |', '| --- ' + '| ---: ' * 5 + '|']  # fmt: skip
-    for name in (*STATIC, *SPARSE):
-        cells = [name]
-        for kind in ('forward', 'forward + backward'):
-            floor = min((seconds[kind][static] for static in STATIC), key=statistics.median)
-            times = seconds[kind][name]
-            ratio = statistics.median(a / b for a, b in zip(times, floor, strict=True))
-            cells += [
-                f'{1e3 * statistics.median(times):.1f} ({1e3 * min(times):.1f}–{1e3 * max(times):.1f})',
-                f'{ratio:.2f}',
-            ]
-        cells.append(f'{sum(seconds["compile"][name]):.1f}')
-        lines.append(f'| {" | ".join(cells)} |')
-    return '\n'.join(lines)
+def _both(convolve: Callable, arguments: Arguments, gradient: jax.Array) -> tuple[jax.Array, ...]:
+    output, transpose = jax.vjp(convolve, *arguments)
+    return output, *transpose(gradient)
 
 
-def main(argv: Sequence[str]) -> None:
-    """Measure every shape and print its table."""
+# By group: what is computed, and how many convolutions it is worth.
+PASSES = {'forward': (_forward, 1), 'forward + backward': (_both, 3)}
+
+
+def candidates(shape: Sequence[int], dtype: str, calls: int, variants: Sequence[Any] = ()) -> list[Candidate]:
+    """Everything that is timed for a shape, each of both passes, and the matrix product of the chip's peak.
+
+    Args:
+        shape: (B, H, W, C, k, d).
+        dtype: of images, and of the kernels that they are convolved with.
+        calls: of one run.
+        variants: of PyTorch, `torch_peers.Variant`s.
+    """
+    tolerance = convolution_tolerance(dtype)
+
+    @functools.cache
+    def expected(kind: str) -> tuple[np.ndarray, ...]:
+        *arguments, gradient = random_arguments(shape, dtype, 0)
+        arguments = [array.astype(jnp.float32) for array in _SELECT[kind](*arguments)]
+        with jax.default_matmul_precision('highest'):
+            compute = jax.jit(functools.partial(_both, _ORACLES[kind]))
+            return tuple(np.asarray(array) for array in compute(arguments, gradient.astype(jnp.float32)))
+
+    def check(kind: str, computed: Sequence) -> float:
+        names = ('output', *_NAMES[kind])
+        errors = relative_errors(
+            dict(zip(names, computed, strict=False)), dict(zip(names, expected(kind), strict=True))
+        )
+        return check_errors(errors, tolerance)
+
+    by_samples, whole = over_devices(shape[0])
+
+    def prepare(kind: str, seed: int) -> list[tuple[Arguments, jax.Array]]:
+        sets = [random_arguments(shape, dtype, seed * calls + index) for index in range(calls)]
+        shardings = (by_samples, whole, whole, by_samples)[: len(_NAMES[kind])]
+        return [
+            (jax.device_put(_SELECT[kind](*arguments), shardings), jax.device_put(gradient, by_samples))
+            for *arguments, gradient in sets
+        ]
+
+    batch, height, width, channels = shape[:4]
+    flops = 2.0 * batch * height * width * 9 * channels**2  # of one static convolution: mixing is not of use
+    found = []
+    for group, (compute, convolutions_worth) in PASSES.items():
+        for name, (kind, convolve) in convolutions().items():
+
+            def run(sets, convolve=convolve, compute=compute):
+                return [compute(convolve, arguments, gradient) for arguments, gradient in sets]
+
+            found.append(
+                Candidate(
+                    name=name,
+                    group=group,
+                    prepare=functools.partial(prepare, kind),
+                    run=jax.jit(run),
+                    wait=jax.block_until_ready,
+                    calls=calls,
+                    flops=convolutions_worth * flops,
+                    check=lambda computed, kind=kind: check(kind, computed[0]),
+                )
+            )
+    if variants:
+        from benchmarks import torch_peers
+
+        torch_peers.configure()
+        example = functools.partial(random_arguments, shape, dtype, 0)
+        passes = [(group, worth * flops, functools.partial(check, _SPARSE)) for group, (_, worth) in PASSES.items()]
+        found += torch_peers.convolution_candidates(shape, dtype, calls, example, passes, variants)
+    return [*found, matmul_candidate(dtype)]
+
+
+def compare(shape: Sequence[int], dtype: str, measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
+    """The tables of one shape, as `tables.section` gives them: the peak, and each pass with ratios to the floor."""
+    kinds = {name: kind for name, (kind, _) in convolutions().items()}
+    peak = peak_of(measurements)
+    found = [peak_table(measurements, dtype)]
+    for group in PASSES:
+        rows = [each for each in measurements if each.candidate.group == group]
+        floor = fastest([each for each in rows if kinds.get(each.candidate.name) in (_STATIC, _SHARED)])
+        title = f'{group}, (B, H, W, C, k, d) = {tuple(shape)}, {dtype}'
+        ours = fastest([each for each in rows if kinds.get(each.candidate.name) == _SPARSE])
+        theirs = fastest([each for each in rows if each.candidate.name not in kinds])
+        table = tables.section(title, rows, floor, peak, note=tables.comparison(ours, theirs))
+        found.append(table | {'shape': list(shape), 'dtype': dtype})
+    return found
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Read `B,H,W,C,k,d`.
+
+    Raises:
+        UserError: it is not six whole numbers from 1, or d does not divide C.
+    """
+    try:
+        shape = tuple(int(number) for number in text.split(','))
+    except ValueError:
+        shape = ()
+    if len(shape) != 6 or min(shape) < 1 or shape[3] % shape[5]:
+        raise UserError(f'--shape must be B,H,W,C,k,d, whole numbers from 1 with d a divisor of C, not {text!r}')
+    return shape
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure every shape and print its tables; 1 where a candidate failed."""
+    options = flags.FLAGS
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
-    if SHAPE.value is not None and not 0 <= SHAPE.value < len(SHAPES):
-        raise UserError(f'--shape must be from 0 to {len(SHAPES) - 1}, not {SHAPE.value}')
-    shapes = SHAPES if SHAPE.value is None else SHAPES[SHAPE.value : SHAPE.value + 1]
-    device = jax.devices()[0]
-    versions = f'jax {jax.__version__}, Python {sys.version.split()[0]}'
-    sys.stdout.write(f'{device.device_kind} ({device.platform}, {jax.device_count()} device), {versions}\n')
-    records = []
+    shapes = [parse_shape(text) for text in options.shape] or SHAPES
+    variants = report.torch_variants(options)
+    report.compile_anew()
+    written = report.Report(options.output, options.dtype)
+    calls = options.calls or (1 if jax.default_backend() == 'cpu' else 10)
     for shape in shapes:
-        logging.info('measuring %s', shape)
-        seconds = measure(shape)
-        sys.stdout.write(table(shape, seconds) + '\n')
-        records.append({'shape': shape, 'dtype': DTYPE.value, 'device': device.device_kind, 'seconds': seconds})
-    if OUTPUT.value:
-        write_atomically(OUTPUT.value, json.dumps({'versions': versions, 'results': records}, indent=1) + '\n')
+        measurements = take_turns(candidates(shape, options.dtype, calls, variants), options.rounds)
+        for table in compare(shape, options.dtype, measurements):
+            written.add(table, tables.to_markdown(table))
+    return written.exit_code
 
 
 if __name__ == '__main__':
+    flags.DEFINE_multi_string('shape', [], 'B,H,W,C,k,d; may be given several times; default: SHAPES.')
+    report.define_flags()
     command.run(main)

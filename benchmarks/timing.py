@@ -1,0 +1,136 @@
+"""Timing that can be trusted: candidates take turns in one process, and a ratio is of two times of the same round.
+
+The first call of each candidate compiles and is checked; one more warms up and is checked again. Then every round
+gives each candidate fresh arguments, whose making is not timed, in an order that is reversed from round to round, so
+that what else the machine does falls on all of them.
+"""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tqdm
+from absl import logging
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """Something to be timed.
+
+    Attributes:
+        name: in tables, unique within its group.
+        group: what it computes; candidates of one group are compared.
+        prepare: a seed to fresh arguments of `run`, not timed; seed 0 gives the arguments that `check` knows.
+        run: arguments to results; may return before the device has computed them.
+        wait: returns when the device has computed what it is given.
+        calls: how many calls `run` makes one after another without waiting, so that a short one is not lost in the
+            cost of launching it.
+        flops: floating-point operations of use in one call; 0 where there is nothing to count.
+        check: results of seed 0 to their relative error; raises ArithmeticError where it is too large. None: unchecked.
+    """
+
+    name: str
+    group: str
+    prepare: Callable[[int], Any]
+    run: Callable[[Any], Any]
+    wait: Callable[[Any], Any]
+    calls: int = 1
+    flops: float = 0
+    check: Callable[[Any], float] | None = None
+
+
+@dataclasses.dataclass
+class Measurement:
+    """What came out for a candidate.
+
+    Attributes:
+        candidate: what was timed.
+        first_seconds: of its first run, with compilation.
+        seconds: of one call, one entry a round; empty where it failed.
+        error: relative error of its results against the oracle; None where it is not checked.
+        failure: why it was not timed; '' where it was.
+    """
+
+    candidate: Candidate
+    first_seconds: float = 0.0
+    seconds: list[float] = dataclasses.field(default_factory=list)
+    error: float | None = None
+    failure: str = ''
+
+    @property
+    def median(self) -> float:
+        """Median seconds of one call."""
+        return statistics.median(self.seconds)
+
+    @property
+    def compile_seconds(self) -> float:
+        """What the first run took longer than a later one."""
+        return max(0.0, self.first_seconds - self.candidate.calls * self.median)
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Median, lowest and highest of the same quantity in all rounds."""
+
+    median: float
+    lowest: float
+    highest: float
+
+
+def spread_of(values: Sequence[float]) -> Spread:
+    """Summarise one value a round."""
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def ratio(measured: Measurement, floor: Measurement) -> Spread:
+    """How much longer than `floor` it took, round by round."""
+    return spread_of([ours / theirs for ours, theirs in zip(measured.seconds, floor.seconds, strict=True)])
+
+
+def fastest(measurements: Sequence[Measurement]) -> Measurement | None:
+    """The one with the lowest median; None where all have failed."""
+    return min((each for each in measurements if each.seconds), key=lambda each: each.median, default=None)
+
+
+def take_turns(candidates: Sequence[Candidate], rounds: int) -> list[Measurement]:
+    """Compile, check, warm up and time all candidates.
+
+    One that cannot run or gives wrong results is logged and not timed; the others go on. Its `failure` says why.
+    """
+    measurements = [Measurement(candidate) for candidate in candidates]
+    bar = tqdm.tqdm(total=len(candidates) * (rounds + 2), desc='compiling', unit='run', dynamic_ncols=True)
+    with bar:
+        for number in range(-1, rounds + 1):  # -1 compiles, 0 warms up; both are checked
+            bar.set_description('compiling' if number < 0 else 'timing')
+            for measured in measurements if number % 2 else reversed(measurements):
+                if not measured.failure:
+                    _take_turn(measured, number)
+                bar.update()
+    return measurements
+
+
+def _take_turn(measured: Measurement, number: int) -> None:
+    candidate = measured.candidate
+    if number > 0:
+        measured.seconds.append(_run(candidate, number)[1] / candidate.calls)
+        return
+    try:
+        results, seconds = _run(candidate, 0)
+        if number < 0:
+            measured.first_seconds = seconds
+        if candidate.check is not None:
+            measured.error = max(measured.error or 0.0, candidate.check(results))
+    except (ArithmeticError, RuntimeError) as error:  # both frameworks' errors of compilation and memory are the latter
+        measured.failure = f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
+        logging.error('%s, %s: %s', candidate.group, candidate.name, measured.failure)
+
+
+def _run(candidate: Candidate, seed: int) -> tuple[Any, float]:
+    arguments = candidate.prepare(seed)
+    candidate.wait(arguments)
+    start = time.perf_counter()
+    results = candidate.run(arguments)
+    candidate.wait(results)
+    return results, time.perf_counter() - start

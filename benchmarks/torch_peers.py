@@ -1,0 +1,172 @@
+"""How PyTorch is run beside JAX: on the same kind of device, eagerly and compiled, in both memory layouts.
+
+On a CPU that other processes use too, the OpenMP threads of PyTorch wait for one another actively, for far longer than
+they compute: then set OMP_WAIT_POLICY=passive.
+"""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+import torch
+
+from benchmarks.timing import Candidate
+from benchmarks.torch_network import sparse_conv
+from nsr_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One way to run the same PyTorch code.
+
+    Attributes:
+        mode: of `torch.compile`; '' runs eagerly.
+        memory_format: of images and kernels.
+    """
+
+    mode: str
+    memory_format: torch.memory_format
+
+    def __str__(self) -> str:
+        layout = 'channels_last' if self.memory_format == torch.channels_last else 'NCHW'
+        how = {'': 'eager', 'default': 'compile'}.get(self.mode, f'compile {self.mode}')
+        return f'PyTorch {how} {layout}'
+
+    def compiled(self, function: Callable) -> Callable:
+        """The function, compiled for the shapes that it is called with."""
+        return torch.compile(function, dynamic=False, mode=self.mode) if self.mode else function
+
+
+def variants(modes: Sequence[str]) -> list[Variant]:
+    """Every mode in both layouts.
+
+    Raises:
+        UserError: PyTorch cannot run where JAX does.
+    """
+    device()
+    names = ['' if mode == 'eager' else mode for mode in modes]
+    return [Variant(mode, order) for mode in names for order in (torch.contiguous_format, torch.channels_last)]
+
+
+def device() -> str:
+    """PyTorch's name of the device that JAX runs on.
+
+    Raises:
+        UserError: PyTorch cannot run there.
+    """
+    backend = jax.default_backend()
+    if backend == 'cpu':
+        return 'cpu'
+    if backend == 'gpu' and torch.cuda.is_available():
+        return 'cuda'
+    raise UserError(f'JAX runs on {backend}, where this PyTorch does not run: give --notorch')
+
+
+def configure() -> None:
+    """All cores, TF32 where JAX uses it, and never a silent fall back from compiled to eager."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    if device() == 'cuda':
+        torch.set_float32_matmul_precision('high')  # convolutions are in TF32 already
+        torch.backends.cudnn.benchmark = True
+    torch.compiler.reset()
+    torch._dynamo.config.recompile_limit = 64
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+
+
+def wait(_=None) -> None:
+    """Until the device is idle."""
+    if device() == 'cuda':
+        torch.cuda.synchronize()
+
+
+def autocast(dtype: str) -> contextlib.AbstractContextManager:
+    """bfloat16 as PyTorch offers it; nothing for float32."""
+    return torch.autocast(device(), torch.bfloat16, enabled=dtype == 'bfloat16')
+
+
+def convolution_candidates(
+    shape: Sequence[int],
+    dtype: str,
+    calls: int,
+    example: Callable[[], Sequence],
+    passes: Sequence[tuple[str, float, Callable[[Sequence], float]]],
+    variants: Sequence[Variant],
+) -> list[Candidate]:
+    """The sparse convolution as a grouped convolution, every variant.
+
+    Args:
+        shape: (B, H, W, C, k, d).
+        dtype: of images; 'bfloat16' runs under autocast, which takes float32 parameters.
+        calls: of one run.
+        example: makes the checked x (B, H, W, C), bank (3, 3, C, k, d, C/d), bias, gamma and output gradient.
+        passes: the group, the FLOPs, and what checks a tuple of NumPy arrays in JAX's layout: the output and, unless
+            the group is 'forward', the gradients of x, bank, bias and gamma.
+        variants: ways to run it.
+    """
+    found = []
+    for variant in variants:
+        function = variant.compiled(sparse_conv)
+        for group, flops, check in passes:
+            found.append(
+                Candidate(
+                    name=str(variant),
+                    group=group,
+                    prepare=lambda seed, variant=variant: _arguments(shape, dtype, calls, variant, seed, example),
+                    run=_convolve(function, dtype, backward=group != 'forward'),
+                    wait=wait,
+                    calls=calls,
+                    flops=flops,
+                    check=lambda results, check=check: check(_to_jax_layout(results)),
+                )
+            )
+    return found
+
+
+def _convolve(function: Callable, dtype: str, *, backward: bool) -> Callable:
+    def run(sets):
+        for *inputs, gradient in sets:
+            results = None  # CUDA graphs write the next ones to the same place
+            with autocast(dtype), torch.set_grad_enabled(backward):
+                results = (function(*inputs),)
+            if backward:
+                results += torch.autograd.grad(results[0], inputs, gradient)
+        return results
+
+    return run
+
+
+def _arguments(shape: Sequence[int], dtype: str, calls: int, variant: Variant, seed: int, example: Callable) -> list:
+    """Fresh numbers made on the device; for seed 0 the ones that are checked, whose last set counts."""
+    batch, height, width, channels, groups, cardinality = shape
+    generator = torch.Generator(device()).manual_seed(seed)
+
+    def normal(*size: int) -> torch.Tensor:
+        return torch.randn(size, generator=generator, device=device())
+
+    def images(array: torch.Tensor) -> torch.Tensor:
+        array = array.to(torch.bfloat16 if dtype == 'bfloat16' else torch.float32)
+        return array.contiguous(memory_format=variant.memory_format)
+
+    filters = (groups, cardinality, channels // cardinality)
+    sets = []
+    for _ in range(calls):
+        if seed == 0:
+            x, bank, bias, gamma, gradient = (torch.tensor(np.asarray(a, np.float32)).to(device()) for a in example())
+            x, gradient = (array.permute(0, 3, 1, 2) for array in (x, gradient))
+            bank = bank.permute(3, 4, 5, 2, 0, 1).contiguous()
+        else:
+            x, gradient = normal(batch, channels, height, width), normal(batch, channels, height, width)
+            bank = normal(*filters, channels, 3, 3) / (9 * channels) ** 0.5
+            bias, gamma = normal(*filters), torch.softmax(normal(batch, groups, cardinality), dim=1)
+        inputs = [array.requires_grad_() for array in (images(x), bank, bias, gamma)]
+        sets.append((*inputs, images(gradient)))
+    return sets
+
+
+def _to_jax_layout(results: Sequence[torch.Tensor]) -> tuple[np.ndarray, ...]:
+    orders = {4: (0, 2, 3, 1), 6: (4, 5, 3, 0, 1, 2)}  # images and banks
+    arrays = (result.detach().float().cpu() for result in results)
+    return tuple(array.permute(orders.get(array.ndim, tuple(range(array.ndim)))).numpy() for array in arrays)
