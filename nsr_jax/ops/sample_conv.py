@@ -26,23 +26,22 @@ Form = Literal['loop', 'matmul']
 
 
 def _convolve_by_loop(x: jax.Array, kernels: jax.Array) -> jax.Array:
-    def convolve_one(index: int | jax.Array) -> jax.Array:
-        image = lax.dynamic_slice_in_dim(x, index, 1)
+    def convolve_one(images: jax.Array, index: int | jax.Array) -> jax.Array:
+        image = lax.dynamic_slice_in_dim(images, index, 1)
         kernel = lax.dynamic_index_in_dim(kernels, index, keepdims=False)
         return lax.conv_general_dilated(image, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
     if x.shape[0] == 1:  # nothing to loop over, and nothing to copy
-        return convolve_one(0)
-    shape = (*x.shape[:3], kernels.shape[-1])
-    # Every sample is overwritten. On a CPU a loop that starts from a copy of x takes a quarter less than one that
-    # starts from zeros.
-    start = x if x.shape == shape else jnp.zeros(shape, x.dtype)
-    return lax.fori_loop(
-        0,
-        x.shape[0],
-        lambda index, y: lax.dynamic_update_slice_in_dim(y, convolve_one(index), index, axis=0),
-        start,
-    )
+        return convolve_one(x, 0)
+    # Where input and output have one shape, each sample is replaced by its result: in half the memory the caches serve
+    # better, and on a CPU it takes a quarter less time than a second array.
+    in_place = x.shape[3] == kernels.shape[-1]
+    start = x if in_place else jnp.zeros((*x.shape[:3], kernels.shape[-1]), x.dtype)
+
+    def body(index: jax.Array, y: jax.Array) -> jax.Array:
+        return lax.dynamic_update_slice_in_dim(y, convolve_one(y if in_place else x, index), index, axis=0)
+
+    return lax.fori_loop(0, x.shape[0], body, start)
 
 
 def _convolve_by_matmul(x: jax.Array, kernels: jax.Array) -> jax.Array:
