@@ -1,8 +1,12 @@
-"""Restore images with a trained network.
+"""Restore images: enlarge them, remove noise or JPEG artifacts.
 
-    python -m nsr_jax.restore photo.png folder/ --output=out/ --model=runs/x2
+    python -m nsr_jax.restore photo.jpg scans/ --output=out/ --task=sr --scale=2
+    python -m nsr_jax.restore 'scans/**/*.tif' --output=out/ --task=denoise --format=png
+    python -m nsr_jax.restore - --output=- --model=runs/x2 < photo.png > large.png
 
-Every image becomes a PNG file of the same stem in the output folder, gray or RGB as it came.
+Weights for these tasks come with the package (`--models` lists them); `--model` takes one of them by its name, or a
+network of your own. An image keeps its name and format unless `--format`
+says otherwise. Images that are in the output folder already are left as they are.
 """
 
 import os
@@ -10,133 +14,139 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-import flax.linen as nn
-import numpy as np
-import tqdm
 from absl import flags, logging
 
 from nsr_jax import command
-from nsr_jax.data.images import list_images, read_image, write_image
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.inference import predict
-from nsr_jax.evaluation.protocols import round_prediction
-from nsr_jax.evaluation.tiling import Tiling
 from nsr_jax.files import make_output_folder
-from nsr_jax.models.build import build_network
-from nsr_jax.training.checkpoints import load_model
+from nsr_jax.models.build import COMPUTE_DTYPES
+from nsr_jax.restoring import weights
+from nsr_jax.restoring.compare import write_comparison
+from nsr_jax.restoring.files import restore_files
+from nsr_jax.restoring.formats import FORMATS, check_quality_of_any, suffix_of
+from nsr_jax.restoring.plan import STANDARD, plan
+from nsr_jax.restoring.reading import LARGEST_PIXELS
+from nsr_jax.restoring.restorer import TILE, Restorer, find_device, make_tiling, model_parts
+from nsr_jax.restoring.writing import JPEG_QUALITY
 
 EXIT_SOME_FAILED = 1
-TILING = Tiling('feathered')  # as good as the whole image at once where measured, and its memory is bounded
+PAGE = 'compare.html'
+TASKS = ('sr', 'denoise', 'jpeg')
 
 
-def restore_image(network: nn.Module, params, image: np.ndarray) -> np.ndarray:
-    """Restore one image.
-
-    The network sees the image by feathered tiles. A network of colours is given a gray image in each of its channels,
-    and their mean is the result.
-
-    Args:
-        network: a `RestorationNetwork`.
-        params: its parameters, those of the 'params' collection.
-        image: uint8 (H, W, C), C 1 or 3.
-
-    Returns:
-        uint8 (scale H, scale W, C), rounded.
+def choose_model(model: str | None, task: str | None, scale: int | None) -> str:
+    """What `--model`, `--task` and `--scale` ask for together, as `Restorer.load` takes it; nothing is loaded.
 
     Raises:
-        UserError: a colour image for a network of gray ones, or the network's answer is not finite.
+        UserError: they say too little, contradict one another, or there is no such model.
     """
-    prediction = predict(network, params, image, tiling=TILING)
-    if not np.isfinite(prediction).all():
-        raise UserError('the network answers with values that are not finite')
-    return round_prediction(prediction, image.shape[-1]).astype(np.uint8)
+    if model is None:
+        if task is None and scale is None:
+            raise UserError('say what to do: --task=sr with a --scale, --task=denoise, --task=jpeg, or a --model')
+        task = task or 'sr'
+        if task == 'sr' and scale is None:
+            raise UserError('--task=sr needs a --scale: 2, 3 or 4')
+        if task != 'sr' and scale not in (None, 1):
+            raise UserError(f'--task={task} keeps the size: --scale={scale} does not go with it')
+        model = f'sr_x{scale}' if task == 'sr' else task
+        if model != 'denoise':
+            weights.find_shipped(model)
+    for part in model_parts(model):
+        if part in weights.NETWORKS:
+            check_model(model, *weights.NETWORKS[part][:2], task, scale)
+    return model
 
 
-def plan(inputs: Sequence[str | os.PathLike], output: str | os.PathLike) -> list[tuple[pathlib.Path, pathlib.Path]]:
-    """Which image becomes which file: pairs of the input's path and the output's, in the order given.
-
-    Args:
-        inputs: image files, and folders of which all images are taken.
-        output: the folder of the outputs.
-
-    Raises:
-        UserError: no input, a path that is not there, a folder without images, two inputs of one stem, or an output
-            that is one of the inputs.
-    """
-    if not inputs:
-        raise UserError('nothing to restore: name image files, or folders of images')
-    sources: list[pathlib.Path] = []
-    for path in map(pathlib.Path, inputs):
-        if not path.exists():
-            raise UserError(f'{path}: no such file or folder')
-        sources += list_images(path) if path.is_dir() else [path]
-    identities = {_identity(source): source for source in sources}
-    taken: dict[pathlib.Path, pathlib.Path] = {}
-    for source in sources:
-        target = pathlib.Path(output) / f'{source.stem}.png'
-        if target in taken:
-            raise UserError(f'{taken[target]} and {source} would both become {target}; restore them into two folders')
-        if target.exists() and _identity(target) in identities:
-            raise UserError(
-                f'{target} would overwrite the input {identities[_identity(target)]}; give another --output'
-            )
-        taken[target] = source
-    return [(source, target) for target, source in taken.items()]
+def check_model(model: str, its_task: str, its_scale: int, task: str | None, scale: int | None) -> None:
+    """Raise `UserError` where a model's task or scale is not the one that `--task` and `--scale` ask for."""
+    if task not in (None, its_task):
+        raise UserError(f'--model={model} is for --task={its_task}, not {task}')
+    if scale not in (None, its_scale):
+        raise UserError(f'--model={model} has scale {its_scale}, not {scale}')
 
 
-def restore_files(inputs: Sequence[str | os.PathLike], output: str | os.PathLike, model: str | os.PathLike) -> int:
-    """Restore files and folders into the folder `output`; returns how many images failed.
-
-    An image that fails is reported on standard error, and the others are restored. Files of an earlier run are
-    replaced.
-
-    Args:
-        inputs: as in `plan`.
-        output: made where it is missing.
-        model: a workdir, or the folder of one checkpoint.
-
-    Raises:
-        UserError: before any image is restored: as in `plan`, there is no model, or the output cannot be written.
-    """
-    pairs = plan(inputs, output)
-    loaded = load_model(model)
-    network = build_network(loaded.config.model)
-    make_output_folder(output)
-    logging.info('%s, step %d: %d images', loaded.path, loaded.step, len(pairs))
-    failed = 0
-    for source, target in tqdm.tqdm(pairs, unit='image', disable=None):
-        try:
-            _restore_file(network, loaded.params, source, target)
-        except UserError as error:
-            failed += 1
-            tqdm.tqdm.write(f'error: {error}', file=sys.stderr)
-    logging.info('%d of %d images restored to %s', len(pairs) - failed, len(pairs), output)
-    return failed
-
-
-def _restore_file(network: nn.Module, params, source: pathlib.Path, target: pathlib.Path) -> None:
-    image = read_image(source)
-    try:
-        restored = restore_image(network, params, image)
-    except UserError as error:
-        raise UserError(f'{source}: {error}') from error
-    write_image(target, restored)
-
-
-def _identity(path: pathlib.Path) -> tuple[int, int]:
-    """The same for all names of one file: links, and other spellings where capitals do not count."""
-    status = path.stat()
-    return status.st_dev, status.st_ino
+def list_models() -> str:
+    """The networks that come with the package, with their scores and terms, as text."""
+    cards = [weights.read_card(name) for name in weights.shipped_names()]
+    if not cards:
+        raise UserError('no weights come with this package')
+    text = ''
+    for card in cards:
+        about = [f'{card.size / 1e6:.2f} MB, {card.step:,} steps on {card.data}', *card.score_lines, card.terms]
+        text += f'{card.name}: {card.title}\n' + ''.join(f'    {line}\n' for line in about)
+    return text
 
 
 def main(argv: Sequence[str]) -> int:
-    """Command line: files and folders, `--output` and `--model`."""
-    output, model = (os.path.expanduser(path) for path in (flags.FLAGS.output, flags.FLAGS.model))
-    return EXIT_SOME_FAILED if restore_files(argv[1:], output, model) else 0
+    """Command line: check all that was asked for, then restore."""
+    given = flags.FLAGS
+    if given.models:
+        sys.stdout.write(list_models())
+        return 0
+    if given.output is None:
+        raise UserError('say where the restored images go: --output=FOLDER, or --output=- for standard output')
+    form, output = given.format and given.format.upper(), os.path.expanduser(given.output)
+    model = choose_model(given.model and os.path.expanduser(given.model), given.task, given.scale)
+    make_tiling(given.tile)
+    find_device(given.device)
+    inputs = [os.path.expanduser(each) for each in argv[1:]]
+    jobs = plan(inputs, output, suffix=form and suffix_of(form), recursive=given.recursive)
+    # What goes to standard output without --format may turn out to be a JPEG.
+    check_quality_of_any({form or job.format or 'JPEG' for job in jobs}, given.quality)
+    if given.compare and any(None in job for job in jobs):
+        raise UserError('--compare is of files: it needs files as input and a folder as --output')
+    if output == STANDARD and sys.stdout.isatty():
+        raise UserError('standard output is a terminal: send it to a file or a program, or give a folder as --output')
+    options = {'tile': given.tile, 'ensemble': given.ensemble, 'dtype': given.dtype, 'device': given.device}
+    restorer = Restorer.load(model, **options)
+    check_model(model, restorer.task, restorer.scale, given.task, given.scale)
+    if output != STANDARD:
+        make_output_folder(output)
+
+    waiting = [job for job in jobs if given.overwrite or not job.is_done]
+    logging.info('%s: %d images', model, len(jobs))
+    if len(waiting) < len(jobs):
+        logging.info('%d of them are in %s already; --overwrite replaces them', len(jobs) - len(waiting), output)
+    reading = {'largest_pixels': given.largest_pixels}
+    failed = restore_files(waiting, restorer, output_format=form, quality=given.quality, **reading)
+    logging.info('%d of %d images restored to %s', len(waiting) - len(failed), len(waiting), output)
+    if given.compare:
+        shown = [job for job in jobs if job not in failed]
+        page = pathlib.Path(output) / PAGE
+        number = write_comparison(page, shown, f'Restored by {model}', given.largest_pixels * restorer.scale**2)
+        logging.info('%s shows %d of %d images before and after', page, number, len(shown))
+    return EXIT_SOME_FAILED if failed else 0
+
+
+def define_flags() -> None:
+    """Define the command's flags."""
+    names = ', '.join(weights.NETWORKS)
+    flags.DEFINE_string('output', None, 'Folder to write the restored images to; - for standard output.')
+    flags.DEFINE_enum('task', None, TASKS, 'What to do, with weights that come with the package.')
+    flags.DEFINE_integer('scale', None, 'Of the output to the input, for --task=sr.', lower_bound=1)
+    flags.DEFINE_string('model', None, f'Instead of a task: {names}; or the folder of a training run or checkpoint.')
+    flags.DEFINE_bool('models', False, 'List the weights that come with the package, with their scores, and end.')
+    flags.DEFINE_bool('recursive', False, 'Take images in folders of folders too.')
+    flags.DEFINE_bool('overwrite', False, 'Restore images again that are in the output folder already.')
+    flags.DEFINE_enum('format', None, FORMATS, 'Of the restored images; else each its own.', case_sensitive=False)
+    flags.DEFINE_integer('quality', None, f'Of JPEG and WebP, 1 to 100; else JPEG {JPEG_QUALITY}, WebP without loss.')
+    flags.DEFINE_bool('compare', False, f'Write {PAGE}, which shows images before and after, into the output folder.')
+    flags.DEFINE_bool('ensemble', False, 'Take the mean over eight flips and transposes: a bit better, 8 times slower.')
+    flags.DEFINE_integer('tile', TILE, 'Side of the tiles that a network sees at once, in input pixels.', lower_bound=2)
+    flags.DEFINE_enum('dtype', 'float32', list(COMPUTE_DTYPES), 'What is computed in.')
+    flags.DEFINE_string('device', None, 'cpu, gpu or tpu; default: what JAX finds.')
+    flags.DEFINE_integer('largest_pixels', LARGEST_PIXELS, 'Larger images are refused.', lower_bound=1)
+
+
+def start() -> None:
+    """Run the command: what `nsr-restore` calls."""
+    define_flags()
+    # As `nsr-restore` this is not the main module, but --help should be about it.
+    sys.modules['__main__'].__doc__ = __doc__
+    for flag in flags.FLAGS.flags_by_module_dict().get(__name__, ()):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    command.run(main)
 
 
 if __name__ == '__main__':
-    flags.DEFINE_string('output', None, 'Folder to write the restored images to.')
-    flags.DEFINE_string('model', None, "Folder of the network: a training run's workdir, or one checkpoint.")
-    flags.mark_flags_as_required(['output', 'model'])
-    command.run(main)
+    start()

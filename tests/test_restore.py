@@ -1,7 +1,13 @@
-"""Restoring files: what is written, what is refused, and what a mistake says."""
+"""The command that restores files: what is written, what is refused, and what a mistake says."""
 
+import base64
+import hashlib
+import io
+import json
 import os
+import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -10,16 +16,20 @@ import ml_collections
 import numpy as np
 import PIL.Image
 import pytest
+import tqdm
+from absl import flags
 
 from nsr_jax import restore
-from nsr_jax.data.images import read_image
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.inference import predict
-from nsr_jax.evaluation.tiling import Tiling
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.restoring import files, weights
+from nsr_jax.restoring.plan import Job
+from nsr_jax.restoring.reading import read_photo
+from nsr_jax.restoring.restorer import Restorer
 from nsr_jax.training.checkpoints import save_model
 
+ROOT = pathlib.Path(__file__).parents[1]
 MODEL = {
     'scale': 2, 'channels': 3, 'num_blocks': 1, 'features': 4, 'width_multiplier': 1, 'groups': 2, 'cardinality': 2,
     'gate': 'softmax',
@@ -31,135 +41,409 @@ def random_parameters(network):
     return jax.tree.map(lambda leaf: generator.normal(0, 0.3, leaf.shape).astype(np.float32), parameter_shapes(network))
 
 
-@pytest.fixture(scope='module')
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('model')
-    config = ml_collections.ConfigDict({'task': 'sr', 'model': MODEL})
-    save_model(folder, random_parameters(RestorationNetwork(**MODEL)), config)
+def save(folder, task='sr', **changes):
+    config = ml_collections.ConfigDict({'task': task, 'model': MODEL | changes})
+    save_model(folder, random_parameters(RestorationNetwork(**config.model.to_dict())), config)
     return folder
 
 
-def write(path, shape, seed=0):
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    return save(tmp_path_factory.mktemp('model'))
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """Random weights in the place of those that come with the package: x2, both for denoising, JPEG."""
+    monkeypatch.setattr(weights, 'FOLDER', tmp_path / 'shipped')
+    weights.FOLDER.mkdir()
+    for name in ('sr_x2', 'denoise_gray', 'denoise_colour', 'jpeg'):
+        task, scale, channels = weights.NETWORKS[name]
+        architecture = MODEL | {'scale': scale, 'channels': channels}
+        contents = weights.pack(random_parameters(RestorationNetwork(**architecture)))
+        (weights.FOLDER / f'{name}.safetensors').write_bytes(contents)
+        config = {'task': task, 'model': architecture, 'degradation': {'sigma': [0, 50], 'quality': [10, 40]}}
+        score = {'dataset': 'Set5', 'degradation': 'x2', 'protocol': 'sr-y', 'images': 5, 'psnr': 37.0, 'ssim': 0.95}
+        card = {
+            'name': name, 'config': config, 'step': 7, 'parameters': 1, 'sha256': hashlib.sha256(contents).hexdigest(),
+            'data': 'photographs', 'terms': 'for research', 'hardware': 'a laptop', 'command': 'train',
+            'scores': [score | {'model': name}, score | {'model': 'bicubic', 'psnr': 33.67}],
+        }  # fmt: skip
+        (weights.FOLDER / f'{name}.json').write_text(json.dumps(card))
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """A function that calls the command in this process, in a folder of this test, and returns its exit code."""
+    monkeypatch.chdir(tmp_path)
+    before = set(flags.FLAGS)
+    restore.define_flags()
+    names = set(flags.FLAGS) - before
+
+    def call(*arguments):
+        for name in names:
+            flags.FLAGS[name].unparse()
+        return restore.main(flags.FLAGS(['restore', *map(str, arguments)]))
+
+    yield call
+    for name in names:
+        delattr(flags.FLAGS, name)
+
+
+def run_apart(arguments, folder, **options):
+    """The command as a user starts it."""
+    environment = os.environ | {'PYTHONPATH': str(ROOT)}
+    command = [sys.executable, '-m', 'nsr_jax.restore', *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False, **options)
+
+
+def write(path, shape=(7, 9, 3), seed=0, **options):
     pixels = np.random.RandomState(seed).randint(0, 256, shape).astype(np.uint8)
-    path.parent.mkdir(exist_ok=True)
-    PIL.Image.fromarray(pixels).save(path)
+    path.parent.mkdir(exist_ok=True, parents=True)
+    PIL.Image.fromarray(pixels).save(path, **options)
     return pixels
 
 
-@pytest.mark.parametrize(('channels', 'network_channels'), [(1, 1), (1, 3), (3, 3)])
-def test_identity_network_gives_back_all_256_values(channels, network_channels):
-    network = RestorationNetwork(scale=1, channels=network_channels, num_blocks=1, features=2)
-    parameters = random_parameters(network)
-    parameters['tail']['scale'][:] = 0  # the body's answer is its bias alone
-    parameters['tail']['bias'][:] = 0.3 / 255
-    image = np.arange(256 * channels).reshape(16, 16, channels).astype(np.uint8)
-    np.testing.assert_array_equal(restore.restore_image(network, parameters, image), image)
-    parameters['tail']['bias'][:] = 0.7 / 255
-    above = np.minimum(image.astype(int) + 1, 255)
-    np.testing.assert_array_equal(restore.restore_image(network, parameters, image), above)
-
-
-def test_gray_image_is_the_mean_of_the_colours():
-    network = RestorationNetwork(**MODEL)
-    parameters = random_parameters(network)
-    gray = np.random.RandomState(1).randint(100, 140, (9, 8, 1)).astype(np.uint8)
-    colours = predict(network, parameters, gray.repeat(3, axis=-1), tiling=Tiling('whole'))
-    assert np.ptp(colours, axis=-1).max() > 0.01
-    expected = np.rint(colours.astype(np.float64).mean(axis=-1, keepdims=True) * 255).clip(0, 255)
-    np.testing.assert_array_equal(restore.restore_image(network, parameters, gray), expected)
-
-
-def test_large_images_are_seen_by_feathered_tiles():
-    network = RestorationNetwork(**MODEL)
-    parameters = random_parameters(network)
-    image = np.random.RandomState(2).randint(0, 256, (192, 193, 3)).astype(np.uint8)
-    image[:96] //= 4
-    for conv in parameters['block_00'].values():
-        conv['gate']['kernel'] *= 100  # what a gate pools over matters
-    whole, patches = (predict(network, parameters, image, tiling=Tiling(name)) for name in ('whole', 'feathered'))
-    assert np.abs(whole - patches).max() > 0.02
-    expected = np.rint(patches.astype(np.float64) * 255).clip(0, 255)
-    np.testing.assert_array_equal(restore.restore_image(network, parameters, image), expected)
-
-
-def test_values_that_are_not_finite_are_no_image():
-    network = RestorationNetwork(**MODEL)
-    parameters = random_parameters(network)
-    parameters['tail']['bias'][0] = np.nan
-    with pytest.raises(UserError, match='not finite'):
-        restore.restore_image(network, parameters, np.zeros((8, 8, 3), np.uint8))
+def names_in(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file())
 
 
 def test_command_restores_what_it_can(tmp_path, model):
     """One run over files, a folder, a JPEG, a gray image and a broken file, as a user would start it."""
-    colour = write(tmp_path / 'colour.png', (7, 9, 3))
+    colour = write(tmp_path / 'colour.png')
     gray = write(tmp_path / 'folder' / 'gray.bmp', (7, 9))
-    write(tmp_path / 'folder' / 'photo.JPG', (7, 9, 3))
+    write(tmp_path / 'folder' / 'photo.JPG')
     broken = tmp_path / 'folder' / 'broken.png'
     broken.write_bytes((tmp_path / 'colour.png').read_bytes()[:100])
     (tmp_path / 'folder' / 'notes.txt').write_text('not an image')
     output = tmp_path / 'new' / 'out'
-    arguments = ['colour.png', 'folder/', '--output=new/out', f'--model={model}']
-    environment = os.environ | {'PYTHONPATH': os.getcwd()}
-    run = subprocess.run(
-        [sys.executable, '-m', 'nsr_jax.restore', *arguments],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert run.returncode == 1, run.stderr
-    assert re.search(r'^error: .*folder/broken\.png', run.stderr, re.MULTILINE)
-    assert 'Traceback' not in run.stderr
-    assert sorted(path.name for path in output.iterdir()) == ['colour.png', 'gray.png', 'photo.png']
+    ended = run_apart(['colour.png', 'folder/', '--output=new/out', f'--model={model}'], tmp_path, text=True)
+    assert ended.returncode == 1, ended.stderr
+    assert re.search(r'^error: .*folder/broken\.png', ended.stderr, re.MULTILINE)
+    assert 'Traceback' not in ended.stderr
+    assert '3 of 4 images restored to new/out' in ended.stderr
+    assert names_in(output) == ['colour.png', 'gray.bmp', 'photo.JPG']
 
-    network = RestorationNetwork(**MODEL)
-    parameters = random_parameters(network)
-    np.testing.assert_array_equal(read_image(output / 'colour.png'), restore.restore_image(network, parameters, colour))
-    np.testing.assert_array_equal(
-        read_image(output / 'gray.png'), restore.restore_image(network, parameters, gray[:, :, None])
-    )
-    assert read_image(output / 'photo.png').shape == (14, 18, 3)
-    np.testing.assert_array_equal(read_image(tmp_path / 'colour.png'), colour)
+    restorer = Restorer.load(model)
+    np.testing.assert_array_equal(read_photo(output / 'colour.png').pixels, restorer(colour))
+    np.testing.assert_array_equal(read_photo(output / 'gray.bmp').pixels[..., 0], restorer(gray))
+    assert read_photo(output / 'photo.JPG').pixels.shape == (14, 18, 3)
+    np.testing.assert_array_equal(read_photo(tmp_path / 'colour.png').pixels, colour)
 
 
-def test_mistakes_are_told_before_work(tmp_path, model):
-    write(tmp_path / 'a.png', (4, 4, 3))
-    write(tmp_path / 'more' / 'a.jpg', (4, 4, 3))
+def test_standard_input_and_output(tmp_path, model, run):
+    write(tmp_path / 'a.png')
+    assert run('a.png', '--output=out', f'--model={model}', '--format=tiff') == 0
+    given = (tmp_path / 'a.png').read_bytes()
+    ended = run_apart(['-', '--output=-', f'--model={model}', '--format=TIFF'], tmp_path, input=given)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == (tmp_path / 'out' / 'a.tif').read_bytes()
+    broken = run_apart(['-', '--output=-', f'--model={model}'], tmp_path, input=given[:80])
+    assert broken.returncode == 1
+    assert broken.stdout == b''
+    assert b'error: standard input: ' in broken.stderr
+
+
+def standard_output_of(arguments, model, folder, given):
+    ended = run_apart(['-', '--output=-', f'--model={model}', *arguments], folder, input=given)
+    return ended.returncode, ended.stdout, ended.stderr.decode()
+
+
+def tables_of(quality):
+    """What Pillow's own JPEG encoder quantises with."""
+    file = io.BytesIO()
+    PIL.Image.new('RGB', (8, 8)).save(file, 'JPEG', quality=quality)
+    return PIL.Image.open(file).quantization
+
+
+def test_standard_output_has_the_format_of_the_input(tmp_path, model, run):
+    write(tmp_path / 'a.jpg')
+    write(tmp_path / 'a.png')
+    assert run('a.jpg', '--output=out', f'--model={model}', '--quality=30') == 0
+    photo = (tmp_path / 'a.jpg').read_bytes()
+    code, restored, said = standard_output_of(['--quality=30'], model, tmp_path, photo)
+    assert code == 0, said
+    assert restored == (tmp_path / 'out' / 'a.jpg').read_bytes()
+    assert PIL.Image.open(io.BytesIO(restored)).quantization == tables_of(30)
+    code, restored, said = standard_output_of(['--quality=30'], model, tmp_path, (tmp_path / 'a.png').read_bytes())
+    assert (code, restored) == (1, b'')
+    assert 'error: standard input: PNG keeps every pixel as it is and takes no quality; JPEG and WEBP do' in said
+
+
+def test_every_image_keeps_its_format(tmp_path, model, run, capsys):
+    """A mixed folder, with a quality for what can lose something, and one image that its format cannot hold."""
+    formats = {
+        'a.jpg': 'JPEG', 'a.png': 'PNG', 'b.JPEG': 'JPEG', 'c.bmp': 'BMP', 'd.tif': 'TIFF', 'e.webp': 'WEBP',
+    }  # fmt: skip
+    for name in formats:
+        write(tmp_path / 'in' / name, quality=80)
+    shutil.copy(ROOT / 'tests' / 'reference' / 'images' / 'bmp_rgba.bmp', tmp_path / 'in' / 'f.bmp')
+    assert read_photo(tmp_path / 'in' / 'f.bmp').alpha is not None
+    (tmp_path / 'scan').write_bytes((tmp_path / 'in' / 'a.jpg').read_bytes())
+    restorer = Restorer.load(model)
+    sizes = {}
+    for quality in (None, 20, 90):
+        output = tmp_path / f'out{quality}'
+        asked = [] if quality is None else [f'--quality={quality}']
+        assert run('in', 'scan', f'--output={output}', f'--model={model}', *asked) == 1
+        complaints = capsys.readouterr().err
+        assert re.search(
+            r'^error: .*f\.bmp: BMP cannot hold transparency; PNG, TIFF and WEBP can$', complaints, re.MULTILINE
+        )
+        assert complaints.count('error: ') == 1
+        assert names_in(output) == sorted([*formats, 'scan.png'])
+        for name, form in {**formats, 'scan.png': 'PNG'}.items():
+            image = PIL.Image.open(output / name)
+            assert image.format == form
+            if form == 'JPEG':
+                assert image.quantization == tables_of(quality or 95)
+            elif form != 'WEBP' or quality is None:
+                source = 'scan' if name == 'scan.png' else f'in/{name}'
+                np.testing.assert_array_equal(np.asarray(image), restorer(read_photo(tmp_path / source).pixels))
+        sizes[quality] = (output / 'e.webp').stat().st_size
+    assert sizes[20] < sizes[90] < sizes[None]
+
+
+def test_a_quality_that_no_output_could_use_is_refused(tmp_path, model, run, monkeypatch):
+    for name in ('a.png', 'b.tif', 'c.bmp'):
+        write(tmp_path / 'in' / name)
+    monkeypatch.setattr(Restorer, 'load', None)
+    with pytest.raises(UserError, match=r'^BMP keeps every pixel as it is and takes no quality; JPEG and WEBP do$'):
+        run('in', '--output=out', f'--model={model}', '--quality=50')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_what_is_done_is_done_once(tmp_path, model, run):
+    write(tmp_path / 'in' / 'a.png')
+    write(tmp_path / 'in' / 'b.png')
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'a.png').write_text('of an earlier run')
+    assert run('in', '--output=out', f'--model={model}') == 0
+    assert (tmp_path / 'out' / 'a.png').read_text() == 'of an earlier run'
+    assert names_in(tmp_path / 'out') == ['a.png', 'b.png']
+    assert run('in', '--output=out', f'--model={model}', '--overwrite') == 0
+    assert read_photo(tmp_path / 'out' / 'a.png').pixels.shape == (14, 18, 3)
+
+
+def test_folders_of_folders_and_patterns(tmp_path, model, run):
+    for name in ('a.png', 'x/a.png', 'x/y/c.jpg'):
+        write(tmp_path / 'in' / name)
+    assert run('in', '--output=in/out', f'--model={model}', '--recursive') == 0
+    assert names_in(tmp_path / 'in' / 'out') == ['a.png', 'x/a.png', 'x/y/c.jpg']
+    assert run('in/**/a.*', '--output=other', f'--model={model}') == 0
+    assert names_in(tmp_path / 'other') == ['a.png', 'out/a.png', 'out/x/a.png', 'x/a.png']
+
+
+def test_images_are_kept_as_they_came(tmp_path, model, run, capsys):
+    """Alpha and 16 bits; what a format cannot hold is told by name, and the rest goes on."""
+    transparent = write(tmp_path / 'in' / 'alpha.png', (7, 9, 4))
+    deep = (np.arange(63).reshape(7, 9) * 1000).astype(np.uint16)
+    PIL.Image.fromarray(deep).save(tmp_path / 'in' / 'deep.png')
+    write(tmp_path / 'in' / 'plain.png', icc_profile=b'', dpi=(300, 300))
+    assert run('in', '--output=out', f'--model={model}') == 0
+    restorer = Restorer.load(model)
+    photo = read_photo(tmp_path / 'out' / 'alpha.png')
+    np.testing.assert_array_equal(np.dstack([photo.pixels, photo.alpha]), restorer(transparent))
+    np.testing.assert_array_equal(read_photo(tmp_path / 'out' / 'deep.png').pixels[..., 0], restorer(deep))
+    assert PIL.Image.open(tmp_path / 'out' / 'plain.png').info['dpi'] == pytest.approx((300, 300), abs=0.01)
+
+    assert run('in', '--output=jpeg', f'--model={model}', '--format=jpeg', '--quality=90') == 1
+    complaints = capsys.readouterr().err
+    assert re.search(r'error: .*alpha\.jpg: JPEG cannot hold transparency', complaints)
+    assert re.search(r'error: .*deep\.jpg: JPEG cannot hold 16 bits', complaints)
+    assert names_in(tmp_path / 'jpeg') == ['plain.jpg']
+    assert PIL.Image.open(tmp_path / 'jpeg' / 'plain.jpg').format == 'JPEG'
+
+
+def test_huge_images_are_refused_before_they_are_decoded(tmp_path, model, run, capsys):
+    write(tmp_path / 'in' / 'a.png')
+    write(tmp_path / 'in' / 'large.png', (8, 9, 3))
+    assert run('in', '--output=out', f'--model={model}', '--largest_pixels=63') == 1
+    assert re.search(r'error: in/large\.png: 9x8 pixels', capsys.readouterr().err)
+    assert names_in(tmp_path / 'out') == ['a.png']
+
+
+def test_gray_network_refuses_colours_by_name(tmp_path, run, capsys):
+    save(tmp_path / 'model', 'denoise', scale=1, channels=1)
+    write(tmp_path / 'in' / 'colour.png', (8, 8, 3))
+    write(tmp_path / 'in' / 'gray.png', (8, 8))
+    assert run('in', '--output=out', '--model=model') == 1
+    assert 'error: in/colour.png: a network for gray images' in capsys.readouterr().err
+    assert names_in(tmp_path / 'out') == ['gray.png']
+
+
+def test_too_little_memory_is_told_by_name(tmp_path, model, run, monkeypatch, capsys):
+    write(tmp_path / 'in' / 'a.png')
+    write(tmp_path / 'in' / 'b.png', (7, 10, 3))
+    strips = Restorer.strips
+
+    def hungry(self, pixels, alpha=None):
+        if pixels.shape[1] == 9:
+            raise MemoryError
+        return strips(self, pixels, alpha)
+
+    monkeypatch.setattr(Restorer, 'strips', hungry)
+    assert run('in', '--output=out', f'--model={model}') == 1
+    assert 'error: in/a.png: there is too little memory' in capsys.readouterr().err
+    assert names_in(tmp_path / 'out') == ['b.png']
+
+
+def test_tasks_take_the_weights_that_come_with_the_package(tmp_path, shipped, run, capsys):
+    colour, gray = write(tmp_path / 'in' / 'colour.png'), write(tmp_path / 'in' / 'gray.png', (7, 9))
+    for arguments, name_of_colour, name_of_gray in [
+        (('--task=sr', '--scale=2'), 'sr_x2', 'sr_x2'),
+        (('--scale=2',), 'sr_x2', 'sr_x2'),
+        (('--model=sr_x2', '--task=sr'), 'sr_x2', 'sr_x2'),
+        (('--task=denoise',), 'denoise_colour', 'denoise_gray'),
+        (('--task=jpeg', '--scale=1'), 'jpeg', 'jpeg'),
+    ]:
+        assert run('in', '--output=out', '--overwrite', *arguments) == 0
+        for name, image, model in (('colour', colour, name_of_colour), ('gray', gray, name_of_gray)):
+            restored = read_photo(tmp_path / 'out' / f'{name}.png').pixels
+            np.testing.assert_array_equal(restored.squeeze(), Restorer.load(model)(image))
+    capsys.readouterr()
+    assert run('--models') == 0
+    listed = capsys.readouterr().out
+    for said in (
+        'sr_x2: enlarges x2',
+        '7 steps',
+        'sr_x2 37.00 dB',
+        'bicubic 33.67 dB',
+        'protocol sr-y',
+        'for research',
+    ):
+        assert said in listed
+
+
+def test_options_reach_the_restorer(tmp_path, model, run, monkeypatch):
+    write(tmp_path / 'a.png')
+    asked = {}
+    load = Restorer.load
+    monkeypatch.setattr(Restorer, 'load', lambda name, **options: asked.update(options) or load(name, **options))
+    assert run('a.png', '--output=out', f'--model={model}', '--tile=40', '--ensemble', '--dtype=bfloat16') == 0
+    assert asked == {'tile': 40, 'ensemble': True, 'dtype': 'bfloat16', 'device': None}
+
+
+def test_mistakes_are_told_before_work(tmp_path, model, shipped, run, monkeypatch):
+    write(tmp_path / 'a.png')
+    write(tmp_path / 'more' / 'a.png')
+    write(tmp_path / 'more' / 'b.jpg')
     (tmp_path / 'empty').mkdir()
-    output = tmp_path / 'out'
-    mistakes = [
-        ([], output, model, 'nothing to restore'),
-        ([tmp_path / 'a.png', tmp_path / 'absent.png'], output, model, 'absent.png: no such'),
-        ([tmp_path / 'empty'], output, model, 'empty: no image'),
-        ([tmp_path / 'a.png', tmp_path / 'more'], output, model, r'a\.png and .*a\.jpg would both become'),
-        ([tmp_path / 'a.png'], tmp_path, model, 'would overwrite the input'),
-        ([tmp_path / 'a.png'], tmp_path / 'a.png' / 'out', model, 'cannot be written into'),
-        ([tmp_path / 'a.png'], tmp_path / 'a.png', model, 'cannot be written into'),
-        ([tmp_path / 'a.png'], output, tmp_path / 'no_model', 'no_model'),
-    ]
     before = (tmp_path / 'a.png').read_bytes()
-    for inputs, out, directory, message in mistakes:
-        with pytest.raises(UserError, match=message) as caught:
-            restore.restore_files(inputs, out, directory)
+    network, out = f'--model={model}', '--output=out'
+    mistakes = [
+        (['a.png', network], 'say where the restored images go: --output=FOLDER'),
+        ([out, network], 'nothing to restore'),
+        (['a.png', out], 'say what to do: --task=sr'),
+        (['a.png', 'absent.png', out, network], 'absent.png: no such'),
+        (['empty', out, network], 'empty: no image'),
+        (['a.png', 'more', out, network], r'a\.png and more/a\.png would both become'),
+        (['a.png', '--output=.', network], 'would overwrite the input'),
+        (['a.png', 'more/b.jpg', '--output=-', network], 'standard output takes one image'),
+        (['a.png', out, '--model=no_model'], 'no model no_model: neither a folder nor weights .* are: sr_x2, denoise'),
+        (['a.png', out, '--task=sr'], '--task=sr needs a --scale: 2, 3 or 4'),
+        (['a.png', out, '--scale=3'], 'no weights called sr_x3 come with the package; there are: sr_x2, denoise_gray'),
+        (['a.png', out, '--scale=5'], 'no weights called sr_x5'),
+        (['a.png', out, '--task=denoise', '--scale=2'], '--task=denoise keeps the size: --scale=2'),
+        (['a.png', out, '--model=jpeg', '--task=sr'], '--model=jpeg is for --task=jpeg, not sr'),
+        (['a.png', out, '--model=sr_x2', '--scale=3'], '--model=sr_x2 has scale 2, not 3'),
+        (['a.png', out, network, '--format=gif'], 'format'),
+        (['a.png', out, network, '--quality=50'], 'PNG .* takes no quality'),
+        (['more/b.jpg', out, network, '--quality=50', '--format=tiff'], 'TIFF .* takes no quality'),
+        (['a.png', out, network, '--format=jpeg', '--quality=101'], 'quality must be .* 100, not 101'),
+        (['more', out, network, '--quality=0'], 'quality must be .* 100, not 0'),
+        (['-', '--output=-', network, '--quality=0'], 'quality must be .* 100, not 0'),
+        (['a.png', out, network, '--tile=1'], 'tile'),
+        (['a.png', out, network, '--dtype=int8'], 'dtype'),
+        (['a.png', out, network, '--device=abacus'], "no device 'abacus' here; there is cpu"),
+        (['-', out, network, '--compare'], '--compare is of files'),
+        (['a.png', '--output=-', network, '--compare'], '--compare is of files'),
+    ]
+    monkeypatch.setattr(Restorer, 'load', None)
+    for arguments, message in mistakes:
+        with pytest.raises((UserError, flags.Error), match=message) as caught:
+            run(*arguments)
         assert '\n' not in str(caught.value)
-        assert not output.exists()
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    # These are seen when the checkpoint's own config is read, or the folder is tried, and still before any image.
+    for arguments, message in [
+        (['a.png', out, network, '--scale=4'], 'has scale 2, not 4'),
+        (['a.png', out, network, '--task=jpeg'], 'is for --task=sr, not jpeg'),
+        (['a.png', out, '--model=empty'], 'no checkpoint at .*empty'),
+        (['a.png', '--output=a.png/out', network], 'cannot be written into'),
+        (['a.png', '--output=a.png', network], 'cannot be written into'),
+    ]:
+        with pytest.raises(UserError, match=message):
+            run(*arguments)
+    assert not (tmp_path / 'out').exists()
     assert (tmp_path / 'a.png').read_bytes() == before
 
 
-def test_an_input_behind_another_name_is_not_overwritten(tmp_path):
-    write(tmp_path / 'in' / 'a.png', (4, 4, 3))
-    (tmp_path / 'link').symlink_to(tmp_path / 'in')
-    with pytest.raises(UserError, match='would overwrite the input'):
-        restore.plan([tmp_path / 'in' / 'a.png'], tmp_path / 'link')
-    assert restore.plan([tmp_path / 'link'], tmp_path / 'out') == [
-        (tmp_path / 'link' / 'a.png', tmp_path / 'out' / 'a.png')
-    ]
+def test_a_page_shows_before_and_after(tmp_path, model, run, capsys):
+    image = write(tmp_path / 'in' / 'a.png')
+    write(tmp_path / 'in' / 'b.jpg', (6, 6))
+    (tmp_path / 'in' / 'broken.png').write_bytes(b'\x89PNG\r\n\x1a\n')
+    assert run('in/b.jpg', '--output=out', f'--model={model}') == 0
+    assert run('in', '--output=out', f'--model={model}', '--compare') == 1
+    page = (tmp_path / 'out' / 'compare.html').read_text()
+    assert re.findall('<figcaption>(.*?)<', page) == ['in/a.png', 'in/b.jpg']
+    uris = re.findall(r'src="data:image/webp;base64,(.*?)"', page)
+    assert len(uris) == 4
+    after = np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(uris[1]))))
+    np.testing.assert_array_equal(after, Restorer.load(model)(image))
 
 
-def test_gray_network_refuses_colours_by_name(tmp_path, capsys):
-    architecture = MODEL | {'scale': 1, 'channels': 1}
-    config = ml_collections.ConfigDict({'task': 'denoise', 'model': architecture})
-    save_model(tmp_path / 'model', random_parameters(RestorationNetwork(**architecture)), config)
-    write(tmp_path / 'in' / 'colour.png', (8, 8, 3))
-    write(tmp_path / 'in' / 'gray.png', (8, 8))
-    assert restore.restore_files([tmp_path / 'in'], tmp_path / 'out', tmp_path / 'model') == 1
-    assert 'colour.png: a network for gray images' in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['gray.png']
+def test_the_bar_counts_what_there_is_to_do(tmp_path, model, monkeypatch):
+    """Every image moves it by its file's size, also one that fails, and it ends with the last."""
+    shapes = {'a': (7, 9, 3), 'b': (300, 9, 3)}
+    for name, shape in shapes.items():
+        write(tmp_path / f'{name}.png', shape)
+    (tmp_path / 'c.png').write_bytes(bytes(1000))
+    bars = []
+
+    class Bar(tqdm.tqdm):
+        def __init__(self, **options):
+            super().__init__(**options | {'disable': False, 'file': io.StringIO()})
+            self.seen = []
+            bars.append(self)
+
+        def update(self, n=1):
+            super().update(n)
+            self.seen.append(self.n)
+
+    monkeypatch.setattr(files.tqdm, 'tqdm', Bar)
+    jobs = [Job(tmp_path / f'{name}.png', tmp_path / 'out' / f'{name}.png') for name in 'abc']
+    assert files.restore_files(jobs, Restorer.load(model)) == [jobs[2]]
+    (bar,) = bars
+    sizes = [job.source.stat().st_size for job in jobs]
+    assert bar.total == sum(sizes)
+    ends = np.cumsum(sizes)
+    assert bar.seen[-1] == pytest.approx(ends[-1])
+    assert np.isclose(bar.seen, ends[0]).any()
+    between = [seen for seen in bar.seen if ends[0] < seen < ends[1] - 1]
+    assert len(between) > 2
+    assert sorted(bar.seen) == bar.seen
+
+
+@pytest.mark.slow
+def test_a_huge_image_needs_little_memory(tmp_path):
+    """8000x8000 pixels become 16000x16000 in less memory than half of the 4 GB that are promised."""
+    save(tmp_path / 'model', features=2, groups=1, cardinality=1)
+    row = np.random.RandomState(0).randint(0, 256, (1, 8000, 3)).astype(np.uint8)
+    PIL.Image.fromarray(np.repeat(row, 8000, axis=0)).save(tmp_path / 'huge.png', compress_level=1)
+    code = (
+        'import atexit, sys\n'
+        'from resource import RUSAGE_SELF, getrusage\n'
+        'atexit.register(lambda: sys.stderr.write(f"{getrusage(RUSAGE_SELF).ru_maxrss} KiB at most"))\n'
+        'from nsr_jax.restore import start\n'
+        'start()'
+    )
+    command = [sys.executable, '-c', code, 'huge.png', '--output=out', '--model=model']
+    environment = os.environ | {'PYTHONPATH': str(ROOT)}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    peak = int(re.search(r'(\d+) KiB at most', ended.stderr)[1]) * 1024
+    assert 3e8 < peak < 2e9
+    header = (tmp_path / 'out' / 'huge.png').open('rb').read(24)
+    assert [int.from_bytes(header[place : place + 4]) for place in (16, 20)] == [16000, 16000]

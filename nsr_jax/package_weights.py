@@ -1,0 +1,145 @@
+"""Put the weights of a checkpoint into the package, with a card that says where they come from.
+
+    python eval.py --config=configs/shipped.py:model=sr_x2 --checkpoint=runs/sr_x2 --datasets=set5,set14,bsd100 \\
+        --baselines=bicubic --output=runs/sr_x2/eval
+    python -m nsr_jax.package_weights --checkpoint=runs/sr_x2 --name=sr_x2 --scores=runs/sr_x2/eval/scores.json \\
+        --hardware='2 CPU cores (Intel Xeon), 40 minutes'
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import re
+from collections.abc import Sequence
+
+from absl import flags, logging
+
+from nsr_jax import command
+from nsr_jax.errors import UserError
+from nsr_jax.evaluation.evaluate import Mean, means
+from nsr_jax.evaluation.tables import from_json
+from nsr_jax.files import make_output_folder, write_atomically
+from nsr_jax.models.build import build_network
+from nsr_jax.models.cost import count_parameters
+from nsr_jax.restoring import weights
+from nsr_jax.training.checkpoints import load_model
+
+# By config.data.source: which images these are, and the terms that weights trained on them come with.
+TRAINING_DATA = {
+    'bsds500': (
+        '399 photographs of BSDS500: its train and test splits without one image that Set5 holds too; its val split, '
+        'which holds BSD100, BSD68 and CBSD68, was not seen',
+        'The training images are BSDS500 (UC Berkeley), whose terms are non-commercial research and education; '
+        'the weights hold none of them. For other uses, train on images whose terms allow it.',
+    )
+}
+
+
+def package_weights(
+    checkpoint: str | pathlib.Path, name: str, scores: Sequence[str | pathlib.Path], hardware: str, training: str
+) -> weights.Card:
+    """Write NAME.safetensors and NAME.json into the package, and README.md anew.
+
+    Args:
+        checkpoint: a workdir or a checkpoint's folder.
+        name: one of `weights.NETWORKS`.
+        scores: scores.json files of eval.py, of this checkpoint and of baselines.
+        hardware: what it was trained on.
+        training: the command that trains it.
+
+    Returns:
+        The card.
+
+    Raises:
+        UserError: the name is unknown, the checkpoint is of another task, scale or number of channels, its training
+            data is not in `TRAINING_DATA`, the scores are of another step, or float16 does not hold the parameters.
+    """
+    if name not in weights.NETWORKS:
+        raise UserError(f'unknown name {name!r}: one of {", ".join(weights.NETWORKS)}')
+    model = load_model(checkpoint)
+    network = build_network(model.config.model)
+    found = model.config.task, network.scale, network.channels
+    if found != weights.NETWORKS[name]:
+        raise UserError(f'{model.path} is of task, scale and channels {found}; {name} is of {weights.NETWORKS[name]}')
+    source = model.config.data.source
+    if source not in TRAINING_DATA:
+        raise UserError(f'no terms are known for weights trained on {source!r}; known: {", ".join(TRAINING_DATA)}')
+    contents = weights.pack(model.params)
+    card = weights.Card(
+        name=name,
+        config=json.loads(model.config.to_json()),
+        step=model.step,
+        parameters=count_parameters(network),
+        sha256=hashlib.sha256(contents).hexdigest(),
+        data=TRAINING_DATA[source][0],
+        terms=TRAINING_DATA[source][1],
+        hardware=hardware,
+        command=training,
+        scores=[score for path in scores for score in _read_scores(pathlib.Path(path), name, model.step)],
+    )
+    folder = make_output_folder(weights.FOLDER)
+    write_atomically(folder / f'{name}.safetensors', contents)
+    write_atomically(folder / f'{name}.json', json.dumps(dataclasses.asdict(card), indent=1, allow_nan=False) + '\n')
+    write_atomically(folder / 'README.md', to_markdown([weights.read_card(each) for each in weights.shipped_names()]))
+    return card
+
+
+def _read_scores(path: pathlib.Path, name: str, step: int) -> list[dict[str, str | int | float]]:
+    """Means of a scores.json, in which the network is called by the name that it comes with."""
+    try:
+        found = means(from_json(path.read_text()))
+    except (OSError, UserError) as error:
+        raise UserError(f'{path}: {error}') from error
+    return [dataclasses.asdict(_renamed(mean, path, name, step)) for mean in found]
+
+
+def _renamed(mean: Mean, path: pathlib.Path, name: str, step: int) -> Mean:
+    network = re.search(r', step (\d+), ', mean.model)
+    if network is None:  # a baseline
+        return mean
+    if int(network[1]) != step:
+        raise UserError(f'{path}: scores of step {network[1]}, but the checkpoint is of step {step}')
+    return dataclasses.replace(mean, model=f'{name} ({mean.model[network.end() :]})')
+
+
+def to_markdown(cards: Sequence[weights.Card]) -> str:
+    """All cards as a page to read."""
+    parts = [
+        '# Weights that come with the package\n\n'
+        'Parameters in float16, as safetensors; made and described by `python -m nsr_jax.package_weights`. The JSON '
+        'file beside each holds its whole config, its checksum and its scores.\n'
+    ]
+    for card in cards:
+        about = {
+            'does': card.title,
+            'size': f'{card.parameters:,} parameters, {card.size / 1e6:.2f} MB',
+            'trained': f'{card.step:,} steps of {card.config["batch_size"]} patches on {card.hardware}',
+            'training data': card.data,
+            'terms': card.terms,
+            'command': f'`{card.command}`',
+            'SHA-256': f'`{card.sha256}`',
+        }
+        parts.append(f'\n## {card.name}\n\n' + ''.join(f'- {key}: {value}\n' for key, value in about.items()))
+        parts.append(''.join(f'- {line}\n' for line in card.score_lines))
+    return ''.join(parts)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Command line: `--checkpoint`, `--name`, `--scores` and `--hardware`."""
+    if argv[1:]:
+        raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
+    given = flags.FLAGS
+    training = f'python train.py --config=configs/shipped.py:model={given.name} --workdir=runs/{given.name}'
+    card = package_weights(given.checkpoint, given.name, given.scores, given.hardware, given.command or training)
+    logging.info('%s, step %d, in %s (%.2f MB)', card.name, card.step, weights.FOLDER, card.size / 1e6)
+
+
+if __name__ == '__main__':
+    flags.DEFINE_string('checkpoint', None, "A training run's workdir, or one checkpoint.")
+    flags.DEFINE_string('name', None, f'What the weights are called: {", ".join(weights.NETWORKS)}.')
+    flags.DEFINE_list('scores', None, 'scores.json of eval.py, one or more.')
+    flags.DEFINE_string('hardware', None, 'What it was trained on, and for how long.')
+    flags.DEFINE_string('command', None, "That trains it; default: train.py with configs/shipped.py's config.")
+    flags.mark_flags_as_required(['checkpoint', 'name', 'scores', 'hardware'])
+    command.run(main)

@@ -1,0 +1,112 @@
+"""From files to files: what a restorer makes of each image is written as it comes."""
+
+import contextlib
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import tqdm
+
+from nsr_jax.errors import UserError
+from nsr_jax.files import make_output_folder
+from nsr_jax.restoring.formats import check_quality, takes_quality
+from nsr_jax.restoring.plan import Job
+from nsr_jax.restoring.reading import LARGEST_PIXELS, Photo, read_photo
+from nsr_jax.restoring.restorer import Restorer
+from nsr_jax.restoring.writing import write_photo
+
+
+def restore_files(
+    jobs: Sequence[Job],
+    restorer: Restorer,
+    *,
+    output_format: str | None = None,
+    quality: int | None = None,
+    largest_pixels: int = LARGEST_PIXELS,
+) -> list[Job]:
+    """Restore images into files; returns the jobs that failed.
+
+    An image that fails is reported on standard error, and the others are restored. A file is written under another
+    name beside its place and moved there when it is whole; its folder is made where it is missing.
+
+    Args:
+        jobs: as from `plan`; a target that is there is replaced.
+        restorer: what restores.
+        output_format: one of `formats.FORMATS`, for all; None: what the suffix of each target names, and where it names
+            none, as of standard output, that of the input.
+        quality: 1 to 100, of JPEG and WebP; None: the format's own, WebP without loss. Where formats differ from file
+            to file, those that lose nothing pass it over; standard output, which is alone, then fails.
+        largest_pixels: of an image that is read; a larger one fails.
+    """
+    failed = []
+    sizes = [job.source.stat().st_size if job.source and job.source.exists() else 1 for job in jobs]
+    # How long an image takes goes with its size, so the bar counts bytes of the inputs. On a terminal only.
+    look = '{desc}{percentage:3.0f}%|{bar}| {elapsed} passed, {remaining} left'
+    with tqdm.tqdm(total=sum(sizes), bar_format=look, disable=None) as bar:
+        for number, (job, size) in enumerate(zip(jobs, sizes, strict=True), start=1):
+            bar.set_description(f'image {number} of {len(jobs)}')
+            done = bar.n
+            try:
+                photo = _read(job.source, largest_pixels)
+                form = output_format or job.format or photo.format
+                asked = quality if output_format or job.target is None or takes_quality(form) else None
+                with _named(job):
+                    check_quality(form, asked)
+                    strips = restorer.strips(photo.pixels, photo.alpha)
+                strips = _counted(strips, job, bar, size / (restorer.scale * len(photo.pixels)))
+                _write(job.target, strips, photo, restorer.scale, form, asked)
+            except UserError as error:
+                failed.append(job)
+                tqdm.tqdm.write(f'error: {error}', file=sys.stderr)
+            bar.update(done + size - bar.n)
+    return failed
+
+
+def _read(source: pathlib.Path | None, largest_pixels: int) -> Photo:
+    if source is None:
+        return read_photo(sys.stdin.buffer.read(), name='standard input', largest_pixels=largest_pixels)
+    return read_photo(source, largest_pixels=largest_pixels)
+
+
+def _write(
+    target: pathlib.Path | None, strips: Iterator[np.ndarray], photo: Photo, scale: int, form: str, quality: int | None
+) -> None:
+    height, width, channels = photo.pixels.shape
+    about = {
+        'height': scale * height,
+        'width': scale * width,
+        'channels': channels + (photo.alpha is not None),
+        'dtype': photo.pixels.dtype,
+        'format': form,
+        'metadata': photo.metadata,
+        'quality': quality,
+    }
+    if target is None:
+        try:
+            with open(sys.stdout.fileno(), 'wb', closefd=False) as stream:
+                write_photo(stream, strips, name='standard output', **about)
+        except BrokenPipeError as error:  # as it is closed, with what is left to write
+            raise UserError(f'standard output: cannot be written: {error.strerror}') from error
+    else:
+        make_output_folder(target.parent)
+        write_photo(target, strips, **about)
+
+
+def _counted(strips: Iterator[np.ndarray], job: Job, bar: tqdm.tqdm, size: float) -> Iterator[np.ndarray]:
+    """The strips as they come; the bar moves by `size` for each row."""
+    with _named(job):
+        for strip in strips:
+            yield strip
+            bar.update(size * len(strip))
+
+
+@contextlib.contextmanager
+def _named(job: Job) -> Iterator[None]:
+    """Let errors of restoring say of which image they speak."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f'{job}: {error}') from error
+    except MemoryError as error:
+        raise UserError(f'{job}: there is too little memory') from error

@@ -1,0 +1,162 @@
+"""Which image becomes which file, decided before anything is restored."""
+
+import glob
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from nsr_jax.errors import UserError
+from nsr_jax.restoring.formats import SUFFIXES
+
+STANDARD = '-'  # how standard input and output are written in a command
+NO_SUFFIX = '.png'  # of what becomes of an image whose name does not say its format
+
+
+class Job(NamedTuple):
+    """One image to restore.
+
+    Attributes:
+        source: its file; None: standard input.
+        target: the file it becomes; None: standard output.
+    """
+
+    source: pathlib.Path | None
+    target: pathlib.Path | None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the target is there already; a target is never there in part."""
+        return self.target is not None and self.target.exists()
+
+    @property
+    def format(self) -> str | None:
+        """One of `formats.FORMATS`, which the target's suffix names; None: it names none, or there is no suffix."""
+        return None if self.target is None else SUFFIXES.get(self.target.suffix.lower())
+
+    def __str__(self) -> str:
+        return 'standard input' if self.source is None else str(self.source)
+
+
+# An image, None for standard input, and the folder below the output that it goes into.
+_Found = tuple[pathlib.Path | None, pathlib.Path]
+
+
+def plan(
+    inputs: Sequence[str | os.PathLike],
+    output: str | os.PathLike,
+    *,
+    suffix: str | None = None,
+    recursive: bool = False,
+) -> list[Job]:
+    """Which image becomes which file, in the order given.
+
+    An image file becomes a file of its name directly in the output folder, one of a folder keeps its place below that
+    folder, and one of a pattern its place below the part of the pattern without wildcards. Hidden files are passed
+    over, and so is what lies in the output folder, where that is below an input: it was restored already.
+
+    Args:
+        inputs: image files; folders, of which all images are taken; patterns with *, ? and [] ('**' for any folders);
+            '-' for standard input.
+        output: the folder of the outputs; '-' for standard output, where there is one image alone.
+        suffix: of all outputs, in the place of their own; None: each keeps its own as it is written, and where that is
+            none of an image, or there is no name, it is '.png'.
+        recursive: whether images in folders of folders are taken too.
+
+    Raises:
+        UserError: no input, a path that is not there, a folder or pattern without images, two inputs that would become
+            one file, several for standard output, or an output that is one of the inputs or a folder.
+    """
+    if not inputs:
+        raise UserError('nothing to restore: name image files, folders or patterns, or - for standard input')
+    folder = None if output == STANDARD else pathlib.Path(output)
+    try:
+        found = [place for item in inputs for place in _find(os.fspath(item), folder, recursive)]
+        sources: dict[tuple[int, int] | None, pathlib.Path | None] = {}
+        for source, _ in found:
+            sources.setdefault(source and _identity(source), source)
+        jobs: dict[pathlib.Path | None, Job] = {}
+        for source, below in found:
+            identity = source and _identity(source)
+            target = folder and folder / below / _name_of_output(source, suffix)
+            job = Job(source, target)
+            if target in jobs:
+                if sources[identity] != jobs[target].source:
+                    _refuse(jobs[target], job)
+                continue  # named twice
+            if target and target.exists() and _identity(target) in sources:
+                replaced = sources[_identity(target)]
+                raise UserError(f'{target} would overwrite the input {replaced}: give another --output')
+            if target and target.is_dir():
+                raise UserError(f'{target} is a folder: {job} cannot become it')
+            jobs[target] = job
+    except OSError as error:
+        raise UserError(f'{error.filename}: cannot be looked at: {error.strerror}') from error
+    return list(jobs.values())
+
+
+def _name_of_output(source: pathlib.Path | None, suffix: str | None) -> str:
+    if source is None:
+        return f'stdin{suffix or NO_SUFFIX}'
+    return source.stem + (suffix or (source.suffix if source.suffix.lower() in SUFFIXES else NO_SUFFIX))
+
+
+def _find(item: str, output: pathlib.Path | None, recursive: bool) -> Iterator[_Found]:
+    """The images that one argument names."""
+    path, here = pathlib.Path(item), pathlib.Path()
+    if item == STANDARD:
+        yield None, here
+    elif path.is_dir():
+        images = _images(_walk(path, recursive), path, output)
+        if not images:
+            raise UserError(f'{item}: no image in this folder; files are sought that end in {", ".join(SUFFIXES)}')
+        yield from ((image, image.parent.relative_to(path)) for image in images)
+    elif path.exists():
+        yield path, here
+    elif glob.has_magic(item):
+        parts = path.parts[: next(i for i, part in enumerate(path.parts) if glob.has_magic(part))]
+        base = pathlib.Path(*parts)
+        images = _images(map(pathlib.Path, glob.iglob(item, recursive=True)), base, output)
+        if not images:
+            raise UserError(f'{item}: no image matches; files are sought that end in {", ".join(SUFFIXES)}')
+        yield from ((image, image.parent.relative_to(base)) for image in images)
+    else:
+        raise UserError(f'{item}: no such file or folder')
+
+
+def _walk(folder: pathlib.Path, recursive: bool) -> Iterator[pathlib.Path]:
+    """All files of a folder, and of those below it; links to folders are not followed: they may lead back."""
+
+    def give_up(error: OSError) -> None:
+        raise error
+
+    for root, folders, names in os.walk(folder, onerror=give_up):
+        yield from (pathlib.Path(root, name) for name in names)
+        if not recursive:
+            folders.clear()
+
+
+def _images(paths: Iterator[pathlib.Path], base: pathlib.Path, output: pathlib.Path | None) -> list[pathlib.Path]:
+    """The image files among paths below `base`, sorted."""
+    made = output.resolve() if output else None
+    is_inside = made is not None and base.resolve() in made.parents
+    return sorted(
+        path
+        for path in paths
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith('.') for part in path.relative_to(base).parts)
+        and path.is_file()
+        and not (is_inside and made in path.resolve().parents)
+    )
+
+
+def _refuse(first: Job, second: Job) -> None:
+    if first.target is None:
+        raise UserError('standard output takes one image alone: give a folder as --output')
+    raise UserError(f'{first} and {second} would both become {first.target}: restore them into two folders')
+
+
+def _identity(path: pathlib.Path) -> tuple[int, int]:
+    """The same for all names of one file: links, and other spellings where capitals do not count."""
+    status = path.stat()
+    return status.st_dev, status.st_ino

@@ -1,0 +1,195 @@
+"""Reading photographs of any kind: gray or RGB, with or without alpha, of 8 or 16 bits, with all that they say."""
+
+import dataclasses
+import io
+import os
+import pathlib
+import struct
+from collections.abc import Callable
+
+import numpy as np
+from PIL.BmpImagePlugin import BmpImageFile
+
+from nsr_jax.errors import UserError
+from nsr_jax.restoring import jpeg, png
+from nsr_jax.restoring.libvips import pyvips
+from nsr_jax.restoring.metadata import Metadata
+from nsr_jax.restoring.tiff import check_tiff, exif_of_tiff
+
+LARGEST_PIXELS = 250_000_000
+_BYTES_PER_PIXEL = 8  # at most: four channels of 16 bits
+_METADATA_BYTES = 2**26
+
+_SIGNATURES = {
+    png.SIGNATURE: 'PNG',
+    b'\xff\xd8\xff': 'JPEG',
+    b'II\x2a\x00': 'TIFF',
+    b'MM\x00\x2a': 'TIFF',
+    b'II\x2b\x00': 'TIFF',
+    b'MM\x00\x2b': 'TIFF',
+    b'BM': 'BMP',
+}
+_LOADERS = {
+    'PNG': pyvips.Image.pngload_buffer,
+    'JPEG': pyvips.Image.jpegload_buffer,
+    'TIFF': pyvips.Image.tiffload_buffer,
+    'WEBP': pyvips.Image.webpload_buffer,
+}
+_DTYPES = {'uchar': np.uint8, 'ushort': np.uint16}
+# What libvips calls the meaning of one or two channels, and of three or four.
+_GRAY, _COLOUR = ('b-w', 'grey16'), ('srgb', 'rgb16')
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # by EXIF's orientation
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels[::-1].swapaxes(0, 1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Photo:
+    """A photograph as it came, but upright.
+
+    Attributes:
+        pixels: (H, W, 1) gray or (H, W, 3) RGB, uint8 or uint16, not multiplied by alpha.
+        alpha: (H, W) of the same dtype, 0 where nothing is seen of a pixel; None: there is none.
+        format: one of `formats.FORMATS`: what the file is, whatever its name.
+        metadata: of the file.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None
+    format: str
+    metadata: Metadata
+
+
+def read_photo(
+    source: str | os.PathLike | bytes, *, name: str | None = None, largest_pixels: int = LARGEST_PIXELS
+) -> Photo:
+    """Read a PNG, JPEG, TIFF, WebP or BMP image.
+
+    Palettes become RGB (but gray ones of TIFF gray), and 1 to 4 bits become 8. Values are not converted: the colour
+    profile is kept beside them. Of a JPEG file with several pictures (a gain map, a second lens), the first is
+    read. The file must be held in memory beside its pixels.
+
+    Args:
+        source: a file, or the bytes of one.
+        name: how errors call it; None: its path, or 'image'.
+        largest_pixels: how many pixels an image may have. A small file may claim to be a huge image, to fill the memory
+            of whoever opens it.
+
+    Raises:
+        UserError: no such file, a broken or truncated one, an image of other kinds (CMYK, floats, more channels,
+            several frames or pages), or a larger one. The line begins with the name.
+    """
+    if isinstance(source, bytes):
+        name, data = name or 'image', source
+    else:
+        name = name or str(source)
+        data = _bytes_of(pathlib.Path(source), name, largest_pixels)
+    form = 'WEBP' if data[:4] == b'RIFF' and data[8:12] == b'WEBP' else None
+    form = form or next((form for signature, form in _SIGNATURES.items() if data.startswith(signature)), None)
+    if form is None:
+        raise UserError(f'{name}: {"not a PNG, JPEG, TIFF, WebP or BMP image" if data else "an empty file"}')
+    try:
+        return _read_bmp(data, largest_pixels) if form == 'BMP' else _read(data, form, largest_pixels)
+    except UserError as error:
+        raise UserError(f'{name}: {error}') from error
+    except pyvips.Error as error:
+        raise UserError(f'{name}: broken, truncated or of an unknown kind: {_reason(error)}') from error
+    except MemoryError as error:
+        raise UserError(f'{name}: too large for the memory of this machine') from error
+    # Pillow's decoders answer broken files with any of these.
+    except (OSError, SyntaxError, EOFError, LookupError, ArithmeticError, TypeError, ValueError, struct.error) as error:
+        raise UserError(f'{name}: broken, truncated or of an unknown kind: {error}') from error
+
+
+def _bytes_of(path: pathlib.Path, name: str, largest_pixels: int) -> bytes:
+    try:
+        if path.exists() and not path.is_file():
+            raise UserError(f'{name}: not a file')
+        if path.stat().st_size > _BYTES_PER_PIXEL * largest_pixels + _METADATA_BYTES:
+            raise UserError(f'{name}: a larger file than any image of {largest_pixels:,} pixels, which are accepted')
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f'{name}: cannot be read: {error.strerror}') from error
+
+
+def _read(data: bytes, form: str, largest_pixels: int) -> Photo:
+    if form == 'TIFF':
+        check_tiff(data)
+    image = _LOADERS[form](data, access='sequential', fail_on='error')
+    frames = png.number_of_frames(data) if form == 'PNG' else _field(image, 'n-pages') or 1
+    if frames > 1:
+        raise UserError(f'{frames} frames or pages in one file; save them as one file each')
+    meaning = {1: _GRAY, 2: _GRAY, 3: _COLOUR, 4: _COLOUR}.get(image.bands, ())
+    if image.format not in _DTYPES or image.interpretation not in meaning:
+        raise UserError(
+            f'an image of {image.bands} channels of type {image.format}, {image.interpretation}; accepted are gray and '
+            'RGB of 8 or 16 bits, with or without alpha'
+        )
+    _check_size(image.width, image.height, largest_pixels)
+    samples = np.frombuffer(image.write_to_memory(), _DTYPES[image.format])
+    samples = samples.reshape(image.height, image.width, image.bands)
+    orientation = _field(image, 'orientation') or 1
+    return _photo(samples, form, _metadata(image, data, form, orientation), orientation)
+
+
+def _read_bmp(data: bytes, largest_pixels: int) -> Photo:
+    with BmpImageFile(io.BytesIO(data)) as image:
+        _check_size(*image.size, largest_pixels)
+        if image.mode == '1':
+            image = image.convert('L')
+        elif image.mode == 'P':
+            image = image.convert('RGB')
+        samples = np.asarray(image)
+        across, down = image.info.get('dpi', (0, 0))
+    metadata = Metadata(resolution=(across, down) if across > 0 and down > 0 else None)
+    return _photo(samples.reshape(*samples.shape[:2], -1), 'BMP', metadata)
+
+
+def _check_size(width: int, height: int, largest_pixels: int) -> None:
+    if width * height > largest_pixels:
+        raise UserError(f'{width}x{height} pixels are more than the {largest_pixels:,} that are accepted')
+
+
+def _photo(samples: np.ndarray, form: str, metadata: Metadata, orientation: int = 1) -> Photo:
+    if turn := _UPRIGHT.get(orientation):
+        samples = turn(samples)
+    if samples.shape[-1] in (2, 4):
+        pixels, alpha = np.ascontiguousarray(samples[..., :-1]), np.ascontiguousarray(samples[..., -1])
+    else:
+        pixels, alpha = np.ascontiguousarray(samples), None
+    return Photo(pixels, alpha, form, metadata)
+
+
+def _metadata(image: pyvips.Image, data: bytes, form: str, orientation: int) -> Metadata:
+    exif = exif_of_tiff(data) if form == 'TIFF' else _field(image, 'exif-data') or b''
+    resolution = None
+    if form == 'PNG':
+        resolution = png.resolution(data)
+    elif form != 'WEBP' and _field(image, 'resolution-unit'):  # WebP has none but in its EXIF
+        resolution = image.xres * 25.4, image.yres * 25.4  # libvips counts pixels in a millimetre
+    if resolution and orientation > 4:  # it lies on its side
+        resolution = resolution[::-1]
+    return Metadata(
+        icc=_field(image, 'icc-profile-data') or b'',
+        exif=exif.removeprefix(b'Exif\0\0'),
+        xmp=_field(image, 'xmp-data') or b'',
+        resolution=resolution if resolution and all(0 < each < 1e6 for each in resolution) else None,
+        png_chunks=png.kept_chunks(data) if form == 'PNG' else b'',
+        jpeg_segments=jpeg.kept_segments(data) if form == 'JPEG' else b'',
+    )
+
+
+def _field(image: pyvips.Image, name: str) -> bytes | int | str | None:
+    return image.get(name) if image.get_typeof(name) else None
+
+
+def _reason(error: pyvips.Error) -> str:
+    """The last line of what libvips has to say, which is about the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else 'libvips does not say why'

@@ -1,0 +1,265 @@
+"""Restoring images in Python, in three lines:
+
+    from nsr_jax import Restorer
+    model = Restorer.load('sr_x2')
+    output = model(image)
+
+The command `python -m nsr_jax.restore` restores by the same class.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from nsr_jax.errors import UserError
+from nsr_jax.evaluation.inference import predict_strips
+from nsr_jax.evaluation.tiling import Tiling
+from nsr_jax.models.build import COMPUTE_DTYPES, Network, build_network
+from nsr_jax.restoring import weights
+from nsr_jax.restoring.alpha import premultiply, restore_alpha, to_floats, to_samples
+from nsr_jax.restoring.ensemble import TileEnsemble
+from nsr_jax.training.checkpoints import LoadedModel, load_model
+
+TILE, OVERLAP = 96, 16  # of the feathered tiles, in input pixels
+TILING = Tiling('feathered', TILE, OVERLAP)
+LUMA = np.array([[0.299], [0.587], [0.114]], np.float32)  # Y of JFIF files: BT.601, full range
+_DTYPES = ('uint8', 'uint16', 'float16', 'float32', 'float64')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Restorer:
+    """Trained networks of one task, ready for images of any size; memory beside the images themselves is bounded.
+
+    Attributes:
+        networks: one, or one for gray and one for colour images; with the parameters of each, on one device.
+        task: 'sr', 'denoise' or 'jpeg'.
+        tiling: what a network sees at once.
+        ensemble: whether the mean over the eight flips and transposes of each tile is taken, for eight times the work.
+    """
+
+    networks: Sequence[tuple[Network, Any]]
+    task: str
+    tiling: Tiling = TILING
+    ensemble: bool = False
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike,
+        *,
+        tile: int = TILE,
+        ensemble: bool = False,
+        dtype: str = 'float32',
+        device: str | None = None,
+    ) -> 'Restorer':
+        """Load a network that comes with the package, or one that was trained here.
+
+        Args:
+            model: a name in `weights.NETWORKS`; 'denoise' for the gray and the colour network, of which each image
+                takes its own; or a training run's workdir or the folder of one checkpoint. Names go before folders:
+                a folder of such a name is ./sr_x2.
+            tile: side of the feathered tiles that a network sees at once, in input pixels.
+            ensemble: as in the class.
+            dtype: of the convolutions, float32 or bfloat16.
+            device: a platform, such as 'cpu' or 'gpu', whose first device is taken; None: JAX's default.
+
+        Raises:
+            UserError: there is no such model or device, or a value that does not fit.
+        """
+        tiling = make_tiling(tile)
+        check_dtype(dtype)
+        place = find_device(device)
+        loaded = [_load_one(name) for name in model_parts(model)]
+        networks = tuple(
+            (build_network(each.config.model, dtype), jax.device_put(each.params, place)) for each in loaded
+        )
+        return cls(networks, loaded[0].config.task, tiling, ensemble)
+
+    @property
+    def scale(self) -> int:
+        """Of the output to the input."""
+        return self.networks[0][0].scale
+
+    def __call__(self, image: np.ndarray | Sequence[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+        """Restore an image, or each of a list of images of any sizes.
+
+        The result has the dtype of the image: 8 and 16 bits are rounded to the nearest, floats are clipped to [0, 1].
+        A gray image is given to a network of colours in each of its channels, and their mean is the result. Of a
+        colour image, a JPEG network for gray ones restores Y and keeps Cb and Cr (BT.601, full range, as in JFIF).
+        Alpha is kept, or enlarged by bicubic interpolation, and the network is given premultiplied colours; of floats
+        alpha is kept to 16 bits.
+
+        Args:
+            image: uint8, uint16, or floats nominally on [0, 1] (noise may reach beyond, from -1 to 2); (H, W) gray or
+                (H, W, C): C 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha.
+
+        Returns:
+            (scale H, scale W) or (scale H, scale W, C), or a list of such.
+
+        Raises:
+            UserError: the image is none of these, has colours that no network here can take, or the network's answer
+                is not finite.
+        """
+        if isinstance(image, list | tuple):
+            return [self(each) for each in image]
+        _check_image(image)
+        pixels = image if image.ndim == 3 else image[..., None]
+        has_alpha = pixels.shape[-1] in (2, 4)
+        colours, alpha = (pixels[..., :-1], pixels[..., -1]) if has_alpha else (pixels, None)
+        height, width = self.scale * image.shape[0], self.scale * image.shape[1]
+        whole, done = np.empty((height, width, pixels.shape[-1]), image.dtype), 0
+        for strip in self.strips(colours, alpha):
+            whole[done : done + len(strip)] = strip
+            done += len(strip)
+        return whole.reshape(height, width, *image.shape[2:])
+
+    def strips(self, pixels: np.ndarray, alpha: np.ndarray | None = None) -> Iterator[np.ndarray]:
+        """The same of one image, strip by strip from top to bottom, so that nothing whole need be held but the input.
+
+        Args:
+            pixels: (H, W, 1 or 3), as above.
+            alpha: (H, W), of the same dtype, 0 where nothing is seen of a pixel; None: all is seen.
+
+        Yields:
+            (rows, scale W, C), alpha last; `np.concatenate` of them is what a call returns.
+
+        Raises:
+            UserError: as above; before the first strip is computed, but for an answer that is not finite.
+        """
+        channels = pixels.shape[-1]
+        taking = [pair for pair in self.networks if pair[0].channels >= channels]
+        if not taking and self.task != 'jpeg':
+            raise UserError('a network for gray images cannot restore a colour image')
+        network, params = min(taking or self.networks, key=lambda pair: pair[0].channels)
+        if alpha is not None and alpha.dtype.kind == 'f':
+            alpha = to_samples(alpha, np.uint16)
+        colours = _View(pixels.shape, lambda place: _to_floats(pixels, alpha, place))
+        predictions = self._predictions(network, params, colours)
+        if alpha is not None:
+            predictions = restore_alpha(predictions, alpha, self.scale)
+        return (_to_dtype(strip, pixels.dtype) for strip in predictions)
+
+    def _predictions(self, network: Network, params: Any, colours: '_View') -> Iterator[np.ndarray]:
+        """Strips of floats, with as many channels as the image has."""
+        height, width, channels = colours.shape
+        only_luma = network.channels < channels
+        given = _View((height, width, 1), lambda place: colours[place] @ LUMA) if only_luma else colours
+        if max(height, width) <= self.tiling.tile:
+            given = given[:, :]
+        applied = TileEnsemble(network) if self.ensemble else network
+        first = 0
+        for answer in _on_device(predict_strips(applied, params, given, tiling=self.tiling)):
+            if not np.isfinite(answer).all():
+                raise UserError('the network answers with values that are not finite')
+            rows = slice(first, first + len(answer))
+            first += len(answer)
+            if only_luma:  # the same change of R, G and B changes Y by as much, and neither Cb nor Cr
+                yield colours[rows, :] + (answer - given[rows, :])
+            elif answer.shape[-1] > channels:
+                yield answer.mean(axis=-1, keepdims=True, dtype=np.float64)
+            else:
+                yield answer
+
+
+class _View:
+    """An image (H, W, C) whose pixels are converted to float32 when they are looked at.
+
+    Args:
+        shape: of the image.
+        look: from a pair of slices to the pixels there, (h, w, C).
+    """
+
+    ndim = 3
+
+    def __init__(self, shape: tuple[int, ...], look: Callable[[tuple[slice, slice]], np.ndarray]):
+        self.shape, self._look = shape, look
+
+    def __getitem__(self, place: tuple[slice, slice]) -> np.ndarray:
+        return self._look(place)
+
+
+def model_parts(model: str | os.PathLike) -> list[str]:
+    """The shipped names or the one folder that `model` stands for; nothing is loaded.
+
+    Raises:
+        UserError: it is neither, or no such weights come with the package.
+    """
+    name = os.fspath(model)
+    if name == 'denoise':
+        there = [each for each in weights.shipped_names() if weights.NETWORKS[each][0] == 'denoise']
+        return there or [weights.find_shipped('denoise_colour')]
+    if name in weights.NETWORKS:
+        return [weights.find_shipped(name)]
+    if not pathlib.Path(name).is_dir():
+        there = ', '.join(weights.shipped_names()) or 'none'
+        raise UserError(f'no model {name}: neither a folder nor weights that come with the package; these are: {there}')
+    return [name]
+
+
+def make_tiling(tile: int) -> Tiling:
+    """Feathered tiles of this side; raises `UserError` where it is not a whole number from 2."""
+    return Tiling('feathered', tile, min(OVERLAP, tile // 2) if isinstance(tile, int) and tile > 1 else 1)
+
+
+def check_dtype(dtype: str) -> None:
+    """Raise `UserError` unless convolutions can be computed in it."""
+    if dtype not in COMPUTE_DTYPES:
+        raise UserError(f'unknown dtype {dtype!r}: one of {", ".join(COMPUTE_DTYPES)}')
+
+
+def find_device(platform: str | None) -> jax.Device:
+    """The first device of a platform such as 'cpu', 'gpu' or 'tpu'; None: JAX's default.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return jax.local_devices(backend=platform or None)[0]
+    except RuntimeError as error:
+        there = dict.fromkeys([jax.default_backend(), 'cpu'])
+        raise UserError(f'no device {platform!r} here; there is {" and ".join(there)}') from error
+
+
+def _load_one(name: str) -> LoadedModel:
+    return weights.load_shipped(name) if name in weights.NETWORKS else load_model(name)
+
+
+def _check_image(image: Any) -> None:
+    if not isinstance(image, np.ndarray):
+        raise UserError(f'an image must be a NumPy array, not {type(image).__name__}')
+    if image.dtype.name not in _DTYPES:
+        raise UserError(f'an image must be {", ".join(_DTYPES)}, not {image.dtype}')
+    if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 2, 3, 4))) or 0 in image.shape:
+        raise UserError(f'an image must be (height, width) or (height, width, 1 to 4), not {image.shape}')
+    if image.dtype.kind == 'f':
+        low, high = image.min(), image.max()
+        if not (low >= -1 and high <= 2):
+            raise UserError(f'an image of floats must be on [0, 1], not from {low:g} to {high:g}')
+
+
+def _to_floats(pixels: np.ndarray, alpha: np.ndarray | None, place: tuple[slice, slice]) -> np.ndarray:
+    """What lies at a place of an image as float32 on [0, 1], premultiplied where there is alpha."""
+    if alpha is not None:
+        if pixels.dtype.kind == 'f':
+            return pixels[place].astype(np.float32) * to_floats(alpha[place])[..., None]
+        return premultiply(pixels[place], alpha[place])
+    return pixels[place].astype(np.float32) if pixels.dtype.kind == 'f' else to_floats(pixels[place])
+
+
+def _on_device(strips: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    try:
+        yield from strips
+    except jax.errors.JaxRuntimeError as error:
+        if 'RESOURCE_EXHAUSTED' in str(error):
+            raise UserError('the device has too little memory for these tiles: give a smaller --tile') from error
+        raise
+
+
+def _to_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Floats, nominally on [0, 1], as pixels: integers rounded to the nearest, floats clipped."""
+    return values.clip(0, 1).astype(dtype) if dtype.kind == 'f' else to_samples(values, dtype)

@@ -1,0 +1,184 @@
+"""TIFF files: what is kept of them beside their pixels, what of them is not read, and a writer that streams.
+
+libvips writes TIFF without its EXIF, and Pillow no 16-bit colours, so that the container is laid out here; the samples
+are compressed by zlib, with horizontal differences (TIFF 6.0, section 14).
+"""
+
+import fractions
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+import numpy as np
+from absl import logging
+
+from nsr_jax.errors import UserError
+from nsr_jax.restoring.directories import (
+    LONG,
+    LONG8,
+    RATIONAL,
+    SHORT,
+    Entries,
+    Entry,
+    Layout,
+    directory_bytes,
+    entry_of,
+    layout_of,
+    numbers,
+    read_directory,
+)
+from nsr_jax.restoring.exif import EXIF_DIRECTORY
+from nsr_jax.restoring.metadata import Metadata
+
+_GPS_DIRECTORY, _INTEROPERABILITY_DIRECTORY = 0x8825, 0xA005
+# Of a TIFF's first directory, what a person or a camera has said: names, makers, texts, dates, rights, ratings, IPTC.
+_SAID = {269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, 33723, *range(40091, 40096)}
+
+_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+_STRIP_OFFSETS, _CHANNELS, _ROWS_PER_STRIP, _STRIP_SIZES, _RESOLUTION_X, _RESOLUTION_Y = 273, 277, 278, 279, 282, 283
+_RESOLUTION_UNIT, _PREDICTOR, _EXTRA_SAMPLES, _XMP, _ICC, _DNG_VERSION = 296, 317, 338, 700, 34675, 50706
+_DEFLATE, _JPEG, _YCBCR, _NO_UNIT, _INCH, _HORIZONTAL, _STRAIGHT_ALPHA = 8, 7, 6, 1, 2, 2, 2
+_PHOTOMETRICS = {5: 'CMYK', 6: 'YCbCr', 8: 'CIE L*a*b*', 9: 'CIE L*a*b*', 10: 'CIE L*a*b*', 32803: 'raw sensor data'}
+
+_DESCRIPTION, _SHAPE = 270, b'{"shape": '  # which tifffile writes, and believes
+
+_STRIP_BYTES = 2**20
+_LARGEST = 2**32 - 2**26  # of the samples; beyond, offsets have 64 bits
+
+
+def check_tiff(data: bytes) -> None:
+    """Refuse what libvips would read as something else.
+
+    Raises:
+        UserError: the file's first image is a preview, or not of gray, RGB or palette values; the line does not name
+            the file.
+        ValueError: the file is broken.
+    """
+    layout, first = layout_of(data)
+    entries, _ = read_directory(data, layout, first)
+    subfile, photometric, compression = (
+        next(iter(numbers(layout, entries.get(tag))), 0) for tag in (_SUBFILE_TYPE, _PHOTOMETRIC, _COMPRESSION)
+    )
+    if _DNG_VERSION in entries or subfile & 1:
+        raise UserError('a raw photograph, or a file of previews; develop it first')
+    if photometric > 3 and (photometric, compression) != (_YCBCR, _JPEG):
+        name = _PHOTOMETRICS.get(photometric, f'photometric interpretation {photometric}')
+        raise UserError(f'TIFF of {name}; accepted are gray, RGB and palettes')
+
+
+def exif_of_tiff(data: bytes) -> bytes:
+    """The EXIF block of what a TIFF file says of itself; empty where that is nothing.
+
+    Raises:
+        ValueError: the file is broken.
+    """
+    layout, first = layout_of(data)
+    entries = _said(data, layout, first)
+    layout = Layout(layout.order)
+    return layout.header(8) + directory_bytes(entries, layout, 8) if entries else b''
+
+
+def _said(data: bytes, layout: Layout, first: int) -> dict[int, Entry | Entries]:
+    """What is kept of the first directory, and those of EXIF and GPS."""
+    entries, _ = read_directory(data, layout, first)
+    said: dict[int, Entry | Entries] = {tag: entry for tag, entry in entries.items() if tag in _SAID}
+    if _DESCRIPTION in said and said[_DESCRIPTION].value.startswith(_SHAPE):
+        del said[_DESCRIPTION]
+    for tag in (EXIF_DIRECTORY, _GPS_DIRECTORY):
+        if places := numbers(layout, entries.get(tag)):
+            try:
+                inner, _ = read_directory(data, layout, places[0])
+            except ValueError as error:
+                logging.warning('%s; it is left out', error)
+                continue
+            inner.pop(_INTEROPERABILITY_DIRECTORY, None)  # an offset, which would point nowhere
+            if inner:
+                said[tag] = inner
+    return said
+
+
+def write_tiff(
+    file: BinaryIO,
+    strips: Iterable[np.ndarray],
+    height: int,
+    width: int,
+    channels: int,
+    dtype: np.dtype,
+    metadata: Metadata,
+) -> None:
+    """Write an image; the directory follows the samples. Beyond 4 GiB the file is a BigTIFF.
+
+    Args:
+        file: empty, and can be sought in.
+        strips: (rows, width, channels), from top to bottom, exactly `height` rows of them.
+        height: of the image.
+        width: likewise.
+        channels: likewise.
+        dtype: uint8 or uint16.
+        metadata: of the image as it is written.
+    """
+    row_bytes = width * channels * dtype.itemsize
+    exif_layout, first = layout_of(metadata.exif) if metadata.exif else (Layout(), 0)
+    # In the byte order of the EXIF block, whose values need no change then.
+    layout = Layout(exif_layout.order, big=height * row_bytes > _LARGEST)
+    rows = min(height, max(1, _STRIP_BYTES // row_bytes))
+    places, sizes = [], []
+    file.write(layout.header(0))
+    for strip in _of_rows(strips, rows):
+        differences = strip.copy()
+        differences[:, 1:] -= strip[:, :-1]
+        packed = zlib.compress(differences.astype(dtype.newbyteorder(layout.order)))
+        places.append(file.tell())
+        sizes.append(len(packed))
+        file.write(packed)
+    file.write(bytes(file.tell() % 2))
+    start = file.tell()
+    entries = _said(metadata.exif, exif_layout, first) if metadata.exif else {}
+    entries |= _entries(layout, height, width, channels, dtype, metadata)
+    entries[_ROWS_PER_STRIP] = entry_of(layout, LONG, rows)
+    entries[_STRIP_OFFSETS] = entry_of(layout, LONG8 if layout.big else LONG, *places)
+    entries[_STRIP_SIZES] = entry_of(layout, LONG, *sizes)
+    file.write(directory_bytes(entries, layout, start))
+    file.seek(0)
+    file.write(layout.header(start))
+
+
+def _of_rows(strips: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
+    """The same in strips of `rows` each; the last one may be shorter."""
+    rest = None
+    for strip in strips:
+        joined = strip if rest is None else np.concatenate([rest, strip])
+        whole = len(joined) // rows * rows
+        yield from (joined[start : start + rows] for start in range(0, whole, rows))
+        rest = joined[whole:]
+    if rest is not None and len(rest):
+        yield rest
+
+
+def _entries(
+    layout: Layout, height: int, width: int, channels: int, dtype: np.dtype, metadata: Metadata
+) -> dict[int, Entry | Entries]:
+    def shorts(*values: int) -> Entry:
+        return entry_of(layout, SHORT, *values)
+
+    entries = {
+        _WIDTH: entry_of(layout, LONG, width),
+        _HEIGHT: entry_of(layout, LONG, height),
+        _BITS: shorts(*[8 * dtype.itemsize] * channels),
+        _COMPRESSION: shorts(_DEFLATE),
+        _PHOTOMETRIC: shorts(1 if channels < 3 else 2),
+        _CHANNELS: shorts(channels),
+        _PREDICTOR: shorts(_HORIZONTAL),
+        _RESOLUTION_UNIT: shorts(_INCH if metadata.resolution else _NO_UNIT),
+    }
+    if channels in (2, 4):
+        entries[_EXTRA_SAMPLES] = shorts(_STRAIGHT_ALPHA)
+    for tag, value in zip((_RESOLUTION_X, _RESOLUTION_Y), metadata.resolution or (1, 1), strict=True):
+        ratio = fractions.Fraction(value).limit_denominator(1000)
+        entries[tag] = Entry(RATIONAL, 1, struct.pack(f'{layout.order}II', *ratio.as_integer_ratio()))
+    if metadata.xmp:
+        entries[_XMP] = Entry(1, len(metadata.xmp), metadata.xmp)
+    if metadata.icc:
+        entries[_ICC] = Entry(7, len(metadata.icc), metadata.icc)
+    return entries

@@ -1,0 +1,188 @@
+"""The weights that come with the package: plain tensors, and for each network a card that says where they come from.
+
+nsr_jax/weights/NAME.safetensors   the parameters in float16, under names such as block_00/conv_1/direction
+                NAME.json          the card, see `Card`
+
+Reading them runs no code of theirs. `python -m nsr_jax.package_weights` makes both files of a checkpoint.
+"""
+
+import dataclasses
+import hashlib
+import importlib.resources
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from nsr_jax.errors import UserError
+from nsr_jax.models.build import build_network
+from nsr_jax.models.cost import parameter_shapes
+from nsr_jax.training.checkpoints import LoadedModel
+
+FOLDER = pathlib.Path(str(importlib.resources.files('nsr_jax') / 'weights'))
+# What each network must be: its task, scale and channels.
+NETWORKS = {
+    'sr_x2': ('sr', 2, 3),
+    'sr_x3': ('sr', 3, 3),
+    'sr_x4': ('sr', 4, 3),
+    'denoise_gray': ('denoise', 1, 1),
+    'denoise_colour': ('denoise', 1, 3),
+    'jpeg': ('jpeg', 1, 1),
+}
+LARGEST_ERROR = 1e-3  # of a packed parameter, of the largest one in its tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """What is known of shipped weights; all of it can be written as JSON.
+
+    Attributes:
+        name: one of `NETWORKS`.
+        config: the whole config that the network was trained by.
+        step: of the optimizer.
+        parameters: how many numbers there are.
+        sha256: of the file of tensors.
+        data: the images that it was trained on.
+        terms: on which these images may be used.
+        hardware: what it was trained on.
+        command: that trains it.
+        scores: means on whole test sets, of this network and of the input it was given ('bicubic', 'degraded'): the
+            fields of `evaluation.evaluate.Mean`.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    step: int
+    parameters: int
+    sha256: str
+    data: str
+    terms: str
+    hardware: str
+    command: str
+    scores: Sequence[Mapping[str, Any]]
+
+    @property
+    def title(self) -> str:
+        """What the network does, in a few words."""
+        task, scale, channels = NETWORKS[self.name]
+        if task == 'sr':
+            return f'enlarges x{scale}'
+        low, high = self.config['degradation']['sigma' if task == 'denoise' else 'quality']
+        if task == 'jpeg':
+            return f'removes JPEG artifacts of quality {low:g} to {high:g}'
+        images = 'gray images' if channels == 1 else 'colour images'
+        return f'removes noise of sigma {low:g} to {high:g} (of 255) from {images}'
+
+    @property
+    def size(self) -> int:
+        """Of the file of tensors, in bytes."""
+        return (FOLDER / f'{self.name}.safetensors').stat().st_size
+
+    @property
+    def score_lines(self) -> list[str]:
+        """The scores, a line for each test set."""
+        cells: dict[str, list[str]] = {}
+        for score in self.scores:
+            key = f'{score["dataset"]} ({score["images"]} images), {score["degradation"]}, protocol {score["protocol"]}'
+            cells.setdefault(key, []).append(f'{score["model"]} {score["psnr"]:.2f} dB / {score["ssim"]:.4f}')
+        return [f'{key}: {"; ".join(values)}' for key, values in cells.items()]
+
+
+def shipped_names() -> list[str]:
+    """The names of the networks that are there, in the order of `NETWORKS`."""
+    return [name for name in NETWORKS if (FOLDER / f'{name}.json').is_file()]
+
+
+def find_shipped(name: str) -> str:
+    """The name itself.
+
+    Raises:
+        UserError: no such network is there; the line names those that are.
+    """
+    there = shipped_names()
+    if name not in there:
+        raise UserError(f'no weights called {name} come with the package; there are: {", ".join(there) or "none"}')
+    return name
+
+
+def read_card(name: str) -> Card:
+    """The card of a network that comes with the package.
+
+    Raises:
+        UserError: there is no such network, or its card cannot be read.
+    """
+    path = FOLDER / f'{find_shipped(name)}.json'
+    try:
+        return Card(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f'{path}: not the card of a network: {error}') from error
+
+
+def load_shipped(name: str) -> LoadedModel:
+    """A network that comes with the package; its parameters are float32, on the default device.
+
+    Raises:
+        UserError: there is no such network, or its file is damaged.
+    """
+    card = read_card(name)
+    path = FOLDER / f'{name}.safetensors'
+    try:
+        contents = path.read_bytes()
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read: {error.strerror}') from error
+    if hashlib.sha256(contents).hexdigest() != card.sha256:
+        raise UserError(f'{path} is damaged: its SHA-256 is not the one that {name}.json gives; install it again')
+    config = ml_collections.ConfigDict(card.config).lock()
+    params = unpack(contents, parameter_shapes(build_network(config.model)), str(path))
+    return LoadedModel(config, params, card.step, path)
+
+
+def pack(params: Mapping[str, Any]) -> bytes:
+    """A parameter tree as a safetensors file in float16.
+
+    Raises:
+        UserError: a parameter is not finite, or float16 does not hold a tensor to `LARGEST_ERROR`.
+    """
+    tensors = {}
+    for path, leaf in jax.tree.leaves_with_path(params):
+        name, leaf = jax.tree_util.keystr(path, simple=True, separator='/'), np.asarray(leaf, np.float32)
+        if not np.isfinite(leaf).all():
+            raise UserError(f'parameter {name} holds values that are not finite')
+        with np.errstate(over='ignore'):
+            tensors[name] = np.ascontiguousarray(leaf.astype(np.float16))
+        error = np.abs(tensors[name].astype(np.float32) - leaf).max()
+        if not error <= LARGEST_ERROR * np.abs(leaf).max():
+            raise UserError(f'parameter {name} cannot be kept in float16: values up to {np.abs(leaf).max():g}')
+    return safetensors.numpy.save(tensors)
+
+
+def unpack(contents: bytes, shapes: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What `pack` packed.
+
+    Args:
+        contents: of the file.
+        shapes: the tree that must be in it, of anything with a `shape` (`parameter_shapes` of the network).
+        name: how errors call the file.
+
+    Returns:
+        A tree like `shapes` of float32 arrays on the default device.
+
+    Raises:
+        UserError: the file is something else, or holds other parameters.
+    """
+    try:
+        tensors = safetensors.numpy.load(contents)
+    except safetensors.SafetensorError as error:
+        raise UserError(f'{name}: not a file of tensors: {error}') from error
+    leaves, structure = jax.tree.flatten_with_path(shapes)
+    expected = {jax.tree_util.keystr(path, simple=True, separator='/'): leaf.shape for path, leaf in leaves}
+    if {key: tensor.shape for key, tensor in tensors.items()} != expected:
+        raise UserError(f'{name}: its tensors are not the parameters of the network on its card')
+    return jax.tree.unflatten(structure, [jnp.asarray(tensors[key], jnp.float32) for key in expected])

@@ -1,0 +1,160 @@
+"""Which image becomes which file: folders, patterns, links, and what is refused."""
+
+import os
+import pathlib
+
+import pytest
+
+from nsr_jax.errors import UserError
+from nsr_jax.restoring.plan import Job, plan
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """Files of these names, which hold nothing: a plan does not look into them."""
+    names = (
+        'in/a.png', 'in/b.JPG', 'in/notes.txt', 'in/.hidden.png', 'in/.cache/a.png', 'in/2020/a.png',
+        'in/2020/may/c.tiff', 'other/a.bmp', 'in/x.y.webp', 'photo[1].png',
+    )  # fmt: skip
+    for name in names:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b'')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def planned(inputs, output='out', **options):
+    return [tuple(path and path.as_posix() for path in job) for job in plan(inputs, output, **options)]
+
+
+def test_folders(tree):
+    """Names are sorted, capitals do not matter, dots in names stay, hidden files and others are passed over."""
+    own = [('in/a.png', 'out/a.png'), ('in/b.JPG', 'out/b.JPG'), ('in/x.y.webp', 'out/x.y.webp')]
+    assert planned(['in']) == own
+    assert planned(['in/'], suffix='.tif') == [
+        ('in/a.png', 'out/a.tif'),
+        ('in/b.JPG', 'out/b.tif'),
+        ('in/x.y.webp', 'out/x.y.tif'),
+    ]
+    below = [('in/2020/a.png', 'out/2020/a.png'), ('in/2020/may/c.tiff', 'out/2020/may/c.tiff')]
+    assert planned(['in'], recursive=True) == [*below, *own]
+    assert planned(['other/a.bmp', 'in/2020/may']) == [
+        ('other/a.bmp', 'out/a.bmp'),
+        ('in/2020/may/c.tiff', 'out/c.tiff'),
+    ]
+
+
+def test_names_that_say_no_format_become_png(tree):
+    for name in ('scan', 'scan.dat', 'x.png.orig'):
+        (tree / name).write_bytes(b'')
+    targets = [('scan', 'out/scan.png'), ('x.png.orig', 'out/x.png.png')]
+    assert planned(['scan', 'x.png.orig']) == targets
+    assert planned(['scan.dat']) == [('scan.dat', 'out/scan.png')]
+    assert planned(['scan.dat'], suffix='.jpg') == [('scan.dat', 'out/scan.jpg')]
+
+
+def test_images_of_one_stem_keep_apart_by_their_suffixes(tree):
+    (tree / 'in' / 'a.jpg').write_bytes(b'')
+    both = [('in/a.jpg', 'out/a.jpg'), ('in/a.png', 'out/a.png')]
+    assert planned(['in/a.*']) == both
+    assert planned(['in/a.png', 'other']) == [('in/a.png', 'out/a.png'), ('other/a.bmp', 'out/a.bmp')]
+    with pytest.raises(UserError, match=r'^in/a\.jpg and in/a\.png would both become out/a\.png: '):
+        plan(['in/a.*'], 'out', suffix='.png')
+
+
+def test_a_job_knows_the_format_of_its_target():
+    for name, form in [('a.JPG', 'JPEG'), ('a.jpeg', 'JPEG'), ('a.tif', 'TIFF'), ('a.webp', 'WEBP'), ('a', None)]:
+        assert Job(None, pathlib.Path(name)).format == form
+    assert Job(pathlib.Path('a.jpg'), None).format is None
+
+
+def test_patterns_keep_places_below_what_has_no_wildcard(tree):
+    assert planned(['in/*.JPG']) == [('in/b.JPG', 'out/b.JPG')]
+    assert planned(['in/**/a*']) == [('in/2020/a.png', 'out/2020/a.png'), ('in/a.png', 'out/a.png')]
+    assert planned(['*/a.*']) == [('in/a.png', 'out/in/a.png'), ('other/a.bmp', 'out/other/a.bmp')]
+    assert planned([f'{tree}/in/20[12]0/*']) == [(f'{tree}/in/2020/a.png', 'out/2020/a.png')]
+    assert planned(['photo[1].png']) == [('photo[1].png', 'out/photo[1].png')]
+
+
+def test_standard_streams(tree):
+    assert planned(['-'], '-') == [(None, None)]
+    assert planned(['-', 'in/a.png']) == [(None, 'out/stdin.png'), ('in/a.png', 'out/a.png')]
+    assert planned(['-'], suffix='.jpg') == [(None, 'out/stdin.jpg')]
+    assert planned(['in/a.png'], '-') == [('in/a.png', None)]
+    with pytest.raises(UserError, match='standard output takes one image alone'):
+        plan(['in'], '-')
+    assert str(Job(None, None)) == 'standard input'
+
+
+def test_an_image_that_is_named_twice_is_restored_once(tree):
+    assert planned(['in/a.png', 'in/a.png', 'in/a*']) == [('in/a.png', 'out/a.png')]
+    assert planned(['in/a.png', './in/../in/a.png']) == [('in/a.png', 'out/a.png')]
+
+
+def test_what_was_restored_is_no_input(tree):
+    """The output folder may lie in an input folder: a second run takes the same images."""
+    first = planned(['in'], 'in/out', recursive=True)
+    for _, target in first:
+        pathlib.Path(target).parent.mkdir(parents=True, exist_ok=True)
+        pathlib.Path(target).write_bytes(b'')
+    assert planned(['in'], 'in/out', recursive=True) == first
+    assert all(job.is_done for job in plan(['in'], 'in/out', recursive=True))
+    assert planned(['in/**/*.png'], 'in/out') == [each for each in first if each[0].endswith('.png')]
+    # Asked for by name, it is taken.
+    assert planned(['in/out'], 'out2') == [
+        (f'in/out/{name}', f'out2/{name}') for name in ('a.png', 'b.JPG', 'x.y.webp')
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('inputs', 'output', 'message'),
+    [
+        ([], 'out', 'nothing to restore'),
+        (['in/a.png', 'absent.png'], 'out', '^absent.png: no such file or folder$'),
+        (['*.gif'], 'out', r'^\*.gif: no image matches; files are sought that end in .*png.*webp'),
+        (['empty'], 'out', '^empty: no image in this folder; files'),
+        (['in/a.png', 'in/2020'], 'out', r'^in/a.png and in/2020/a.png would both become out/a.png: '),
+        (['in/a.png'], 'in', 'in/a.png would overwrite the input in/a.png: give another --output'),
+        (['in/a.png'], 'hard', 'hard/a.png would overwrite the input in/a.png'),
+        (['in/a.png'], 'soft', 'soft/a.png would overwrite the input in/a.png'),
+        (['in/b.JPG'], 'soft', 'soft/b.JPG would overwrite the input'),
+        (['in/a.png'], 'taken', 'taken/a.png is a folder: in/a.png cannot become it'),
+    ],
+)
+def test_what_is_refused(tree, inputs, output, message):
+    for name in ('empty', 'hard', 'taken/a.png'):
+        (tree / name).mkdir(parents=True)
+    os.link('in/a.png', 'hard/a.png')
+    (tree / 'soft').mkdir()
+    (tree / 'soft' / 'a.png').symlink_to(tree / 'in' / 'a.png')
+    (tree / 'soft' / 'b.JPG').symlink_to(tree / 'in' / 'b.JPG')
+    with pytest.raises(UserError, match=message) as caught:
+        plan(inputs, output)
+    assert '\n' not in str(caught.value)
+
+
+def test_an_output_that_is_a_later_input_is_refused(tree):
+    (tree / 'out').mkdir()
+    (tree / 'out' / 'a.png').write_bytes(b'')
+    with pytest.raises(UserError, match=r'out/a\.png would overwrite the input out/a\.png'):
+        plan(['in/a.png', 'out/a.png'], 'out')
+
+
+def test_links_to_folders_end_no_walk(tree):
+    (tree / 'in' / '2020' / 'up').symlink_to(tree / 'in')
+    (tree / 'linked').symlink_to(tree / 'in')
+    assert ('in/2020/a.png', 'out/2020/a.png') in planned(['in'], recursive=True)
+    assert len(planned(['in'], recursive=True)) == 5
+    assert planned(['linked'])[0] == ('linked/a.png', 'out/a.png')
+    with pytest.raises(UserError, match='would overwrite the input'):
+        plan(['in/a.png'], 'linked')
+
+
+def test_a_folder_that_may_not_be_read_is_named(tree, monkeypatch):
+    def forbidden(_):
+        raise PermissionError(13, 'Permission denied', 'in/2020')
+
+    monkeypatch.setattr(os, 'scandir', forbidden)
+    with pytest.raises(UserError, match='in/2020: cannot be looked at: Permission denied'):
+        plan(['in'], 'out', recursive=True)

@@ -1,0 +1,153 @@
+"""Weights that come with the package: what is written is what is read, and nothing else is."""
+
+import json
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from nsr_jax import package_weights
+from nsr_jax.errors import UserError
+from nsr_jax.evaluation.evaluate import Score
+from nsr_jax.evaluation.tables import to_json
+from nsr_jax.models.build import build_network
+from nsr_jax.models.cost import parameter_shapes
+from nsr_jax.restoring import weights
+from nsr_jax.training.checkpoints import load_model, save_model
+
+
+def test_weights_come_back_to_half_precision(shipped, tmp_path):
+    folder = shipped('sr_x2', 'jpeg')
+    assert sorted(path.name for path in folder.iterdir()) == [
+        'README.md', 'jpeg.json', 'jpeg.safetensors', 'sr_x2.json', 'sr_x2.safetensors',
+    ]  # fmt: skip
+    assert weights.shipped_names() == ['sr_x2', 'jpeg']
+    loaded, original = weights.load_shipped('sr_x2'), load_model(tmp_path / 'runs' / 'sr_x2')
+    assert loaded.config.to_dict() == json.loads(original.config.to_json())
+    assert loaded.step == original.step == 30
+    assert jax.tree.structure(loaded.params) == jax.tree.structure(original.params)
+    for packed, exact in zip(*map(jax.tree.leaves, (loaded.params, original.params)), strict=True):
+        assert packed.dtype == np.float32
+        np.testing.assert_allclose(packed, exact, rtol=2**-11, atol=2**-25)
+        assert not np.array_equal(packed, exact) or exact.size < 5
+    # A file is half as large as the parameters, and its names and header.
+    card = weights.read_card('sr_x2')
+    assert card.size < 2 * card.parameters + 4000
+
+
+def test_the_card_says_where_weights_come_from(shipped):
+    folder = shipped('sr_x2', 'denoise_gray')
+    card = weights.read_card('sr_x2')
+    assert (card.step, card.hardware, card.command) == (30, '2 CPU cores', 'python train.py')
+    assert 'non-commercial' in card.terms
+    assert [(score['model'], score['psnr'], score['protocol'], score['images']) for score in card.scores] == [
+        ('sr_x2 (tiling feathered 96/16)', 30.0, 'sr-y', 1),
+        ('bicubic', 28.0, 'sr-y', 1),
+    ]
+    assert weights.read_card('denoise_gray').title == 'removes noise of sigma 0 to 50 (of 255) from gray images'
+    readme = (folder / 'README.md').read_text()
+    for said in (
+        '## sr_x2',
+        '## denoise_gray',
+        'enlarges x2',
+        'non-commercial',
+        card.sha256,
+        '30.00 dB',
+        '2 CPU cores',
+    ):
+        assert said in readme
+
+
+@pytest.mark.parametrize('place', [0, 9, 200, -1])
+def test_one_changed_bit_is_seen(shipped, place):
+    path = shipped('sr_x2') / 'sr_x2.safetensors'
+    contents = bytearray(path.read_bytes())
+    contents[place] ^= 1
+    path.write_bytes(contents)
+    with pytest.raises(UserError, match=r'sr_x2.safetensors is damaged'):
+        weights.load_shipped('sr_x2')
+
+
+def test_what_is_not_there_is_told_by_what_is(shipped):
+    folder = shipped('jpeg')
+    with pytest.raises(UserError, match=r'no weights called sr_x2 come with the package; there are: jpeg$'):
+        weights.load_shipped('sr_x2')
+    (folder / 'jpeg.safetensors').unlink()
+    with pytest.raises(UserError, match=r'jpeg.safetensors: cannot be read'):
+        weights.load_shipped('jpeg')
+    (folder / 'jpeg.json').write_text('{"name": "jpeg"}')
+    with pytest.raises(UserError, match=r'jpeg.json: not the card') as caught:
+        weights.load_shipped('jpeg')
+    assert '\n' not in str(caught.value)
+
+
+def test_tensors_of_another_network_are_refused(random_model):
+    small, parameters = random_model('sr', 2, 3)
+    large, _ = random_model('sr', 2, 3, num_blocks=2)
+    contents = weights.pack(parameters)
+    for config in (large, random_model('sr', 3, 3)[0]):
+        with pytest.raises(UserError, match='x: its tensors are not the parameters'):
+            weights.unpack(contents, parameter_shapes(build_network(config.model)), 'x')
+    with pytest.raises(UserError, match='x: not a file of tensors'):
+        weights.unpack(b'pickle', parameter_shapes(build_network(small.model)), 'x')
+
+
+def test_the_file_is_read_by_the_format_s_own_library_alone(random_model):
+    """Anyone can open it: plain tensors under their names."""
+    _, parameters = random_model('sr', 2, 3)
+    tensors = safetensors.numpy.load(weights.pack(parameters))
+    np.testing.assert_allclose(
+        tensors['block_00/conv_1/gate/kernel'], parameters['block_00']['conv_1']['gate']['kernel'], rtol=1e-3
+    )
+    assert {tensor.dtype for tensor in tensors.values()} == {np.dtype(np.float16)}
+
+
+@pytest.mark.parametrize(
+    ('value', 'message'),
+    [(np.nan, 'tail/bias holds values that are not finite'), (1e5, 'tail/bias cannot be kept in float16'),
+     (1e-7, 'head/bias cannot be kept')],
+)  # fmt: skip
+def test_what_half_precision_cannot_hold_is_refused(random_model, value, message):
+    _, parameters = random_model('sr', 2, 3)
+    if value == 1e-7:
+        parameters['head']['bias'][:] = value * np.linspace(1, 2, len(parameters['head']['bias']))
+    else:
+        parameters['tail']['bias'][1] = value
+    with pytest.raises(UserError, match=message):
+        weights.pack(parameters)
+
+
+def test_a_checkpoint_that_does_not_fit_is_not_packaged(shipped, tmp_path, random_model):
+    folder = shipped()
+    config, parameters = random_model('sr', 2, 3)
+    save_model(tmp_path / 'x2', parameters, config, step=30)
+    scores = tmp_path / 'scores.json'
+    scores.write_text(to_json([Score('Set5', 'x2', 'x2, step 20, tiling whole', 'sr-y', 'baby', 30.0, 0.9)]))
+    other = ml_collections.ConfigDict(config.to_dict())
+    other.data.source = 'holiday'
+    save_model(tmp_path / 'holiday', parameters, other, step=30)
+    mistakes = [
+        ('x2', 'sr_x5', [], 'unknown name'),
+        ('x2', 'sr_x3', [], 'is of task, scale and channels'),
+        ('x2', 'sr_x2', [scores], 'scores of step 20, but the checkpoint is of step 30'),
+        ('x2', 'sr_x2', [tmp_path / 'absent.json'], 'absent.json'),
+        ('holiday', 'sr_x2', [], "no terms are known for weights trained on 'holiday'"),
+    ]
+    for checkpoint, name, paths, message in mistakes:
+        with pytest.raises(UserError, match=message):
+            package_weights.package_weights(tmp_path / checkpoint, name, paths, 'a laptop', 'train')
+        assert not list(folder.iterdir())
+
+
+def test_weights_in_the_package_are_whole_and_small():
+    """Those that really come with it."""
+    for name in weights.shipped_names():
+        card = weights.read_card(name)
+        model = weights.load_shipped(name)
+        found = model.config.task, model.config.model.scale, model.config.model.channels
+        assert found == weights.NETWORKS[name]
+        assert card.parameters == sum(leaf.size for leaf in jax.tree.leaves(model.params))
+        assert card.scores
+    assert sum(path.stat().st_size for path in weights.FOLDER.glob('*')) < 40e6
