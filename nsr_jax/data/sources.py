@@ -101,7 +101,8 @@ def open_source(
             `tfds_dir`; splits 'train' and 'validation'; it keeps no file names, so its images are numbered;
             a benchmark, in any case, such as 'set5': a folder `data_dir`/test/NAME with `HR/` and, if there,
             `LR_bicubic/`; split 'test'; of those that `benchmarks` knows all images must be there;
-            the path of a folder: of images, or with `HR/` as a benchmark; its images are one set, which answers to
+            a training set, in any case, such as 'bsds500': a folder of images `data_dir`/train/NAME; split 'train';
+        the path of a folder: of images, or with `HR/` as a benchmark; its images are one set, which answers to
             'train' and 'test'.
         split: `None` or '' is the split for evaluation, which is the last one named above.
         scale: HR size / LR size; at 1 there is no LR.
@@ -174,6 +175,13 @@ def _benchmarks(data_folder: pathlib.Path | None) -> dict[str, pathlib.Path]:
     return {path.parent.name.lower(): path.parent for path in sorted(data_folder.glob('test/*/HR'))}
 
 
+def _training_sets(data_folder: pathlib.Path | None) -> dict[str, pathlib.Path]:
+    """The folders under `data_folder`/train by their names in lower case."""
+    if data_folder is None:
+        return {}
+    return {path.name.lower(): path for path in sorted(data_folder.glob('train/*')) if path.is_dir()}
+
+
 def _find_benchmark(name: str, data_folder: pathlib.Path | None) -> pathlib.Path | None:
     found, known = _benchmarks(data_folder), find_benchmark(name)
     names = (name, known.name, known.other_name) if known else (name,)
@@ -184,6 +192,9 @@ def _find_folder(name: str, data_folder: pathlib.Path | None) -> pathlib.Path:
     folder = pathlib.Path(name).expanduser()
     if name and folder.is_dir():
         return folder.resolve()
+    training_sets = _training_sets(data_folder)
+    if name.lower() in training_sets:
+        return training_sets[name.lower()]
     if data_folder is None:
         benchmarks = 'a benchmark (none is known: neither data_dir nor $NSR_DATA_DIR names their folder)'
     else:
@@ -194,5 +205,6 @@ def _find_folder(name: str, data_folder: pathlib.Path | None) -> pathlib.Path:
             raise UserError(f'{known} is not there: put its images into {place}; it comes from {known.origin}')
     raise UserError(
         f'unknown source {name!r}; accepted are photos, div2k, div2k/bicubic_x2 (x3, x4), {benchmarks}, '
+        f'a training set ({", ".join(path.name for path in training_sets.values()) or "none is known"}), '
         'and the path of a folder of images'
     )

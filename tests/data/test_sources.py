@@ -45,6 +45,19 @@ def check_sizes(source, scale):
         assert example.hr.dtype == np.uint8
 
 
+def test_a_training_set_by_name(tfds_dir, tmp_path, no_environment):
+    images = {name: noise(index, 8, 6, 3) for index, name in enumerate(('a', 'b'))}
+    for name, image in images.items():
+        (tmp_path / 'train' / 'Cats').mkdir(parents=True, exist_ok=True)
+        write_image(tmp_path / 'train' / 'Cats' / f'{name}.png', image)
+    source = open_source('cats', 'train', 1, data_dir=tmp_path, tfds_dir=tfds_dir)
+    assert source.name == 'Cats'
+    for example, image in zip(source, images.values(), strict=True):
+        np.testing.assert_array_equal(example.hr, image)
+    with pytest.raises(UserError, match=r"unknown source 'dogs'.*a training set \(Cats\)"):
+        open_source('dogs', 'train', 1, data_dir=tmp_path, tfds_dir=tfds_dir)
+
+
 @pytest.mark.parametrize(('split', 'count'), [('train', 7), ('held_out', 2)])
 def test_photos(tfds_dir, split, count):
     source = open_source('photos', split, 3, tfds_dir=tfds_dir)

@@ -1,0 +1,47 @@
+"""The small networks that come with the package: each trains in about half an hour on two CPU cores.
+
+    python train.py --config=configs/shipped.py:model=sr_x2 --workdir=runs/sr_x2
+
+8 blocks of 32 features with 4 sparsity groups (1/20 of EDSR-S's computation), on the 399 images of BSDS500's train and
+test splits, which hold no image of the test sets. `restore` uses the results; `nsr_jax/weights/` says what they score.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.base import get_base, parse_arg
+
+NAMES = ('sr_x2', 'sr_x3', 'sr_x4', 'denoise_gray', 'denoise_colour', 'jpeg')
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """A shipped network; `arg` takes model, one of NAMES."""
+    name = parse_arg(arg, model='sr_x2').model
+    if name not in NAMES:
+        raise ValueError(f'model must be one of {", ".join(NAMES)}, not {name!r}')
+    task = name.partition('_')[0]
+    config = get_base()
+    config.task = task
+    config.model.update(num_blocks=8, features=32, groups=4, cardinality=8)
+    config.data.source = 'bsds500'
+    config.checkpoint_every_steps = config.evaluate_every_steps = 1_000
+    if task == 'sr':
+        config.model.scale = int(name[-1])
+        config.data.patch_size = 32
+        config.num_steps = 10_000
+        config.evaluation.datasets = 'set5'
+        config.evaluation.protocol = 'sr-y'
+    elif task == 'denoise':
+        config.model.channels = 1 if name == 'denoise_gray' else 3
+        config.num_steps = 6_000
+        config.degradation.sigma = (0.0, 50.0)
+        config.evaluation.datasets = 'set12' if name == 'denoise_gray' else 'cbsd68'
+        config.evaluation.protocol = 'denoise'
+        config.evaluation.levels = (25.0,)
+    else:
+        config.model.channels = 1
+        config.num_steps = 6_000
+        config.degradation.quality = (10, 40)
+        config.evaluation.datasets = 'classic5'
+        config.evaluation.protocol = 'jpeg-y'
+        config.evaluation.levels = (10,)
+    return config.lock()
