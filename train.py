@@ -3,11 +3,12 @@
     python train.py --config=configs/sr.py:scale=2,preset=edsr_s_nsr --workdir=runs/x2 --config.batch_size=32
 
 The workdir's last checkpoint is gone on from, exactly. `--config.NAME=VALUE` overrides any field of configs/base.py.
+`--profile=20` trains nothing: it traces 20 steps and says where their time goes.
 """
 
 from collections.abc import Sequence
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import config_flags
 
 from nsr_jax import command
@@ -18,10 +19,13 @@ from nsr_jax.evaluation.evaluate import check_network, evaluate_network
 from nsr_jax.evaluation.protocols import find_protocols
 from nsr_jax.evaluation.tiling import Tiling
 from nsr_jax.models.build import build_network
-from nsr_jax.training.loop import check_run, train
+from nsr_jax.training.loop import train
+from nsr_jax.training.preparation import check_run
+from nsr_jax.training.profile import profile
 
 CONFIG = config_flags.DEFINE_config_file('config', help_string='A file in configs/, with its argument.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder for checkpoints, metrics.jsonl and tensorboard/.')
+PROFILE = flags.DEFINE_integer('profile', 0, 'Steps to trace into WORKDIR/profile instead of training.', lower_bound=0)
 flags.mark_flags_as_required(['config', 'workdir'])
 
 
@@ -57,6 +61,9 @@ def main(argv: Sequence[str]) -> None:
     if not WORKDIR.value:
         raise UserError('--workdir must name a folder')
     check_run(CONFIG.value, WORKDIR.value)
+    if PROFILE.value:
+        logging.info('\n%s', profile(CONFIG.value, WORKDIR.value, PROFILE.value))
+        return
     train(CONFIG.value, WORKDIR.value, make_evaluate(CONFIG.value))
 
 

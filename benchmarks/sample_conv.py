@@ -177,7 +177,8 @@ def candidates(shape: Sequence[int], dtype: str, calls: int, variants: Sequence[
         for name, (kind, convolve) in convolutions().items():
 
             def run(sets, convolve=convolve, compute=compute):
-                return [compute(convolve, arguments, gradient) for arguments, gradient in sets]
+                with jax.sharding.use_abstract_mesh(by_samples.mesh.abstract_mesh):  # each device its own samples
+                    return [compute(convolve, arguments, gradient) for arguments, gradient in sets]
 
             found.append(
                 Candidate(

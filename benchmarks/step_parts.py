@@ -206,8 +206,11 @@ class Training:
         )
 
     def _gradient(self, calls: int) -> Candidate:
-        whole = replicated(self._mesh)
-        compute = jax.jit(jax.value_and_grad(functools.partial(_loss, self.network)), out_shardings=whole)
+        def loss_and_gradients(*arguments):
+            with jax.sharding.use_abstract_mesh(self._mesh.abstract_mesh):  # as in the whole step
+                return jax.value_and_grad(functools.partial(_loss, self.network))(*arguments)
+
+        compute = jax.jit(loss_and_gradients, out_shardings=replicated(self._mesh))
 
         def run(batches):
             return [compute(self.initial.params, *batch) for batch in batches]

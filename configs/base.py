@@ -20,6 +20,7 @@ def get_base() -> ConfigDict:
     config.model.cardinality = 1  # d parts of the channels that choose on their own
     config.model.gate = 'softmax'  # softmax, sigmoid, uniform (no adaptivity), hard (inference only)
     config.compute_dtype = 'float32'  # of the convolutions: float32 or bfloat16; parameters are float32
+    config.remat = False  # compute each block again in the backward pass: less memory, more time
 
     config.data = ConfigDict()
     config.data.source = 'div2k'  # div2k, div2k/bicubic_x2 (…x3, …x4), photos, or a folder of images

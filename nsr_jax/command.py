@@ -1,17 +1,21 @@
 """How every command of the project starts and how it fails."""
 
 import logging as standard_logging
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 import nsr_jax
 from nsr_jax.errors import UserError
+from nsr_jax.files import make_output_folder
 
 EXIT_USER_ERROR = 2
+_DEVICES_FLAG = '--xla_force_host_platform_device_count'
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
@@ -19,17 +23,53 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
 
     A `UserError`, a wrong flag or a wrong config is printed as one line on standard error, without a traceback, and
     ends the process with exit code 2. Any other exception is a defect and keeps its traceback.
+
+    What one command compiles is kept for the next in `$JAX_COMPILATION_CACHE_DIR`, by default
+    ~/.cache/nsr_jax/compilation; if it is set to nothing, nothing is kept.
     """
 
     def guarded(argv: Sequence[str]) -> int | None:
         logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().addFilter(_is_worth_reading)
+        _split_cores()
+        _keep_compiled_programs()
         try:
             return main(argv)
         except UserError as error:
             return _report(error)
 
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def _split_cores() -> None:
+    """Make a JAX device of each CPU core, unless the environment says how many.
+
+    XLA computes a convolution of small images on one core. Devices that share a batch compute at the same time.
+    """
+    if jax.config.jax_num_cpu_devices == -1 and _DEVICES_FLAG not in os.environ.get('XLA_FLAGS', ''):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+        jax.config.update('jax_num_cpu_devices', cores)
+
+
+def _keep_compiled_programs() -> None:
+    """Switch on JAX's persistent compilation cache, and say where it is; a command works without one as well."""
+    folder = os.environ.get('JAX_COMPILATION_CACHE_DIR')
+    if folder is None:
+        caches = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+        folder = os.path.join(caches, 'nsr_jax', 'compilation')
+    reason = None
+    if not folder or not jax.config.jax_enable_compilation_cache:
+        reason = 'switched off by the environment'
+    elif '://' not in folder:  # a bucket is made by JAX
+        try:
+            folder = str(make_output_folder(folder).resolve())
+        except UserError as error:
+            reason = error
+    jax.config.update('jax_compilation_cache_dir', None if reason else folder)
+    if reason:
+        logging.info('compiled programs are not kept: %s', reason)
+    else:
+        logging.info('compiled programs are kept in %s', folder)
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:

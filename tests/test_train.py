@@ -24,6 +24,11 @@ CASES = {
         [f'--config={SR}', '--config.model.cardinality=5'],
         'features 64 must be a multiple of cardinality 5',
     ),
+    'remat without blocks': (
+        ['--config=configs/sr.py:preset=vdsr', '--config.remat=true'],
+        "config.remat needs residual blocks, which architecture 'chain' does not have",
+    ),
+    'no steps to trace': ([f'--config={SR}', '--profile=-1'], '--profile=-1'),
     'no data': ([f'--config={SR}', '--config.data.source=nowhere', '--config.evaluation.datasets='], "'nowhere'"),
     'no DIV2K': ([f'--config={SR}', '--config.evaluation.datasets='], 'DIV2K_train_HR.zip'),
 }

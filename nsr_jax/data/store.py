@@ -1,6 +1,7 @@
 """The resident image store: every training image decoded once into two arrays that live on the accelerator."""
 
 import concurrent.futures
+import math
 from collections.abc import Callable, Sequence
 
 import flax.struct
@@ -10,6 +11,8 @@ import tqdm
 
 from nsr_jax.data.sources import Example
 from nsr_jax.errors import UserError
+
+ALIGNMENT = 64  # bytes: what XLA asks of memory that it uses as it is
 
 ToGray = Callable[[np.ndarray], np.ndarray]
 
@@ -65,14 +68,22 @@ def build_store(
             )
     sizes = np.array([[side // scale for side in example.hr.shape[:2]] for example in images], np.int32)
     height, width = (int(side) for side in sizes.max(axis=0))
-    targets = np.zeros((len(images), height * scale, width * scale, channels), np.uint8)
-    inputs = None if scale == 1 else np.zeros((len(images), height, width, channels), np.uint8)
+    targets = _aligned_zeros((len(images), height * scale, width * scale, channels))
+    inputs = None if scale == 1 else _aligned_zeros((len(images), height, width, channels))
     for index in range(len(images)):
         example, images[index] = images[index], None  # so that the images are never in memory twice
         targets[index, : example.hr.shape[0], : example.hr.shape[1]] = example.hr
         if inputs is not None:
             inputs[index, : example.lr.shape[0], : example.lr.shape[1]] = example.lr
     return ImageStore(targets, inputs, sizes)
+
+
+def _aligned_zeros(shape: tuple[int, ...]) -> np.ndarray:
+    """uint8 zeros at an address that all CPU devices can share, where NumPy's own would be copied for each."""
+    size = math.prod(shape)
+    memory = np.zeros(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].reshape(shape)
 
 
 def _prepare(example: Example, to_gray: ToGray | None) -> Example:

@@ -12,11 +12,16 @@ Network = RestorationNetwork | ChainNetwork
 COMPUTE_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
-def build_network(model: ml_collections.ConfigDict, compute_dtype: str = 'float32') -> Network:
+def build_network(model: ml_collections.ConfigDict, compute_dtype: str = 'float32', remat: bool = False) -> Network:
     """Make the network that `config.model` describes; its fields are the network's, beside `architecture`.
 
+    Args:
+        model: the section of a config.
+        compute_dtype: a name in COMPUTE_DTYPES.
+        remat: whether the backward pass computes each residual block again; only memory and time change by it.
+
     Raises:
-        UserError: an unknown or missing field, values that do not fit, or an unknown dtype.
+        UserError: an unknown or missing field, values that do not fit, an unknown dtype, or remat without blocks.
     """
     if compute_dtype not in COMPUTE_DTYPES:
         raise UserError(f'unknown compute_dtype {compute_dtype!r}: one of {", ".join(COMPUTE_DTYPES)}')
@@ -25,7 +30,12 @@ def build_network(model: ml_collections.ConfigDict, compute_dtype: str = 'float3
     architecture = fields.pop('architecture', 'residual')
     if architecture not in architectures:
         raise UserError(f'unknown config.model.architecture {architecture!r}: one of {", ".join(architectures)}')
+    options = {'dtype': COMPUTE_DTYPES[compute_dtype]}
+    if remat:
+        if architecture != 'residual':
+            raise UserError(f'config.remat needs residual blocks, which architecture {architecture!r} does not have')
+        options['remat'] = True
     try:
-        return architectures[architecture](**fields, dtype=COMPUTE_DTYPES[compute_dtype])
+        return architectures[architecture](**fields, **options)
     except TypeError as error:
         raise UserError(f'config.model does not describe a network: {error}') from error

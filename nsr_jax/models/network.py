@@ -51,6 +51,7 @@ class RestorationNetwork(nn.Module):
         cardinality: d; must divide the features and the hidden channels; 1 where `groups` is 1.
         gate: a name in `nn.gates.ACTIVATIONS`.
         dtype: what the convolutions are computed in; the parameters and the output are float32.
+        remat: whether the backward pass keeps the blocks' inputs alone and computes the rest of each block again.
 
     Raises:
         UserError: fields that do not fit one another.
@@ -65,6 +66,7 @@ class RestorationNetwork(nn.Module):
     cardinality: int = 1
     gate: str = 'softmax'
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     def __post_init__(self):
         for field in ('scale', 'channels', 'num_blocks', 'features', 'width_multiplier', 'groups', 'cardinality'):
@@ -108,9 +110,10 @@ class RestorationNetwork(nn.Module):
                 activation=activation,
                 dtype=self.dtype,
             )
+        block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
         self.head = plain(self.features)
         self.blocks = [
-            ResidualBlock(self.features, self.hidden, self.num_blocks, conv, name=f'block_{index:02}')
+            block(self.features, self.hidden, self.num_blocks, conv, name=f'block_{index:02}')
             for index in range(self.num_blocks)
         ]
         self.tail = plain(self.output_features)

@@ -19,8 +19,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 
 Form = Literal['loop', 'matmul']
 
@@ -107,26 +106,22 @@ def _correlate_by_matmul(x: jax.Array, y: jax.Array, kernel_size: tuple[int, int
     return jax.vmap(lambda x, y: _correlate_one(x, y, kernel_size))(x, y)
 
 
-def _batch_local(function, sharding_rule: str):
-    """Let the partitioner run `function` on each device's own samples.
+def _batch_local(function):
+    """Let each device compute its own samples, by the mesh of the context, whose axes all split the batch.
 
     A loop over a sharded batch axis is opaque to XLA's partitioner, which would gather the whole batch on every
-    device. The samples are independent, so the batch axis passes through and every other axis is replicated.
+    device. The samples are independent. Without a mesh in the context (`jax.set_mesh`, or `use_abstract_mesh` where
+    functions are traced) that is what happens to a sharded batch: the results are right all the same.
     """
-    partitioned = custom_partitioning(function)
 
-    def partition(mesh, arguments, result):
-        batch = next((a.sharding.spec[0] for a in arguments if a.sharding.spec), None)
+    def compute(*arrays):
+        mesh = jax.sharding.get_abstract_mesh()
+        if mesh.empty or mesh.size == 1 or mesh.are_all_axes_manual or arrays[0].shape[0] % mesh.size:
+            return function(*arrays)
+        spec = PartitionSpec(mesh.axis_names)
+        return jax.shard_map(function, in_specs=spec, out_specs=spec, check_vma=False)(*arrays)
 
-        def local(shape) -> NamedSharding:
-            return NamedSharding(mesh, PartitionSpec(batch, *[None] * (len(shape.shape) - 1)))
-
-        return mesh, function, local(result), tuple(local(argument) for argument in arguments)
-
-    factors = dict.fromkeys(sharding_rule.replace(',', ' ').replace('->', ' ').split())  # in order of appearance
-    replicated = tuple(factor for factor in factors if factor != 'b')
-    partitioned.def_partition(partition=partition, sharding_rule=sharding_rule, need_replication_factors=replicated)
-    return partitioned
+    return compute
 
 
 def _in_form(form: Form | None, loop, matmul):
@@ -139,7 +134,7 @@ def _in_form(form: Form | None, loop, matmul):
 @functools.lru_cache
 def _partitioned_convolve(form: Form | None):
     convolve = _in_form(form, _convolve_by_loop, _convolve_by_matmul)
-    return _batch_local(convolve, 'b h w i, b m n i o -> b h w o')
+    return _batch_local(convolve)
 
 
 @functools.lru_cache
@@ -149,7 +144,7 @@ def _partitioned_correlate(kernel_size: tuple[int, int], form: Form | None):
         lambda x, y: _correlate_by_loop(x, y, kernel_size),
         lambda x, y: _correlate_by_matmul(x, y, kernel_size),
     )
-    return _batch_local(correlate, 'b h w i, b h w o -> b m n i o')
+    return _batch_local(correlate)
 
 
 def check_odd(kernel_size: tuple[int, ...]) -> None:

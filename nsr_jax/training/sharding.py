@@ -12,23 +12,27 @@ def make_mesh(data: int, fsdp: int, batch_size: int) -> Mesh:
     """Arrange all devices as (data, fsdp).
 
     Args:
-        data: devices along the axis that holds the same parameters; -1 takes all that are left.
+        data: devices along the axis that holds the same parameters; -1 takes all that are left, on a CPU, whose
+          devices are cores of one machine, as many as divide the batch.
         fsdp: devices along the axis that splits parameters and optimizer state.
         batch_size: the global batch, that must divide over all devices.
 
     Raises:
         UserError: sizes that do not make up the devices, or a batch that does not divide.
     """
-    devices = jax.device_count()
+    devices = jax.devices()
     if fsdp < 1 or (data < 1 and data != -1):
         raise UserError(f'mesh (data={data}, fsdp={fsdp}): sizes must be from 1, or data=-1 for all that are left')
     if data == -1:
-        data = max(devices // fsdp, 1)
-    if data * fsdp != devices:
-        raise UserError(f'mesh (data={data}, fsdp={fsdp}) needs {data * fsdp} devices, there are {devices}')
-    if batch_size % devices:
-        raise UserError(f'batch_size {batch_size} does not divide over {devices} devices')
-    return jax.make_mesh((data, fsdp), BATCH_AXES, axis_types=(AxisType.Auto,) * 2)
+        data = max(len(devices) // fsdp, 1)
+        if devices[0].platform == 'cpu' and jax.process_count() == 1:
+            data = max((size for size in range(1, data + 1) if batch_size % (size * fsdp) == 0), default=data)
+            devices = devices[: data * fsdp]
+    if data * fsdp != len(devices):
+        raise UserError(f'mesh (data={data}, fsdp={fsdp}) needs {data * fsdp} devices, there are {len(devices)}')
+    if batch_size % len(devices):
+        raise UserError(f'batch_size {batch_size} does not divide over {len(devices)} devices')
+    return jax.make_mesh((data, fsdp), BATCH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -15,6 +15,9 @@ from nsr_jax.training.sharding import state_shardings
 # Adam without its learning rate, which is a function of the step and applied by the train step.
 ADAM = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
 
+# Initialising runs once: on a CPU it takes longer to optimise than to run. The weights are the same.
+_COMPILER_OPTIONS = {'cpu': {'xla_backend_optimization_level': 1}}
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -67,4 +70,9 @@ def abstract_state(network: Network, mesh: Mesh) -> TrainState:
 def create_state(network: Network, mesh: Mesh, seed: int) -> TrainState:
     """Make the state where it will live: no device ever holds more than its part."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(network, mesh))
-    return jax.jit(functools.partial(init_state, network), out_shardings=shardings)(jax.random.key(seed))
+    init = jax.jit(
+        functools.partial(init_state, network),
+        out_shardings=shardings,
+        compiler_options=_COMPILER_OPTIONS.get(mesh.devices.flat[0].platform),
+    )
+    return init(jax.random.key(seed))

@@ -14,7 +14,7 @@ from nsr_jax.files import make_output_folder, write_atomically
 CONFIG = 'config.json'
 
 # What may differ when a run goes on: nothing of it changes a batch, a weight or a step.
-_FREE = ('data.data_dir', 'data.tfds_dir', 'steps_per_call', 'checkpoints_to_keep')
+_FREE = ('data.data_dir', 'data.tfds_dir', 'remat', 'steps_per_call', 'checkpoints_to_keep')
 _FREE_SECTIONS = ('mesh.', 'evaluation.')
 _FREE_PERIODS = ('log_every_steps', 'evaluate_every_steps', 'checkpoint_every_steps')
 

@@ -1,5 +1,6 @@
 """The image store: what lies where, and what it refuses."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -36,6 +37,14 @@ def test_images_are_turned_landscape_and_padded_with_zeros(scale, channels):
             assert not place[height:].any()
             assert not place[:, width:].any()
     assert (store.inputs is None) == (scale == 1)
+
+
+def test_arrays_lie_where_cpu_devices_can_share_them():
+    for count in (1, 2, 3):
+        store = build_store([random_example('a.png', 9, 7 + count)] * count, scale=2, channels=3, smallest=1)
+        assert store.targets.ctypes.data % 64 == store.inputs.ctypes.data % 64 == 0
+    shared = jax.device_put(store.targets, jax.devices()[0], may_alias=True)
+    assert shared.unsafe_buffer_pointer() == store.targets.ctypes.data
 
 
 def test_nbytes_are_those_of_all_arrays():

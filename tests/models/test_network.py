@@ -59,6 +59,21 @@ def test_parts_make_the_whole(name):
     np.testing.assert_allclose(assembled, whole, rtol=0, atol=1e-6 * np.abs(whole).max())
 
 
+def test_remat_changes_no_number():
+    network, parameters, x = random_network(ARCHITECTURES['sparse'])
+    remat = network.clone(remat=True)
+    assert jax.tree.map(jnp.shape, parameter_shapes(remat)) == jax.tree.map(jnp.shape, parameter_shapes(network))
+
+    def loss(network, parameters):
+        out, seen = network.apply({'params': parameters}, x, mutable='intermediates')
+        return jnp.mean(jnp.abs(out)), seen
+
+    results = [jax.jit(jax.grad(functools.partial(loss, each), has_aux=True))(parameters) for each in (network, remat)]
+    assert results[0][1].keys() == {'intermediates'}  # what the gates chose is seen too
+    for right, ours in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(ours, right, rtol=0, atol=1e-6 * np.abs(right).max())
+
+
 def test_identity_skip_has_no_parameters():
     _, with_skip, _ = random_network(ARCHITECTURES['sparse'])
     network, without, x = random_network(ARCHITECTURES['sparse gray'])

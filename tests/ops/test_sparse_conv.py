@@ -259,7 +259,10 @@ def descend(x, gamma, kernel, bank, bias):
 
 report = {}
 for name, function, results in (('once', once, (whole, shardings)), ('loop', descend, (whole,) * 3)):
-    compiled = jax.jit(function, in_shardings=shardings, out_shardings=results).lower(*arguments).compile()
+    def in_mesh(*a, function=function):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*a)
+    compiled = jax.jit(in_mesh, in_shardings=shardings, out_shardings=results).lower(*arguments).compile()
     collectives = {}
     pattern = r'= (.*?) (all-[a-z]+|collective-[a-z]+|reduce-scatter|ragged-[a-z-]+)(?:-start)?\\('
     for shapes, kind in re.findall(pattern, compiled.as_text()):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -5,8 +6,10 @@ import numpy as np
 import pytest
 
 from nsr_jax.errors import UserError
+from nsr_jax.training import loop
 from nsr_jax.training.checkpoints import load_model
 from nsr_jax.training.loop import train
+from nsr_jax.training.preparation import prepare
 
 
 class StopError(Exception):
@@ -41,6 +44,37 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, config):
 
     train(config, tmp_path / 'whole', evaluate)  # finished: nothing is done again
     assert metrics_of(tmp_path / 'whole') == metrics_of(tmp_path / 'parts')
+
+
+class Watched:
+    """A number on the device that says when the host asks for it."""
+
+    def __init__(self, value, said):
+        self.value, self.said = value, said
+
+    def __array__(self, *arguments, **named):
+        self.said.append('look')
+        return np.asarray(self.value)
+
+
+def test_the_host_looks_at_the_device_only_to_log(tmp_path, config, monkeypatch):
+    said = []
+
+    def prepare_watched(config):
+        run = prepare(config)
+
+        def train_steps(state, store, count):
+            said.append(f'{count} steps')
+            state, sums = run.train_steps(state, store, count)
+            return state, {name: Watched(value, said) for name, value in sums.items()}
+
+        return dataclasses.replace(run, train_steps=train_steps)
+
+    monkeypatch.setattr(loop, 'prepare', prepare_watched)
+    config.update(num_steps=9, log_every_steps=5, evaluate_every_steps=100, checkpoint_every_steps=100)
+    train(config, tmp_path)
+    order = [word for index, word in enumerate(said) if word != 'look' or said[index - 1] != 'look']
+    assert order == ['2 steps', '2 steps', '1 steps', 'look', '2 steps', '2 steps', 'look']
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,25 @@ def test_a_wrong_mesh_is_refused(data, fsdp, batch_size, message):
         make_mesh(data, fsdp, batch_size)
 
 
+@pytest.mark.parametrize(
+    ('cores', 'fsdp', 'batch_size', 'taken'), [(6, 1, 16, 4), (6, 1, 12, 6), (8, 2, 12, 6), (5, 1, 7, 1), (4, 4, 8, 4)]
+)
+def test_cpu_devices_that_do_not_divide_the_batch_are_left(cores, fsdp, batch_size, taken, monkeypatch):
+    class Core:
+        platform = 'cpu'
+
+    devices = [Core() for _ in range(cores)]
+    monkeypatch.setattr(jax, 'devices', lambda: devices)
+    monkeypatch.setattr(jax, 'make_mesh', lambda shape, axes, *, axis_types, devices: (shape, devices))
+    assert make_mesh(-1, fsdp, batch_size) == ((taken // fsdp, fsdp), devices[:taken])
+    Core.platform = 'gpu'
+    if batch_size % cores:
+        with pytest.raises(UserError, match=f'batch_size {batch_size} does not divide over {cores} devices'):
+            make_mesh(-1, fsdp, batch_size)
+    else:
+        assert make_mesh(-1, fsdp, batch_size) == ((cores // fsdp, fsdp), devices)
+
+
 def test_the_largest_axis_that_divides_is_split():
     class Mesh:  # the rule needs the axis' size alone
         shape = {'fsdp': 4}  # noqa: RUF012

@@ -18,12 +18,26 @@ from nsr_jax.training.step import make_train_steps
 NETWORK = RestorationNetwork(scale=2, channels=3, num_blocks=2, features=8, groups=2, cardinality=4)
 
 
-def batch_of(step, indices):
+def batch_of(step, indices, side=10):
     """Smooth inputs and targets that differ from step to step; the store is not read."""
-    grid = jnp.arange(10) / 5 + step
+    grid = jnp.arange(side) / 5 + step
     waves = jnp.sin(grid[:, None] + jnp.cos(grid[None, :])) * 0.3 + 0.5
     inputs = waves[None, :, :, None] * (1 + indices[:, None, None, None] / 10) * jnp.array([1.0, 0.8, 0.6])
     return inputs, jnp.repeat(jnp.repeat(inputs, 2, axis=1), 2, axis=2)
+
+
+def program_of(mesh, network, side=10):
+    """`train_steps` of a network, and of the empty store that `batch_of` does not read."""
+    train_steps = make_train_steps(
+        network,
+        lambda store, step, indices: batch_of(step, indices, side),
+        halve,
+        batch_size=3,
+        mesh=mesh,
+        abstract=abstract_state(network, mesh),
+    )
+    empty = ImageStore(np.zeros((1, 2, 2, 3), np.uint8), np.zeros((1, 1, 1, 3), np.uint8), np.ones((1, 2), np.int32))
+    return train_steps, jax.device_put(empty, replicated(mesh))
 
 
 def halve(step):
@@ -33,16 +47,7 @@ def halve(step):
 @pytest.fixture(scope='module')
 def setting():
     mesh = make_mesh(data=-1, fsdp=1, batch_size=3)
-    train_steps = make_train_steps(
-        NETWORK,
-        lambda store, step, indices: batch_of(step, indices),
-        halve,
-        batch_size=3,
-        mesh=mesh,
-        abstract=abstract_state(NETWORK, mesh),
-    )
-    empty = ImageStore(np.zeros((1, 2, 2, 3), np.uint8), np.zeros((1, 1, 1, 3), np.uint8), np.ones((1, 2), np.int32))
-    return mesh, train_steps, jax.device_put(empty, replicated(mesh))
+    return mesh, *program_of(mesh, NETWORK)
 
 
 def test_steps_are_adam_on_the_l1_loss(setting):
@@ -83,6 +88,17 @@ def test_many_steps_in_one_call_are_the_same_steps(setting):
         apart, _ = train_steps(apart, store, count)
     assert train_steps._cache_size() == 1  # no recompilation for another count
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), together, apart))
+
+
+def test_remat_saves_memory():
+    mesh = make_mesh(data=-1, fsdp=1, batch_size=3)
+    bytes_needed = []
+    for remat in (False, True):
+        network = NETWORK.clone(num_blocks=4, width_multiplier=4, remat=remat)
+        train_steps, store = program_of(mesh, network, side=40)
+        program = train_steps.lower(abstract_state(network, mesh), store, 1).compile()
+        bytes_needed.append(program.memory_analysis().temp_size_in_bytes)
+    assert bytes_needed[1] < 0.85 * bytes_needed[0]
 
 
 ON_A_MESH = """

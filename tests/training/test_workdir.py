@@ -12,6 +12,7 @@ def test_a_workdir_belongs_to_one_config(tmp_path, config):
     config.log_every_steps = 1  # what changes no number may change
     config.mesh.fsdp = 2
     config.evaluation.datasets = ''
+    config.remat = True
     check_workdir(tmp_path, config)
     config.compute_dtype = 'bfloat16'
     with pytest.raises(UserError, match=r'compute_dtype float32 there, bfloat16 now'):
@@ -22,6 +23,14 @@ def test_a_workdir_belongs_to_one_config(tmp_path, config):
     with pytest.raises(UserError, match=r'features 8 there, 16 now; learning_rate 0.001 there, 0.5 now'):
         check_workdir(tmp_path, config)
     assert json.loads((tmp_path / 'config.json').read_text())['learning_rate'] == 0.001
+
+
+def test_a_run_of_a_version_without_remat_goes_on(tmp_path, config):
+    write_config(tmp_path, config)
+    saved = json.loads((tmp_path / 'config.json').read_text())
+    del saved['remat']
+    (tmp_path / 'config.json').write_text(json.dumps(saved))
+    check_workdir(tmp_path, config)
 
 
 def test_a_workdir_that_cannot_be_written_is_named(tmp_path, config):
