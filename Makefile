@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 QUICKSTART_DIR ?= runs/quickstart
 QUICKSTART_FLAGS ?=
 
-.PHONY: quickstart test lint setup
+.PHONY: quickstart test test-slow lint setup
 
 setup: $(VENV)/.installed
 
@@ -27,4 +27,8 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 
 test: lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest -m 'not slow'
+
+# Huge images and wheels in environments of their own: minutes each.
+test-slow: setup
+	$(RUN) -m pytest -m slow
