@@ -1,0 +1,292 @@
+"""Exported networks: they run without the package, at every size and on all platforms, as the documentation says."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import types
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+from jax import export as jax_export
+
+import nsr_jax
+from nsr_jax import export, files
+from nsr_jax.errors import UserError
+from nsr_jax.models.build import build_network
+from nsr_jax.models.cost import count_parameters, parameter_shapes
+from nsr_jax.restoring import weights
+from nsr_jax.restoring.restorer import Restorer
+from nsr_jax.training.checkpoints import save_model
+
+ROOT = pathlib.Path(__file__).parents[1]
+SIZES = [(1, 7, 9), (3, 12, 5), (2, 1, 1)]
+GATED = {'scale': 2, 'channels': 3, 'num_blocks': 2, 'features': 8, 'groups': 3, 'cardinality': 2, 'gate': 'softmax'}
+CHAIN = {'scale': 3, 'channels': 1, 'kernel_sizes': (3, 3), 'features': (4,), 'adds_input': True}
+MODELS = {
+    'gated': GATED,
+    'hard': GATED | {'gate': 'hard'},
+    'plain': {'scale': 1, 'channels': 1, 'num_blocks': 1, 'features': 4},
+    'chain': CHAIN | {'architecture': 'chain'},
+}
+
+
+def make(name):
+    """A config, its network and random parameters, with gates that tell inputs well apart."""
+    config = ml_collections.ConfigDict({'task': 'sr' if name == 'gated' else 'denoise', 'model': MODELS[name]})
+    network, generator = build_network(config.model), np.random.RandomState(5)
+
+    def draw(path, leaf):
+        spread = 3 if 'gate' in jax.tree_util.keystr(path) else 0.5
+        return generator.normal(0, spread, leaf.shape).astype(np.float32)
+
+    return config, network, jax.tree.map_with_path(draw, parameter_shapes(network))
+
+
+def random_images(channels, size):
+    return np.random.RandomState(sum(size)).rand(*size, channels).astype(np.float32)
+
+
+def photograph(name, size):
+    """Noise on a ramp from dark to bright, so that tiles have other means than the whole."""
+    height, width = {'large': (100, 200), 'small': (20, 30)}[size]
+    noise = np.random.RandomState(height).randint(0, 56, (height, width, MODELS[name]['channels']))
+    return (noise + np.linspace(0, 199, width).astype(int)[:, None]).astype(np.uint8)
+
+
+def apply(network, params, images):
+    return np.asarray(jax.jit(network.apply)({'params': params}, images))
+
+
+def start(*arguments):
+    command = [sys.executable, '-m', 'nsr_jax.export', *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def contents_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A folder for each kind of network, with its checkpoint and what the command writes of it."""
+    folder = tmp_path_factory.mktemp('export')
+    processes = []
+    for name in ('gated', 'plain'):
+        config, _, params = make(name)
+        run, output = folder / name / 'run', folder / name / 'out' / 'x2.stablehlo'
+        save_model(run, params, config, step=7)
+        processes.append(start(f'--checkpoint={run}', f'--output={output}'))
+    for process in processes:
+        _, error = process.communicate(timeout=300)
+        assert process.returncode == 0, error
+    return folder
+
+
+SERVER = """
+import os, pathlib, sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in ('nsr_jax', 'flax', 'ml_collections', 'orbax'):
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+sys.meta_path.insert(0, Blocker())
+import numpy as np
+
+for folder in sys.argv[2:]:
+    os.chdir(folder)
+    server = {}
+    exec(pathlib.Path(sys.argv[1]).read_text(), server)
+    with np.load('images.npz') as images:
+        functions = {'float32': server['network'], 'uint8': server['restore']}
+        answers = {name: functions[each.dtype.name](each) for name, each in images.items()}
+    np.savez('answers.npz', **answers)
+"""
+
+
+@pytest.fixture(scope='module')
+def answers(folder):
+    """What a server without this package, made of the documentation's code, answers for each network."""
+    text = (ROOT / 'docs' / 'export.md').read_text()
+    code = '\n'.join(re.findall(r'^```python\n(.*?)^```', text, re.DOTALL | re.MULTILINE))
+    (folder / 'documented.py').write_text(code)
+    for name in ('gated', 'plain'):
+        images = {str(size): random_images(MODELS[name]['channels'], size) for size in SIZES}
+        images |= {size: photograph(name, size) for size in ('large', 'small')}
+        images['whole'] = images['large'][None].astype(np.float32) / 255
+        np.savez(folder / name / 'out' / 'images.npz', **images)
+    command = [sys.executable, '-c', SERVER, folder / 'documented.py', folder / 'gated/out', folder / 'plain/out']
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    assert process.returncode == 0, process.stderr
+    return {name: dict(np.load(folder / name / 'out' / 'answers.npz')) for name in ('gated', 'plain')}
+
+
+@pytest.mark.parametrize('name', ['gated', 'plain'])
+def test_a_server_without_the_package_answers_as_the_network(answers, name):
+    _, network, params = make(name)
+    for size in SIZES:
+        expected = apply(network, params, random_images(network.channels, size))
+        assert np.abs(expected).max() > 0.3
+        np.testing.assert_allclose(answers[name][str(size)], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['gated', 'plain'])
+def test_the_documented_server_restores_images_as_the_restore_command(answers, folder, name):
+    restorer = Restorer.load(folder / name / 'run')
+    for size in ('large', 'small'):
+        answer, expected = answers[name][size], restorer(photograph(name, size))
+        assert (answer.shape, answer.dtype) == (expected.shape, expected.dtype)
+        difference = np.abs(answer.astype(int) - expected)
+        assert difference.max() <= 1  # where a float lies on a half
+        assert np.mean(difference > 0) < 1e-3
+        assert expected.std() > 10
+
+
+def test_a_whole_image_is_another_function_where_there_are_gates(answers):
+    def distance(name):
+        whole = np.rint(255 * answers[name]['whole'][0].clip(0, 1))
+        return np.abs(whole - answers[name]['large'])[20:-20, :40].mean()  # away from where tiles meet
+
+    assert distance('gated') > 1
+    assert distance('plain') < 0.01
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_the_programs_for_all_platforms_are_right(name):
+    """Those for CUDA and TPUs are computed on a CPU, which the export is told to have their place in its list."""
+    _, network, params = make(name)
+    exported = export.export_network(network, params)
+    assert exported.platforms == ('cpu', 'cuda', 'tpu')
+    images = random_images(network.channels, (3, 12, 5))
+    expected = apply(network, params, images)
+    is_loop = []
+    for index in range(3):
+        platforms = ['cuda', 'tpu']
+        platforms.insert(index, 'cpu')
+        moved = dataclasses.replace(exported, platforms=tuple(platforms))
+        compiled = jax.jit(moved.call).lower(images).compile()
+        np.testing.assert_allclose(compiled(images), expected, rtol=0, atol=1e-5)
+        is_loop.append(' while(' in compiled.as_text())
+    assert is_loop == [network.groups > 1, False, False]
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_the_module_is_portable_and_of_full_precision(name):
+    _, network, params = make(name)
+    text = export.export_network(network, params).mlir_module()
+    # JAX's own check that sizes are from 1, evaluated before anything is compiled.
+    assert set(re.findall(r'custom_call @?"?(\w+)', text)) == {'shape_assertion'}
+    assert text.count('custom_call') == text.count('custom_call @shape_assertion') == 3
+    products = re.findall(r'stablehlo\.(?:convolution|dot_general)\b.*', text)
+    assert products
+    assert all('HIGHEST' in line and 'DEFAULT' not in line for line in products)  # else GPUs multiply in TF32
+
+
+def test_the_description_is_right(folder):
+    out = folder / 'gated' / 'out'
+    contents, config = (out / 'x2.stablehlo').read_bytes(), make('gated')[0]
+    versions = {package: importlib.metadata.version(package) for package in ('jax', 'jaxlib')}
+    assert json.loads((out / 'x2.stablehlo.json').read_text()) == {
+        'file': 'x2.stablehlo',
+        'sha256': hashlib.sha256(contents).hexdigest(),
+        'task': 'sr',
+        'scale': 2,
+        'channels': 3,
+        'input': 'float32 (batch, height, width, 3), nominally on [0, 1]',
+        'output': 'float32 (batch, 2 * height, 2 * width, 3), not clipped',
+        'gated': True,
+        'tile': 96,
+        'overlap': 16,
+        'platforms': ['cpu', 'cuda', 'tpu'],
+        'calling_convention': jax_export.deserialize(contents).calling_convention_version,
+        'versions': versions | {'nsr_jax': nsr_jax.__version__},
+        'checkpoint': str(folder / 'gated' / 'run'),
+        'step': 7,
+        'parameters': count_parameters(make('gated')[1]),
+        'config': config.to_dict(),
+    }
+    assert json.loads((folder / 'plain' / 'out' / 'x2.stablehlo.json').read_text())['gated'] is False
+
+
+def test_the_same_network_gives_the_same_file(folder, tmp_path):
+    """Here from one device, in the command from one for each core; and nothing in it tells of the machine."""
+    export.write_export(folder / 'gated' / 'run', tmp_path / 'x2.stablehlo')
+    contents = (tmp_path / 'x2.stablehlo').read_bytes()
+    assert contents == (folder / 'gated' / 'out' / 'x2.stablehlo').read_bytes()
+    assert b'export.py' not in contents
+    assert str(ROOT).encode() not in contents
+
+
+def test_shipped_weights_are_exported_by_name_with_their_terms(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, 'FOLDER', tmp_path / 'shipped')
+    weights.FOLDER.mkdir()
+    config, _, params = make('gated')
+    contents = weights.pack(params)
+    (weights.FOLDER / 'sr_x2.safetensors').write_bytes(contents)
+    text = dict.fromkeys(['data', 'hardware', 'command'], '') | {'terms': 'for research', 'name': 'sr_x2', 'scores': []}
+    numbers = {'step': 9, 'parameters': 1, 'sha256': hashlib.sha256(contents).hexdigest()}
+    (weights.FOLDER / 'sr_x2.json').write_text(json.dumps({'config': config.to_dict()} | text | numbers))
+    card = export.write_export('sr_x2', tmp_path / 'x2.stablehlo')
+    assert (card['terms'], card['step'], card['checkpoint']) == ('for research', 9, 'sr_x2')
+    with pytest.raises(UserError, match='no weights called sr_x3'):
+        export.write_export('sr_x3', tmp_path / 'x3.stablehlo')
+
+
+def test_mistakes_are_one_line_before_the_work(folder, tmp_path, monkeypatch):
+    process = start('--checkpoint=missing', f'--output={tmp_path / "a.stablehlo"}')
+    run = folder / 'gated' / 'run'
+    monkeypatch.setattr(export, 'export_network', lambda *_: pytest.fail('the work has begun'))
+    (tmp_path / 'file').write_text('mine')
+    (tmp_path / 'b.stablehlo.json').write_text('mine')
+    for checkpoint, output, message in [
+        ('missing', 'a.stablehlo', 'no model missing: neither a folder nor weights'),
+        (tmp_path, 'a.stablehlo', 'no checkpoint at'),
+        (run, 'file', 'file is there already: --overwrite replaces it'),
+        (run, 'b.stablehlo', 'b.stablehlo.json is there already: --overwrite replaces it'),
+        (run, '', 'is a folder: name a file'),
+        (run, 'new/', 'is a folder: name a file'),
+        (run, 'file/a.stablehlo', 'cannot be written into'),
+    ]:
+        with pytest.raises(UserError, match=re.escape(message)) as caught:
+            export.write_export(checkpoint, f'{tmp_path}/{output}')
+        assert '\n' not in str(caught.value)
+    monkeypatch.setitem(sys.modules, 'flatbuffers', None)
+    with pytest.raises(UserError, match='needs the package flatbuffers'):
+        export.write_export(run, tmp_path / 'a.stablehlo')
+    assert contents_of(tmp_path) == {'file': b'mine', 'b.stablehlo.json': b'mine'}
+
+    output, error = process.communicate(timeout=300)
+    assert (process.returncode, output) == (2, '')
+    lines = [line for line in error.splitlines() if 'compiled programs are kept' not in line]
+    assert lines == [next(line for line in lines if line.startswith('error: no model missing'))]
+
+
+def test_a_name_for_two_networks_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, 'model_parts', lambda model: ['denoise_gray', 'denoise_colour'])
+    with pytest.raises(UserError, match='denoise stands for denoise_gray and denoise_colour: name one of them'):
+        export.write_export('denoise', tmp_path / 'a.stablehlo')
+
+
+def test_files_are_replaced_when_asked_for_and_whole(folder, tmp_path, monkeypatch):
+    output = tmp_path / 'x.stablehlo'
+    export.write_export(folder / 'plain' / 'run', output)
+    before = contents_of(tmp_path)
+
+    def no_space(source, target):
+        raise OSError(28, 'No space left on device')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, 'os', types.SimpleNamespace(replace=no_space, getpid=os.getpid))
+        with pytest.raises(UserError, match='No space left'):
+            export.write_export(folder / 'gated' / 'run', output, overwrite=True)
+    assert contents_of(tmp_path) == before
+    card = export.write_export(folder / 'gated' / 'run', output, overwrite=True)
+    assert contents_of(tmp_path).keys() == before.keys()
+    assert card['sha256'] == hashlib.sha256(output.read_bytes()).hexdigest()
+    assert output.read_bytes() != before['x.stablehlo']
