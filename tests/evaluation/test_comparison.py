@@ -123,7 +123,7 @@ def test_script(tfds_dir, photos, tmp_path):
     assert result.returncode == 0, result.stderr
     told = set(re.findall(r'^I\d{4} \S+ +\d+ (\w+\.py):', result.stderr, re.MULTILINE))
     assert 'eval.py' in told
-    assert told <= {'eval.py', 'sweep.py', 'builders.py'}  # libraries do not report their steps
+    assert told <= {'eval.py', 'sweep.py', 'builders.py', 'command.py'}  # libraries do not report their steps
     scores = from_json((output / 'scores.json').read_text())
     assert len(scores) == len(list(csv.DictReader((output / 'scores.csv').open()))) == 8
     assert f'{tmp_path / "model"}, step 7, tiling feathered 96/16' in (output / 'scores.md').read_text()

@@ -22,7 +22,7 @@ ARCHITECTURES = {
 
 
 def traced_multi_adds(network, height, width):
-    """Multiply-accumulates of every convolution and matrix product in the traced network, loops unrolled."""
+    """Multiply-accumulates of every convolution, matrix product and mixing in the traced network, loops unrolled."""
     image = jax.ShapeDtypeStruct((1, height, width, network.channels), jnp.float32)
     variables = {'params': parameter_shapes(network)}
     return _count(jax.make_jaxpr(network.apply)(variables, image).jaxpr)
@@ -40,6 +40,14 @@ def _count(jaxpr):
             (contracted, _), _ = equation.params['dimension_numbers']
             lengths = (equation.invars[0].aval.shape[axis] for axis in contracted)
             total += equation.outvars[0].aval.size * math.prod(lengths)
+            continue
+        if equation.primitive.name == 'mul' and 'mix' in str(equation.source_info.name_stack):
+            total += equation.outvars[0].aval.size
+            continue
+        if equation.primitive.name == 'cond':  # the forms of different platforms: the same work
+            counts = {_count(branch.jaxpr) for branch in equation.params['branches']}
+            assert len(counts) == 1
+            total += counts.pop()
             continue
         times = equation.params.get('length', 1) if equation.primitive.name == 'scan' else 1
         inner = [sub for value in equation.params.values() for sub in _jaxprs(value)]
