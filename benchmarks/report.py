@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 from absl import flags
+from jax.experimental.compilation_cache import compilation_cache
 
 from benchmarks.environment import environment
 from nsr_jax.errors import UserError
@@ -31,6 +32,7 @@ def define_flags() -> None:
 def compile_anew() -> None:
     """Nothing compiled by an earlier run is used, so that times of compilation are what they are called."""
     jax.config.update('jax_enable_compilation_cache', False)
+    compilation_cache.reset_cache()  # JAX looks at the option once
 
 
 def torch_variants(options: flags.FlagValues) -> list[Any]:
