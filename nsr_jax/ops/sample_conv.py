@@ -13,7 +13,7 @@ end differentiate into each other to any order.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import jax
@@ -22,6 +22,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 Form = Literal['loop', 'matmul']
+Binary = Callable[[jax.Array, jax.Array], jax.Array]  # of two batches
 
 
 def _convolve_by_loop(x: jax.Array, kernels: jax.Array) -> jax.Array:
@@ -66,8 +67,8 @@ def _shifts(image: jax.Array, rows: Sequence[int], columns: Sequence[int]) -> ja
     return jnp.concatenate(moved, axis=-1).reshape(height * width, -1)
 
 
-def _correlate_one(x: jax.Array, y: jax.Array, kernel_size: tuple[int, int]) -> jax.Array:
-    """One matrix product for each sample, of x and y moved against each other by each tap of the kernel.
+def _correlate_one(kernel_size: tuple[int, int], x: jax.Array, y: jax.Array) -> jax.Array:
+    """One matrix product, of one sample's x and y moved against each other by each tap of the kernel.
 
     A tap can be a shift of x or an opposite shift of y. All taps on one side copy that side kh kw times; the rows of
     the kernel on y and its columns on x copy them kh and kw times. What copies least is taken. XLA's own derivative
@@ -96,55 +97,36 @@ def _correlate_one(x: jax.Array, y: jax.Array, kernel_size: tuple[int, int]) -> 
     return product.reshape(shape).transpose(0, 3, 1, 4, 5, 2).reshape(*kernel_size, x_channels, y_channels)
 
 
-def _correlate_by_loop(x: jax.Array, y: jax.Array, kernel_size: tuple[int, int]) -> jax.Array:
+def _correlate_by_loop(kernel_size: tuple[int, int], x: jax.Array, y: jax.Array) -> jax.Array:
     if x.shape[0] == 1:
-        return _correlate_one(x[0], y[0], kernel_size)[None]
-    return lax.map(lambda sample: _correlate_one(*sample, kernel_size), (x, y))
+        return _correlate_one(kernel_size, x[0], y[0])[None]
+    return lax.map(lambda sample: _correlate_one(kernel_size, *sample), (x, y))
 
 
-def _correlate_by_matmul(x: jax.Array, y: jax.Array, kernel_size: tuple[int, int]) -> jax.Array:
-    return jax.vmap(lambda x, y: _correlate_one(x, y, kernel_size))(x, y)
+def _correlate_by_matmul(kernel_size: tuple[int, int], x: jax.Array, y: jax.Array) -> jax.Array:
+    return jax.vmap(functools.partial(_correlate_one, kernel_size))(x, y)
 
 
-def _batch_local(function):
-    """Let each device compute its own samples, by the mesh of the context, whose axes all split the batch.
+def _compute(loop: Binary, matmul: Binary, form: Form | None, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Apply one of two forms of a function of independent samples, on each device to its own samples.
 
-    A loop over a sharded batch axis is opaque to XLA's partitioner, which would gather the whole batch on every
-    device. The samples are independent. Without a mesh in the context (`jax.set_mesh`, or `use_abstract_mesh` where
-    functions are traced) that is what happens to a sharded batch: the results are right all the same.
+    Which form is asked for, or else chosen by the platform that is compiled for. Which samples are a device's own says
+    the mesh of the context, whose axes all split the batch: a loop over a sharded batch axis is opaque to XLA's
+    partitioner, which would gather the whole batch on every device. That is what happens to a sharded batch without a
+    mesh in the context (`jax.set_mesh`, or `use_abstract_mesh` where functions are traced), or one that does not
+    divide: the results are right all the same.
     """
 
-    def compute(*arrays):
-        mesh = jax.sharding.get_abstract_mesh()
-        if mesh.empty or mesh.size == 1 or mesh.are_all_axes_manual or arrays[0].shape[0] % mesh.size:
-            return function(*arrays)
-        spec = PartitionSpec(mesh.axis_names)
-        return jax.shard_map(function, in_specs=spec, out_specs=spec, check_vma=False)(*arrays)
+    def function(x: jax.Array, y: jax.Array) -> jax.Array:
+        if form is None:
+            return lax.platform_dependent(x, y, cpu=loop, default=matmul)
+        return {'loop': loop, 'matmul': matmul}[form](x, y)
 
-    return compute
-
-
-def _in_form(form: Form | None, loop, matmul):
-    """The function of the form asked for, or one that chooses by the platform that it is compiled for."""
-    if form is None:
-        return lambda *arguments: lax.platform_dependent(*arguments, cpu=loop, default=matmul)
-    return {'loop': loop, 'matmul': matmul}[form]
-
-
-@functools.lru_cache
-def _partitioned_convolve(form: Form | None):
-    convolve = _in_form(form, _convolve_by_loop, _convolve_by_matmul)
-    return _batch_local(convolve)
-
-
-@functools.lru_cache
-def _partitioned_correlate(kernel_size: tuple[int, int], form: Form | None):
-    correlate = _in_form(
-        form,
-        lambda x, y: _correlate_by_loop(x, y, kernel_size),
-        lambda x, y: _correlate_by_matmul(x, y, kernel_size),
-    )
-    return _batch_local(correlate)
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1 or mesh.are_all_axes_manual or x.shape[0] % mesh.size:
+        return function(x, y)
+    batch = PartitionSpec(mesh.axis_names)
+    return jax.shard_map(function, in_specs=batch, out_specs=batch, check_vma=False)(x, y)
 
 
 def check_odd(kernel_size: tuple[int, ...]) -> None:
@@ -174,7 +156,7 @@ def sample_conv(x: jax.Array, kernels: jax.Array, form: Form | None = None) -> j
         ValueError: a kernel with an even side.
     """
     check_odd(kernels.shape[1:3])
-    return _partitioned_convolve(form)(x, kernels)
+    return _compute(_convolve_by_loop, _convolve_by_matmul, form, x, kernels)
 
 
 def _sample_conv_forward(x, kernels, form):
@@ -203,7 +185,10 @@ def sample_correlation(x: jax.Array, y: jax.Array, kernel_size: tuple[int, int],
     Returns:
         `(B, kh, kw, Cin, Cout)` in float32 at least, and summed in it, whatever the dtype of x.
     """
-    return _partitioned_correlate(kernel_size, form)(x, y)
+    loop, matmul = (
+        functools.partial(correlate, kernel_size) for correlate in (_correlate_by_loop, _correlate_by_matmul)
+    )
+    return _compute(loop, matmul, form, x, y)
 
 
 def _sample_correlation_forward(x, y, kernel_size, form):
