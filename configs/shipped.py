@@ -27,12 +27,12 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if task == 'sr':
         config.model.scale = int(name[-1])
         config.data.patch_size = 32
-        config.num_steps = 10_000
+        config.num_steps = 10_000 if config.model.scale == 2 else 6_000
         config.evaluation.datasets = 'set5'
         config.evaluation.protocol = 'sr-y'
     elif task == 'denoise':
         config.model.channels = 1 if name == 'denoise_gray' else 3
-        config.num_steps = 6_000
+        config.num_steps = 6_000 if name == 'denoise_gray' else 4_000
         config.degradation.sigma = (0.0, 50.0)
         config.evaluation.datasets = 'set12' if name == 'denoise_gray' else 'cbsd68'
         config.evaluation.protocol = 'denoise'
