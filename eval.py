@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 from ml_collections import config_flags
 
-from nsr_jax import command
+from nsr_jax import command, processes
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.comparison import check_architectures, show
@@ -47,28 +47,28 @@ def main(argv: Sequence[str]) -> None:
     """Check everything that was asked for, then evaluate."""
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
-    config, asked = CONFIG.value, CONFIG.value.evaluation
-    protocols = find_protocols(PROTOCOL.value or [asked.protocol])
-    tilings = [Tiling(name, asked.tile, asked.overlap) for name in TILING.value or [asked.tiling]]
-    degradations = find_degradations(protocols[0].task, config.model.scale, LEVELS.value or asked.levels)
-    baselines = baseline_contenders(BASELINES.value, degradations)
-    if not (CHECKPOINT.value or BASELINES.value):
-        raise UserError('nothing to score: give --checkpoint, --baselines=bicubic, or both')
-    models = {path.rstrip('/'): load_model(path) for path in CHECKPOINT.value}
-    check_architectures(config.model, {path: model.config.model for path, model in models.items()})
-    ensembles = parse_ensembles(ENSEMBLE.value)
-    output = make_output_folder(OUTPUT.value)
-    folders = {'data_dir': config.data.data_dir, 'tfds_dir': config.data.tfds_dir}
-    names = DATASETS.value or asked.datasets.split(',')
-    sources = [open_source(name, SPLIT.value, config.model.scale, **folders) for name in names]
-
-    networks = []
-    for path, model in models.items():
-        network = build_network(model.config.model, config.compute_dtype)
-        check_network(network, sources, protocols, degradations[0])
-        if GATES.value:
-            check_gates(network, GATES.value)
-        networks += network_contenders(f'{path}, step {model.step}', network, model.params, tilings, ensembles)
+    with processes.agreed():
+        config, asked = CONFIG.value, CONFIG.value.evaluation
+        protocols = find_protocols(PROTOCOL.value or [asked.protocol])
+        tilings = [Tiling(name, asked.tile, asked.overlap) for name in TILING.value or [asked.tiling]]
+        degradations = find_degradations(protocols[0].task, config.model.scale, LEVELS.value or asked.levels)
+        baselines = baseline_contenders(BASELINES.value, degradations)
+        if not (CHECKPOINT.value or BASELINES.value):
+            raise UserError('nothing to score: give --checkpoint, --baselines=bicubic, or both')
+        models = {path.rstrip('/'): load_model(path) for path in CHECKPOINT.value}
+        check_architectures(config.model, {path: model.config.model for path, model in models.items()})
+        ensembles = parse_ensembles(ENSEMBLE.value)
+        output = make_output_folder(OUTPUT.value)
+        folders = {'data_dir': config.data.data_dir, 'tfds_dir': config.data.tfds_dir}
+        names = DATASETS.value or asked.datasets.split(',')
+        sources = [open_source(name, SPLIT.value, config.model.scale, **folders) for name in names]
+        networks = []
+        for path, model in models.items():
+            network = build_network(model.config.model, config.compute_dtype)
+            check_network(network, sources, protocols, degradations[0])
+            if GATES.value:
+                check_gates(network, GATES.value)
+            networks += network_contenders(f'{path}, step {model.step}', network, model.params, tilings, ensembles)
     scores = run_sweep([*baselines, *networks], sources, protocols, degradations, output)
     shown = (networks, sources, protocols[0], degradations, scores, list(models), output, PICTURES.value)
     show(*shown, gates=GATES.value, report=REPORT.value)

@@ -14,9 +14,10 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+import jax
 from absl import flags, logging
 
-from nsr_jax import command
+from nsr_jax import command, processes
 from nsr_jax.errors import UserError
 from nsr_jax.files import make_output_folder
 from nsr_jax.models.build import COMPUTE_DTYPES
@@ -24,9 +25,9 @@ from nsr_jax.restoring import weights
 from nsr_jax.restoring.compare import write_comparison
 from nsr_jax.restoring.files import restore_files
 from nsr_jax.restoring.formats import FORMATS, check_quality_of_any, suffix_of
-from nsr_jax.restoring.plan import STANDARD, plan
+from nsr_jax.restoring.plan import STANDARD, Job, plan
 from nsr_jax.restoring.reading import LARGEST_PIXELS
-from nsr_jax.restoring.restorer import TILE, Restorer, find_device, make_tiling, model_parts
+from nsr_jax.restoring.restorer import TILE, Restorer, find_devices, make_tiling, model_parts
 from nsr_jax.restoring.writing import JPEG_QUALITY
 
 EXIT_SOME_FAILED = 1
@@ -77,33 +78,57 @@ def list_models() -> str:
     return text
 
 
+def find_jobs(inputs: Sequence[str], output: str, suffix: str | None) -> tuple[list[Job], list[Job]]:
+    """All jobs, and those that wait to be done, as the first process sees them: to another, some may be done already.
+
+    Raises:
+        UserError: as in `plan`.
+    """
+
+    def look() -> list[tuple[str | None, str | None, bool]]:
+        jobs = plan(inputs, output, suffix=suffix, recursive=flags.FLAGS.recursive)
+        return [(*(path and os.fspath(path) for path in job), flags.FLAGS.overwrite or not job.is_done) for job in jobs]
+
+    jobs, waiting = [], []
+    for *paths, waits in processes.by_first(look):
+        jobs.append(Job(*(path and pathlib.Path(path) for path in paths)))
+        if waits:
+            waiting.append(jobs[-1])
+    return jobs, waiting
+
+
 def main(argv: Sequence[str]) -> int:
     """Command line: check all that was asked for, then restore."""
     given = flags.FLAGS
     if given.models:
-        sys.stdout.write(list_models())
+        if processes.is_first():
+            sys.stdout.write(list_models())
         return 0
     if given.output is None:
         raise UserError('say where the restored images go: --output=FOLDER, or --output=- for standard output')
     form, output = given.format and given.format.upper(), os.path.expanduser(given.output)
-    model = choose_model(given.model and os.path.expanduser(given.model), given.task, given.scale)
-    make_tiling(given.tile)
-    find_device(given.device)
     inputs = [os.path.expanduser(each) for each in argv[1:]]
-    jobs = plan(inputs, output, suffix=form and suffix_of(form), recursive=given.recursive)
+    with processes.agreed():
+        model = choose_model(given.model and os.path.expanduser(given.model), given.task, given.scale)
+        make_tiling(given.tile)
+        find_devices(given.device)
+    jobs, waiting = find_jobs(inputs, output, form and suffix_of(form))
     # What goes to standard output without --format may turn out to be a JPEG.
     check_quality_of_any({form or job.format or 'JPEG' for job in jobs}, given.quality)
-    if given.compare and any(None in job for job in jobs):
+    uses_standard = any(None in job for job in jobs)
+    if given.compare and uses_standard:
         raise UserError('--compare is of files: it needs files as input and a folder as --output')
+    if jax.process_count() > 1 and uses_standard:
+        raise UserError('several processes need files as input and a folder as --output')
     if output == STANDARD and sys.stdout.isatty():
         raise UserError('standard output is a terminal: send it to a file or a program, or give a folder as --output')
     options = {'tile': given.tile, 'ensemble': given.ensemble, 'dtype': given.dtype, 'device': given.device}
-    restorer = Restorer.load(model, **options)
-    check_model(model, restorer.task, restorer.scale, given.task, given.scale)
+    with processes.agreed():
+        restorer = Restorer.load(model, **options)
+        check_model(model, restorer.task, restorer.scale, given.task, given.scale)
     if output != STANDARD:
-        make_output_folder(output)
+        processes.by_first(lambda: os.fspath(make_output_folder(output)))
 
-    waiting = [job for job in jobs if given.overwrite or not job.is_done]
     logging.info('%s: %d images', model, len(jobs))
     if len(waiting) < len(jobs):
         logging.info('%d of them are in %s already; --overwrite replaces them', len(jobs) - len(waiting), output)
@@ -112,8 +137,8 @@ def main(argv: Sequence[str]) -> int:
     logging.info('%d of %d images restored to %s', len(waiting) - len(failed), len(waiting), output)
     if given.compare:
         shown = [job for job in jobs if job not in failed]
-        page = pathlib.Path(output) / PAGE
-        number = write_comparison(page, shown, f'Restored by {model}', given.largest_pixels * restorer.scale**2)
+        page, largest = pathlib.Path(output) / PAGE, given.largest_pixels * restorer.scale**2
+        number = processes.by_first(lambda: write_comparison(page, shown, f'Restored by {model}', largest))
         logging.info('%s shows %d of %d images before and after', page, number, len(shown))
     return EXIT_SOME_FAILED if failed else 0
 
@@ -134,7 +159,7 @@ def define_flags() -> None:
     flags.DEFINE_bool('ensemble', False, 'Take the mean over eight flips and transposes: a bit better, 8 times slower.')
     flags.DEFINE_integer('tile', TILE, 'Side of the tiles that a network sees at once, in input pixels.', lower_bound=2)
     flags.DEFINE_enum('dtype', 'float32', list(COMPUTE_DTYPES), 'What is computed in.')
-    flags.DEFINE_string('device', None, 'cpu, gpu or tpu; default: what JAX finds.')
+    flags.DEFINE_string('device', None, 'cpu, gpu or tpu, all of them; default: what JAX finds.')
     flags.DEFINE_integer('largest_pixels', LARGEST_PIXELS, 'Larger images are refused.', lower_bound=1)
 
 

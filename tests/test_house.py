@@ -13,14 +13,15 @@ ROOT = pathlib.Path(__file__).parents[1]
 ALLOWED = {
     'errors': set(),
     'files': {'errors'},
+    'processes': {'errors'},
     'torch_file': {'errors'},
     'ops': {'errors'},
     'nn': {'errors', 'ops'},
     'models': {'errors', 'ops', 'nn'},
     'data': {'errors', 'files', 'ops'},
-    'training': {'errors', 'files', 'ops', 'nn', 'models', 'data'},
-    'evaluation': {'errors', 'files', 'ops', 'nn', 'models', 'data'},
-    'restoring': {'errors', 'files', 'ops', 'models', 'training', 'evaluation'},
+    'training': {'errors', 'files', 'processes', 'ops', 'nn', 'models', 'data'},
+    'evaluation': {'errors', 'files', 'processes', 'ops', 'nn', 'models', 'data'},
+    'restoring': {'errors', 'files', 'processes', 'ops', 'models', 'training', 'evaluation'},
 }
 COMMANDS = {'command', 'export', 'import_torch', 'package_weights', 'restore'}
 LAZY = {'nsr_jax.restoring.restorer.Restorer'}  # what the package itself offers, imported when it is asked for

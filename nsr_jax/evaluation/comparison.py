@@ -1,12 +1,14 @@
 """Where a network gains most on its input: the images and crops that pictures and reports show."""
 
 import dataclasses
+import itertools
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from nsr_jax import processes
 from nsr_jax.data.sources import Source
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.baselines import find_baselines
@@ -92,7 +94,8 @@ def compare_largest_gains(
 ) -> Iterator[Comparison]:
     """The images of a source in which the first network gains most on bicubic, or on the degraded image itself.
 
-    They show a network at its best: say so where they are published.
+    They show a network at its best: say so where they are published. All processes of a job must call this alike; who
+    looks at the images restores them.
 
     Args:
         networks: predictors by their name in `scores`, at least one.
@@ -110,7 +113,8 @@ def compare_largest_gains(
     found = {(each.model, each.image): (each.psnr, each.ssim) for each in mine}
     first = next(iter(networks))
     gains = [found[first, image][0] - found[name, image][0] for image in source.names]
-    for index in map(int, np.argsort(gains)[::-1][:count]):
+
+    def compare(index: int) -> Comparison:
         example = source[index]
         image = protocol.network_input(source.name, example, degradation.level)
         truth = protocol.truth(example.hr)
@@ -121,9 +125,11 @@ def compare_largest_gains(
         given = image if image.dtype == np.uint8 else round_prediction(image, image.shape[-1])
         given = given.repeat(degradation.scale, axis=0).repeat(degradation.scale, axis=1)
         scored = {model: found[model, example.name] for model in restored}
-        yield Comparison(
+        return Comparison(
             source.name, str(degradation), protocol.name, example.name, image, given, restored, truth, scored
         )
+
+    return map(compare, map(int, np.argsort(gains)[::-1][:count]))
 
 
 def draw(comparison: Comparison, folder: pathlib.Path) -> None:
@@ -168,6 +174,8 @@ def show(
 ) -> None:
     """Draw what a sweep has scored: pictures, the loss of each workdir, and gates and report where they are asked for.
 
+    All processes of a job must call this alike; the first one writes.
+
     Args:
         networks: that were scored; the first one chooses the pictures. None: there are no pictures.
         sources: that they were scored on.
@@ -180,22 +188,28 @@ def show(
         gates: of the first network, as in `gate_maps.gate_names`, to be mapped over each picture.
         report: whether to write index.html.
     """
-    curves = {path: metrics for path in workdirs if (metrics := pathlib.Path(path) / 'metrics.jsonl').exists()}
-    for index, metrics in enumerate(curves.values()):
-        plot_losses(metrics, output / ('losses.png' if index == 0 else f'losses_{index + 1}.png'))
-    pictures = []
+    compared = []
     for source in sources if networks and count else ():
         for degradation in degradations:
             predictors = {network.name: network.predictors(degradation)[0] for network in networks}
-            for comparison in compare_largest_gains(predictors, source, protocol, degradation, scores, count):
-                draw(comparison, output / 'pictures')
-                pictures.append(to_picture(comparison))
-                if gates:
-                    path = output / 'pictures' / f'{comparison.file_name}_gates'
-                    title = f'{networks[0].name}: {comparison.image}, {degradation}'
-                    write_gate_maps(path, title, *networks[0].weights, comparison.network_input, gates)
-    if report:
-        write_report(output, f'Evaluation of {", ".join(workdirs) or "baselines"}', scores, pictures, curves)
+            compared.append(compare_largest_gains(predictors, source, protocol, degradation, scores, count))
+
+    def write() -> None:
+        curves = {path: metrics for path in workdirs if (metrics := pathlib.Path(path) / 'metrics.jsonl').exists()}
+        for index, metrics in enumerate(curves.values()):
+            plot_losses(metrics, output / ('losses.png' if index == 0 else f'losses_{index + 1}.png'))
+        pictures = []
+        for comparison in itertools.chain.from_iterable(compared):
+            draw(comparison, output / 'pictures')
+            pictures.append(to_picture(comparison))
+            if gates:
+                path = output / 'pictures' / f'{comparison.file_name}_gates'
+                title = f'{networks[0].name}: {comparison.image}, {comparison.degradation}'
+                write_gate_maps(path, title, *networks[0].weights, comparison.network_input, gates)
+        if report:
+            write_report(output, f'Evaluation of {", ".join(workdirs) or "baselines"}', scores, pictures, curves)
+
+    processes.by_first(write)
 
 
 def _place(comparison: Comparison, size: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import tqdm
 
+from nsr_jax import processes
 from nsr_jax.data.sources import Source
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.degradation import Degradation
@@ -86,10 +87,12 @@ def evaluate(
 ) -> list[Score]:
     """Score every image of a source.
 
-    An image is predicted once for all protocols that give the network the same input.
+    An image is predicted once for all protocols that give the network the same input. Where a job has several
+    processes, all of them must call this alike: each scores its share of the images, and all get all scores.
 
     Args:
-        predictors: what is evaluated, once for each device; each takes the next image when it is done with one.
+        predictors: what is evaluated, once for each device of this process; each takes the next image when it is done
+          with one.
         source: opened at the degradation's scale.
         protocols: how to score; of the degradation's task.
         degradation: what is to be undone.
@@ -99,7 +102,8 @@ def evaluate(
         One score for each image and protocol, images in the source's order.
 
     Raises:
-        UserError: an image cannot be read, predicted or scored; the line names it. Or a protocol is for another task.
+        UserError: an image cannot be read, predicted or scored, in any process; the line names it. Or a protocol is
+            for another task.
     """
     _check_task(protocols, degradation)
     free: queue.SimpleQueue[Predictor] = queue.SimpleQueue()
@@ -122,11 +126,16 @@ def evaluate(
             free.put(predictor)
         return scores
 
-    with concurrent.futures.ThreadPoolExecutor(len(predictors)) as threads:
-        scored = threads.map(score_image, range(len(source)))
+    share = range(jax.process_index(), len(source), jax.process_count())
+    with processes.agreed(), concurrent.futures.ThreadPoolExecutor(len(predictors)) as threads:
+        scored = threads.map(score_image, share)
         # On a terminal only: a log file is no place for a moving bar.
-        bar = tqdm.tqdm(scored, f'{model} on {source.name}', total=len(source), unit='image', leave=False, disable=None)
-        return [score for image_scores in bar for score in image_scores]
+        look = {'total': len(share), 'unit': 'image', 'leave': False, 'disable': None if processes.is_first() else True}
+        bar = tqdm.tqdm(scored, f'{model} on {source.name}', **look)
+        found = [[dataclasses.astuple(each) for each in image_scores] for image_scores in bar]
+    told = processes.gather(found)
+    by_image = [told[index % len(told)][index // len(told)] for index in range(len(source))]
+    return [Score(*fields) for image_scores in by_image for fields in image_scores]
 
 
 def _check_task(protocols: Sequence[Protocol], degradation: Degradation) -> None:
@@ -178,7 +187,8 @@ def evaluate_network(
 ) -> Mapping[str, tuple[float, float]]:
     """Mean scores of a network during training: {dataset: (PSNR in dB, SSIM)} in the order of `sources`.
 
-    Compiled functions are kept from call to call; new parameters of the same shapes cost no compilation.
+    Compiled functions are kept from call to call; new parameters of the same shapes cost no compilation. All processes
+    of a job must call this alike, and get the same means.
 
     Args:
         network: a `RestorationNetwork`.

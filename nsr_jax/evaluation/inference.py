@@ -10,12 +10,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from nsr_jax.errors import UserError
+from nsr_jax.evaluation.mesh import apply_on_mesh, on_first_device, own_part
 from nsr_jax.evaluation.tiling import BORDER, PATCH, SMALLEST_SIDE, Tile, Tiling, authors_tiles, blend, feathered_tiles
 from nsr_jax.models.network import MEAN
 
-PIXELS_AT_ONCE = 16 * PATCH**2  # of the tiles that run together: bounds the device memory
+PIXELS_AT_ONCE = 16 * PATCH**2  # of the tiles that run together on a device: bounds its memory
 
 
 @functools.partial(jax.jit, static_argnames='network')
@@ -38,19 +40,28 @@ def _restore_patches(network: nn.Module, params, patches: jax.Array, inside: jax
 
 def _run(
     function: Callable[..., jax.Array],
+    network: nn.Module,
+    params,
     cut: Callable[[Tile], tuple[np.ndarray, ...]],
     tiles: Sequence[Tile],
     tile_batch: int,
+    mesh: Mesh | None,
 ) -> Iterator[tuple[Tile, np.ndarray]]:
     """Outputs of `function` on batches of what `cut` gives, all of one shape: the last tile fills up the last batch."""
+    if mesh is not None:
+        tile_batch *= mesh.size
     running = None
     for start in range(0, len(tiles), tile_batch):
         batch = list(tiles[start : start + tile_batch])
         filled = batch + [batch[-1]] * (tile_batch - len(batch))
-        arguments = [np.stack(parts) for parts in zip(*map(cut, filled), strict=True)]
+        own = filled if mesh is None else own_part(filled, mesh)
+        arrays = [np.stack(parts) for parts in zip(*map(cut, own), strict=True)]
         # Without this, GPUs would multiply in TF32, which moves scores.
         with jax.default_matmul_precision('float32'):
-            outputs = function(*arguments)
+            if mesh is None:
+                outputs = function(network, params, *arrays)
+            else:
+                outputs = apply_on_mesh(function, network, params, arrays, mesh)
         if running is not None:  # the device works on the next batch while the host blends this one
             yield from zip(running[0], np.asarray(running[1]), strict=False)
         running = batch, outputs
@@ -76,11 +87,17 @@ def to_network_input(pixels: np.ndarray, channels: int) -> np.ndarray:
 
 
 def predict_strips(
-    network: nn.Module, params, image: np.ndarray, *, tiling: Tiling, tile_batch: int | None = None
+    network: nn.Module,
+    params,
+    image: np.ndarray,
+    *,
+    tiling: Tiling,
+    tile_batch: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Iterator[np.ndarray]:
     """Restore one image strip by strip, from top to bottom; `np.concatenate` of the strips is what `predict` returns.
 
-    With tiles, the host holds the image as it came and the rows of one tile, and the device one batch of tiles.
+    With tiles, the host holds the image as it came and the rows of one tile, and each device one batch of tiles.
 
     Args:
         network: as in `predict`, and so are the others.
@@ -88,6 +105,7 @@ def predict_strips(
         image: likewise.
         tiling: likewise.
         tile_batch: likewise.
+        mesh: likewise; of several processes, each must take all strips.
 
     Yields:
         float32 (rows, scale W, the network's channels).
@@ -96,17 +114,17 @@ def predict_strips(
         UserError: as in `predict`, before the first strip is computed.
     """
     check_image(network, image)
-    return _strips(network, params, image, tiling, tile_batch)
+    return _strips(network, params, image, tiling, tile_batch, mesh)
 
 
 def _strips(
-    network: nn.Module, params, image: np.ndarray, tiling: Tiling, tile_batch: int | None
+    network: nn.Module, params, image: np.ndarray, tiling: Tiling, tile_batch: int | None, mesh: Mesh | None
 ) -> Iterator[np.ndarray]:
     height, width = image.shape[:2]
     if tiling.name == 'authors' and network.groups > 1 and min(height, width) >= SMALLEST_SIDE:
         side = PATCH
         tiles = authors_tiles(height, width, network.scale)
-        function = functools.partial(_restore_patches, network, params)
+        function = _restore_patches
 
         def cut(tile: Tile) -> tuple[np.ndarray, np.ndarray]:
             rows, columns = (np.arange(first - BORDER, first - BORDER + PATCH) for first in (tile.row, tile.column))
@@ -117,18 +135,22 @@ def _strips(
     elif tiling.name == 'feathered' and max(height, width) > tiling.tile:
         side = tiling.tile
         tiles = feathered_tiles(height, width, network.scale, side, tiling.overlap)
-        function = functools.partial(_restore, network, params)
+        function = _restore
 
         def cut(tile: Tile) -> tuple[np.ndarray]:
             pixels = image[tile.row : tile.row + side, tile.column : tile.column + side]
             return (to_network_input(pixels, network.channels),)
 
     else:
+        params = params if mesh is None else on_first_device(params)
         with jax.default_matmul_precision('float32'):
             output = _restore(network, params, to_network_input(image, network.channels)[None])
         yield np.asarray(output)[0]
         return
-    outputs = _run(function, cut, tiles, tile_batch or max(1, PIXELS_AT_ONCE // side**2))
+    tile_batch = tile_batch or max(1, PIXELS_AT_ONCE // side**2)
+    if mesh is not None and len(tiles) <= tile_batch:  # several devices would take as long
+        mesh, params = None, on_first_device(params)
+    outputs = _run(function, network, params, cut, tiles, tile_batch, mesh)
     yield from blend(outputs, width, network.scale)
 
 
@@ -138,7 +160,13 @@ def _reflected(indices: np.ndarray, side: int) -> np.ndarray:
 
 
 def predict(
-    network: nn.Module, params, image: np.ndarray, *, tiling: Tiling, tile_batch: int | None = None
+    network: nn.Module,
+    params,
+    image: np.ndarray,
+    *,
+    tiling: Tiling,
+    tile_batch: int | None = None,
+    mesh: Mesh | None = None,
 ) -> np.ndarray:
     """Restore one image.
 
@@ -148,7 +176,11 @@ def predict(
           parameters cost no compilation.
         image: (H, W, C), uint8 or float on [0, 1]; gray is replicated for a network of colours.
         tiling: what the network sees at once. Tiles of all images go through one compiled function.
-        tile_batch: how many tiles run at once, always that many; None: as many as hold 36,864 pixels, at least one.
+        tile_batch: how many tiles run at once on a device, always that many; None: as many as hold 36,864 pixels, at
+          least one.
+        mesh: devices that share the tiles, as from `mesh.mesh_of`, with `params` replicated on it; an image of no more
+          tiles than run at once on one device is restored by one. Of several processes each must call this alike, with
+          the same image, and gets the same prediction. None: one device.
 
     Returns:
         float32 (scale H, scale W, the network's channels), nominally on [0, 1], not clipped.
@@ -156,7 +188,7 @@ def predict(
     Raises:
         UserError: the image's shape or channels do not fit.
     """
-    strips = predict_strips(network, params, image, tiling=tiling, tile_batch=tile_batch)
+    strips = predict_strips(network, params, image, tiling=tiling, tile_batch=tile_batch, mesh=mesh)
     prediction = next(strips)
     done = len(prediction)
     if done < (height := network.scale * len(image)):

@@ -13,6 +13,7 @@ import numpy as np
 from absl import logging
 
 import nsr_jax
+from nsr_jax import processes
 from nsr_jax.data.sources import Source
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.baselines import find_baselines
@@ -111,7 +112,8 @@ def run_sweep(
 ) -> list[Score]:
     """Score every contender on every source at every degradation; go on where an earlier call was stopped.
 
-    A cell is written to `output/cells` when it is done, and the tables of all cells of this call after each.
+    A cell is written to `output/cells` when it is done, and the tables of all cells of this call after each. All
+    processes of a job must call this alike; the first one says what is done already, and writes.
 
     Args:
         contenders: with different names.
@@ -135,7 +137,7 @@ def run_sweep(
         for degradation in degradations:
             for contender in contenders:
                 scores += _score_cell(contender, source, protocols, degradation, output)
-                write_tables(output, scores)
+                processes.by_first(functools.partial(write_tables, output, scores))
     return scores
 
 
@@ -156,14 +158,27 @@ def _score_cell(
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
     path = output / CELLS / f'{digest[:24]}.json'
     what = f'{contender.name} on {source.name}, {degradation}'
-    if path.exists():
+    if (kept := processes.by_first(functools.partial(_read_cell, path))) is not None:
         logging.info('%s: scored before', what)
-        try:
-            return from_json(path.read_text())
-        except (UserError, OSError) as error:
-            raise UserError(f'{path}: {error}; remove it to score this cell again') from error
+        return from_json(kept)
     scores = evaluate(contender.predictors(degradation), source, protocols, degradation, model=contender.name)
-    path.parent.mkdir(exist_ok=True)
-    write_atomically(path, to_json(scores))
+    processes.by_first(functools.partial(_write_cell, path, scores))
     logging.info('%s: %d images scored', what, len(source))
     return scores
+
+
+def _read_cell(path: pathlib.Path) -> str | None:
+    """What an earlier call wrote; None where it wrote nothing."""
+    if not path.exists():
+        return None
+    try:
+        text = path.read_text()
+        from_json(text)
+    except (UserError, OSError) as error:
+        raise UserError(f'{path}: {error}; remove it to score this cell again') from error
+    return text
+
+
+def _write_cell(path: pathlib.Path, scores: Sequence[Score]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, to_json(scores))

@@ -1,13 +1,16 @@
 """From files to files: what a restorer makes of each image is written as it comes."""
 
+import collections
 import contextlib
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 
+import jax
 import numpy as np
 import tqdm
 
+from nsr_jax import processes
 from nsr_jax.errors import UserError
 from nsr_jax.files import make_output_folder
 from nsr_jax.restoring.formats import check_quality, takes_quality
@@ -30,6 +33,9 @@ def restore_files(
     An image that fails is reported on standard error, and the others are restored. A file is written under another
     name beside its place and moved there when it is whole; its folder is made where it is missing.
 
+    All processes that share the restorer's mesh must call this alike. Each reads every image, the first one writes and
+    reports, and all return the same.
+
     Args:
         jobs: as from `plan`; a target that is there is replaced.
         restorer: what restores.
@@ -43,24 +49,42 @@ def restore_files(
     sizes = [job.source.stat().st_size if job.source and job.source.exists() else 1 for job in jobs]
     # How long an image takes goes with its size, so the bar counts bytes of the inputs. On a terminal only.
     look = '{desc}{percentage:3.0f}%|{bar}| {elapsed} passed, {remaining} left'
-    with tqdm.tqdm(total=sum(sizes), bar_format=look, disable=None) as bar:
+    with tqdm.tqdm(total=sum(sizes), bar_format=look, disable=None if processes.is_first() else True) as bar:
         for number, (job, size) in enumerate(zip(jobs, sizes, strict=True), start=1):
             bar.set_description(f'image {number} of {len(jobs)}')
             done = bar.n
             try:
-                photo = _read(job.source, largest_pixels)
-                form = output_format or job.format or photo.format
-                asked = quality if output_format or job.target is None or takes_quality(form) else None
-                with _named(job):
-                    check_quality(form, asked)
-                    strips = restorer.strips(photo.pixels, photo.alpha)
+                with processes.agreed():
+                    photo = _read(job.source, largest_pixels)
+                    form = output_format or job.format or photo.format
+                    asked = quality if output_format or job.target is None or takes_quality(form) else None
+                    with _named(job):
+                        check_quality(form, asked)
+                        strips = restorer.strips(photo.pixels, photo.alpha)
                 strips = _counted(strips, job, bar, size / (restorer.scale * len(photo.pixels)))
-                _write(job.target, strips, photo, restorer.scale, form, asked)
+                with processes.agreed(), _taken_by_all(strips):
+                    if processes.is_first():
+                        _write(job.target, strips, photo, restorer.scale, form, asked)
             except UserError as error:
                 failed.append(job)
-                tqdm.tqdm.write(f'error: {error}', file=sys.stderr)
+                if processes.is_first():
+                    tqdm.tqdm.write(f'error: {error}', file=sys.stderr)
             bar.update(done + size - bar.n)
     return failed
+
+
+@contextlib.contextmanager
+def _taken_by_all(strips: Iterator[np.ndarray]) -> Iterator[None]:
+    """Take the strips that the block leaves, if it fails too: other processes need this one's devices for theirs."""
+    failure = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    if jax.process_count() > 1:
+        collections.deque(strips, maxlen=0)
+    if failure:
+        raise failure
 
 
 def _read(source: pathlib.Path | None, largest_pixels: int) -> Photo:

@@ -15,15 +15,18 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.inference import predict_strips
+from nsr_jax.evaluation.mesh import mesh_of
 from nsr_jax.evaluation.tiling import Tiling
 from nsr_jax.models.build import COMPUTE_DTYPES, Network, build_network
 from nsr_jax.restoring import weights
 from nsr_jax.restoring.alpha import premultiply, restore_alpha, to_floats, to_samples
 from nsr_jax.restoring.ensemble import TileEnsemble
 from nsr_jax.training.checkpoints import LoadedModel, load_model
+from nsr_jax.training.sharding import replicate
 
 TILE, OVERLAP = 96, 16  # of the feathered tiles, in input pixels
 TILING = Tiling('feathered', TILE, OVERLAP)
@@ -36,16 +39,19 @@ class Restorer:
     """Trained networks of one task, ready for images of any size; memory beside the images themselves is bounded.
 
     Attributes:
-        networks: one, or one for gray and one for colour images; with the parameters of each, on one device.
+        networks: one, or one for gray and one for colour images; with the parameters of each, replicated on the mesh.
         task: 'sr', 'denoise' or 'jpeg'.
         tiling: what a network sees at once.
         ensemble: whether the mean over the eight flips and transposes of each tile is taken, for eight times the work.
+        mesh: devices that share the tiles of an image, as from `mesh_of`; where it spans several processes, all of them
+            must restore the same images in the same order, and all get them. None: one device, which holds `networks`.
     """
 
     networks: Sequence[tuple[Network, Any]]
     task: str
     tiling: Tiling = TILING
     ensemble: bool = False
+    mesh: Mesh | None = None
 
     @classmethod
     def load(
@@ -66,19 +72,18 @@ class Restorer:
             tile: side of the feathered tiles that a network sees at once, in input pixels.
             ensemble: as in the class.
             dtype: of the convolutions, float32 or bfloat16.
-            device: a platform, such as 'cpu' or 'gpu', whose first device is taken; None: JAX's default.
+            device: a platform, such as 'cpu' or 'gpu', whose devices share the tiles of an image, those of other
+                processes too; None: JAX's default.
 
         Raises:
             UserError: there is no such model or device, or a value that does not fit.
         """
         tiling = make_tiling(tile)
         check_dtype(dtype)
-        place = find_device(device)
+        mesh = mesh_of(find_devices(device))
         loaded = [_load_one(name) for name in model_parts(model)]
-        networks = tuple(
-            (build_network(each.config.model, dtype), jax.device_put(each.params, place)) for each in loaded
-        )
-        return cls(networks, loaded[0].config.task, tiling, ensemble)
+        networks = tuple((build_network(each.config.model, dtype), replicate(each.params, mesh)) for each in loaded)
+        return cls(networks, loaded[0].config.task, tiling, ensemble, mesh)
 
     @property
     def scale(self) -> int:
@@ -153,7 +158,7 @@ class Restorer:
             given = given[:, :]
         applied = TileEnsemble(network) if self.ensemble else network
         first = 0
-        for answer in _on_device(predict_strips(applied, params, given, tiling=self.tiling)):
+        for answer in _on_device(predict_strips(applied, params, given, tiling=self.tiling, mesh=self.mesh)):
             if not np.isfinite(answer).all():
                 raise UserError('the network answers with values that are not finite')
             rows = slice(first, first + len(answer))
@@ -212,14 +217,14 @@ def check_dtype(dtype: str) -> None:
         raise UserError(f'unknown dtype {dtype!r}: one of {", ".join(COMPUTE_DTYPES)}')
 
 
-def find_device(platform: str | None) -> jax.Device:
-    """The first device of a platform such as 'cpu', 'gpu' or 'tpu'; None: JAX's default.
+def find_devices(platform: str | None) -> list[jax.Device]:
+    """The devices of a platform such as 'cpu', 'gpu' or 'tpu', of all processes; None: of JAX's default platform.
 
     Raises:
         UserError: there is none.
     """
     try:
-        return jax.local_devices(backend=platform or None)[0]
+        return jax.devices(platform or None)
     except RuntimeError as error:
         there = dict.fromkeys([jax.default_backend(), 'cpu'])
         raise UserError(f'no device {platform!r} here; there is {" and ".join(there)}') from error

@@ -1,0 +1,69 @@
+"""A batch of tiles on many devices, also those of other processes.
+
+Each device computes what it would alone, so the numbers are those of one device. Processes that share a mesh must do
+all of this alike.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+Item = TypeVar('Item')
+
+
+def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
+    """The devices in a row."""
+    return Mesh(np.array(devices), ('tiles',))
+
+
+def own_part(batch: Sequence[Item], mesh: Mesh) -> list[Item]:
+    """What of a batch is for the devices of this process, in order."""
+    places = _split(mesh).addressable_devices_indices_map((len(batch),)).values()
+    return [item for index in sorted(place.indices(len(batch)) for (place,) in places) for item in batch[slice(*index)]]
+
+
+def apply_on_mesh(
+    function: Callable[..., jax.Array], network: nn.Module, params, arrays: Sequence[np.ndarray], mesh: Mesh
+) -> jax.Array:
+    """Apply a function of independent samples to a batch that is split over a mesh.
+
+    Args:
+        function: of the network, its parameters and the arrays; gives (B, ...). Compiled once, as is the network: both
+            are constants.
+        network: as `function` takes it.
+        params: replicated on the mesh.
+        arrays: each (B / processes, ...), of what `own_part` gives; B is a multiple of the number of devices.
+        mesh: as from `mesh_of`.
+
+    Returns:
+        The whole batch's (B, ...), which every process holds in full.
+    """
+    split = _split(mesh)
+    spread = [jax.make_array_from_process_local_data(split, array) for array in arrays]
+    return _apply(function, network, params, *spread, mesh=mesh)
+
+
+@functools.partial(jax.jit, static_argnames=('function', 'network', 'mesh'))
+def _apply(function, network, params, *arrays: jax.Array, mesh: Mesh) -> jax.Array:
+    def apply_on_one(params, *arrays: jax.Array) -> jax.Array:
+        outputs = function(network, params, *arrays)
+        return lax.all_gather(outputs, mesh.axis_names, tiled=True) if mesh.is_multi_process else outputs
+
+    whole, split = PartitionSpec(), _split(mesh).spec
+    specs = {'in_specs': (whole, *[split] * len(arrays)), 'out_specs': whole if mesh.is_multi_process else split}
+    return jax.shard_map(apply_on_one, mesh=mesh, **specs, check_vma=False)(params, *arrays)
+
+
+def on_first_device(params):
+    """Parameters that are replicated on a mesh, as the first of this process's devices has them."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), params)
+
+
+def _split(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))

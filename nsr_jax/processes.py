@@ -1,0 +1,78 @@
+"""What the processes of one job tell each other; a process that is alone asks nobody.
+
+All processes of the job must call these functions alike, in the same order.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from nsr_jax.errors import UserError
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes files and shows bars."""
+    return jax.process_index() == 0
+
+
+def gather(value: Any) -> list[Any]:
+    """What each process tells, by its index.
+
+    Args:
+        value: what JSON can hold; tuples may arrive as lists. Floats arrive exactly, NaN and infinity too.
+    """
+    if jax.process_count() == 1:
+        return [value]
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.int32(len(text)))
+    # One compiled function serves all texts that are about as long.
+    padded = np.zeros(1 << int(lengths.max() - 1).bit_length(), np.uint8)
+    padded[: len(text)] = text
+    texts = multihost_utils.process_allgather(padded)
+    return [json.loads(each[:length].tobytes()) for each, length in zip(texts, lengths, strict=True)]
+
+
+@contextlib.contextmanager
+def agreed() -> Iterator[None]:
+    """Let a block that fails in one process fail in all, so that none waits for another that has given up.
+
+    The block itself must not wait for other processes.
+
+    Raises:
+        UserError: of the first process that raised one, in all processes.
+        RuntimeError: another process failed by a defect; that one raises its own exception.
+    """
+    failure = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    told = gather(failure and (isinstance(failure, UserError), str(failure)))
+    if failure and not isinstance(failure, UserError):
+        raise failure
+    for number, each in enumerate(told):
+        if each is not None:
+            if number == jax.process_index():
+                raise failure
+            is_mistake, text = each
+            raise UserError(text) if is_mistake else RuntimeError(f'process {number} failed: {text}')
+
+
+def by_first(function: Callable[[], Any]) -> Any:
+    """What `function` returns in the first process, which alone calls it; what it raises there is raised in all.
+
+    Args:
+        function: returns what `gather` takes.
+
+    Raises:
+        UserError: as in `agreed`.
+        RuntimeError: likewise.
+    """
+    with agreed():
+        result = function() if is_first() else None
+    return gather(result)[0]
