@@ -4,22 +4,38 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import lzma
 import os
 import pathlib
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import logging
+from google.protobuf import json_format
 
-from nsr_jax.data.images import check_pair, crop_to_multiple, decode_image, encode_png
+from nsr_jax.data.images import check_pair, crop_to_multiple, decode_image, encode_png, read_file, read_limited
 from nsr_jax.errors import UserError
 from nsr_jax.ops.imresize import imresize
 
 # Images of one array_record file: TFDS holds the bytes of one such file in memory while it writes it.
 _IMAGES_PER_SHARD = 50
+
+# How TFDS, protobuf and array_record answer folders that are damaged.
+_TFDS_ERRORS = (
+    OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError,
+    MemoryError, ImportError, json_format.Error,
+)  # fmt: skip
+_LONGEST_REASON = 200
+# How Python answers zip files that are damaged, encrypted or packed in a way that it does not know.
+ZIP_ERRORS = (
+    OSError, EOFError, KeyError, ValueError, RuntimeError, MemoryError, struct.error, zipfile.BadZipFile, zlib.error,
+    lzma.LZMAError,
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +54,16 @@ class ImageFile:
         return f'{self.path}:{self.member}' if self.member else str(self.path)
 
     def read(self) -> bytes:
-        """The encoded bytes. Raises `UserError` for a file that cannot be read or a damaged zip."""
+        """The encoded bytes. Raises `UserError` for a file that cannot be read or is too large, or a damaged zip."""
+        if not self.member:
+            return read_file(self.path)
         try:
-            if not self.member:
-                return self.path.read_bytes()
-            with zipfile.ZipFile(self.path) as archive:
-                return archive.read(self.member)
-        except (OSError, zipfile.BadZipFile, KeyError) as error:
-            raise UserError(f'{self}: cannot be read: {error}') from error
+            with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as file:
+                return read_limited(file, str(self))
+        except UserError:
+            raise
+        except ZIP_ERRORS as error:
+            raise UserError(f'{self}: cannot be read: {error or "it is damaged"}') from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,58 +160,65 @@ def open_records(config: ImagePairsConfig, tfds_dir: str | os.PathLike) -> Seque
     nothing that a later call takes for a dataset. Several processes may prepare the same: the first to finish wins.
 
     Raises:
-        UserError: a broken image, a pair that does not fit, or a folder that cannot be written.
+        UserError: a broken image, a pair that does not fit, a folder that cannot be written, or damaged records.
     """
-    with _quiet_tfds():
+    folder = pathlib.Path(tfds_dir) / ImagePairs.name / config.name
+    with quiet_tfds(), damage_told(folder):
         builder = _builder(config, tfds_dir)
         prepared = builder.is_prepared()
     if not prepared:
         logging.info('Preparing %d images (%s) in %s', len(config.pairs), config.name, builder.data_dir)
-        with _quiet_tfds():
+        with quiet_tfds():
             try:
                 builder.download_and_prepare()
             except OSError as error:
                 if not builder.is_prepared():
                     raise UserError(f'{builder.data_dir}: cannot be prepared: {error}') from error
-    with _quiet_tfds():
-        return undecoded(_builder(config, tfds_dir), config.split)
+    with quiet_tfds(), damage_told(folder):
+        return undecoded(_builder(config, tfds_dir), config.split, folder)
 
 
 def _builder(config: ImagePairsConfig, tfds_dir: str | os.PathLike) -> ImagePairs:
     return ImagePairs(data_dir=tfds_dir, config=config, file_format='array_record')
 
 
-def undecoded(builder: tfds.core.DatasetBuilder, split: str) -> Sequence[Mapping[str, bytes]]:
-    """The records of a split by index, with images as the encoded bytes."""
-    images = {name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)}
-    return builder.as_data_source(split, decoders={name: tfds.decode.SkipDecoding() for name in images})
+def undecoded(builder: tfds.core.DatasetBuilder, split: str, folder: pathlib.Path) -> Sequence[Mapping[str, bytes]]:
+    """The records of a split by index, with images as the encoded bytes; reading a damaged one raises `UserError`."""
+    images = (name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image))
+    decoders = {name: tfds.decode.SkipDecoding() for name in images}
+    return _Records(builder.as_data_source(split, decoders=decoders), folder)
 
 
-def catalogue_records(folder: pathlib.Path, split: str) -> Sequence[Mapping[str, bytes]]:
-    """Records of a dataset of the TFDS catalogue that was prepared elsewhere: the newest version under `folder`.
+class _Records(Sequence[Mapping[str, bytes]]):
+    """Records by index, of a folder that may be damaged."""
 
-    Raises:
-        UserError: nothing there, another file format than array_record, or no such split.
-    """
-    infos = [path for path in folder.glob('*/dataset_info.json') if re.fullmatch(r'\d+\.\d+\.\d+', path.parent.name)]
-    versions = sorted((path.parent for path in infos), key=lambda path: tuple(map(int, path.name.split('.'))))
-    if not versions:
-        raise UserError(
-            f'{folder}: no prepared dataset there; prepare it with TFDS in file_format="array_record", '
-            'or use the source div2k, which is built from the official zip files'
-        )
-    with _quiet_tfds():
-        builder = tfds.builder_from_directory(versions[-1])
-        if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
-            found = builder.info.file_format.value
-            raise UserError(f'{versions[-1]}: prepared as {found}; it must be array_record to be read here')
-        if split not in builder.info.splits:
-            raise UserError(f'{versions[-1]}: no split {split!r}; it has {", ".join(builder.info.splits)}')
-        return undecoded(builder, split)
+    def __init__(self, records: Sequence[Mapping[str, bytes]], folder: pathlib.Path):
+        self._records, self._folder = records, folder
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Mapping[str, bytes]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f'there are {len(self)} records, index {index} is none of them')
+        with damage_told(self._folder):
+            return self._records[index]
 
 
 @contextlib.contextmanager
-def _quiet_tfds() -> Iterator[None]:
+def damage_told(folder: pathlib.Path) -> Iterator[None]:
+    """Raise `UserError` for what reading a damaged folder of records raises within this context."""
+    try:
+        yield
+    except UserError:
+        raise
+    except _TFDS_ERRORS as error:
+        reason = ' '.join(str(error).split())[:_LONGEST_REASON]
+        raise UserError(f'{folder}: damaged ({reason}); remove it and have it prepared again') from error
+
+
+@contextlib.contextmanager
+def quiet_tfds() -> Iterator[None]:
     """TFDS tells each of its steps on standard output and through absl: let only its errors through."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)

@@ -1,20 +1,38 @@
 """Reading and writing 8-bit gray and RGB images with Pillow."""
 
+import contextlib
 import io
 import os
 import pathlib
+import re
+import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
-import PIL.ImageOps
+import PIL.ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from nsr_jax.errors import UserError
 from nsr_jax.files import make_output_folder, write_atomically
+from nsr_jax.ops.upright import turn_upright
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp')
-_FORMATS = ('PNG', 'JPEG', 'BMP')
+# Control characters, line ends, and the bytes of a file system that are not UTF-8.
+_NO_NAME = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
+# A small file may claim to be a huge image, to fill the memory of whoever opens it.
+LARGEST_PIXELS = 250_000_000
+_BYTES_PER_PIXEL = 4  # of a file, at most, where samples have 8 bits
+_METADATA_BYTES = 2**26
+# Pillow joins the EXIF blocks of a JPEG file one by one, each time copying all before it.
+_EXIF_HEAD, _MOST_EXIF_BLOCKS = b'Exif\0\0', 100
+# By what a file begins with. `PIL.Image.open` has a limit of its own, and would look for further pictures in the file.
+_OPENERS = {b'\x89PNG\r\n\x1a\n': PngImageFile, b'\xff\xd8\xff': JpegImageFile, b'BM': BmpImageFile}
 # Of a PNG file: signature (8), chunk length (4), 'IHDR' (4), width (4), height (4), then the bits of a sample.
 _PNG_BIT_DEPTH_OFFSET = 24
 
@@ -23,25 +41,74 @@ def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:
     """The PNG, JPEG and BMP files directly in `folder` (not in its subfolders) that are not hidden, sorted by name.
 
     Raises:
-        UserError: there is no such folder, or no image in it.
+        UserError: there is no such folder, no image in it, or one whose name does not pass `check_name`.
     """
     folder = pathlib.Path(folder)
-    if not folder.is_dir():
-        raise UserError(f'{folder}: no such folder of images')
-    paths = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith('.'))
-    images = sorted((path for path in paths if path.is_file()), key=lambda path: path.name)
+    try:
+        if not folder.is_dir():
+            raise UserError(f'{folder}: no such folder of images')
+        paths = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith('.'))
+        images = sorted((path for path in paths if path.is_file()), key=lambda path: path.name)
+    except OSError as error:
+        raise UserError(f'{error.filename}: cannot be looked at: {error.strerror}') from error
+    for path in images:
+        check_name(path.name, folder)
     if not images:
         raise UserError(f'{folder}: no image in this folder; files are sought that end in {", ".join(SUFFIXES)}')
     return images
 
 
+def check_name(name: str, place: str | os.PathLike) -> None:
+    """Raise `UserError` for a file name in a folder or zip file that tables and messages could not hold."""
+    if _NO_NAME.search(name):
+        raise UserError(f'{place}: the name {name!r} has characters that are no text; give the file another one')
+
+
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """The image in a file: uint8, (H, W, 3) RGB or (H, W, 1) gray. Errors as of `decode_image`."""
+    """The image in a file: uint8, (H, W, 3) RGB or (H, W, 1) gray. Errors as of `read_file` and `decode_image`."""
+    return decode_image(read_file(path), str(path))
+
+
+def read_file(path: str | os.PathLike) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        UserError: it cannot be read, is no file, or is larger than any image that is accepted.
+    """
+    path = pathlib.Path(path)
     try:
-        data = pathlib.Path(path).read_bytes()
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe or a device may never end
+            raise UserError(f'{path}: cannot be read: not a file')
+        _check_bytes(status.st_size, str(path))
+        with path.open('rb') as file:
+            return read_limited(file, str(path))
     except OSError as error:
         raise UserError(f'{path}: cannot be read: {error.strerror}') from error
-    return decode_image(data, str(path))
+
+
+def read_limited(file: BinaryIO, name: str) -> bytes:
+    """All that is left of an open image file, which may grow or unpack while it is read.
+
+    Raises:
+        UserError: that is more than the file of any image that is accepted; the line begins with `name`.
+    """
+    data = file.read(_largest_file() + 1)
+    _check_bytes(len(data), name)
+    return data
+
+
+def _largest_file() -> int:
+    return _BYTES_PER_PIXEL * LARGEST_PIXELS + _METADATA_BYTES
+
+
+def _check_bytes(size: int, name: str) -> None:
+    if size > _largest_file():
+        raise UserError(f'{name}: a larger file than any image of as many pixels as the {_limit()}')
+
+
+def _limit() -> str:
+    return f'{LARGEST_PIXELS:,} that are accepted; LARGEST_PIXELS in nsr_jax/data/images.py raises the limit'
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
@@ -55,25 +122,46 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
         uint8, (H, W, 3) RGB or (H, W, 1) gray.
 
     Raises:
-        UserError: a broken or truncated file, another format, or an image that is not 8-bit gray or RGB (a palette,
-          alpha, 1 bit, 16 bits, CMYK): converting would change the pixels that scores are computed from.
+        UserError: a broken or truncated file, another format, more pixels than `LARGEST_PIXELS`, or an image that is
+          not 8-bit gray or RGB (a palette, alpha, 1 bit, 16 bits, CMYK): converting would change the pixels that scores
+          are computed from.
     """
+    with _opened(data, name) as image:
+        mode = _mode(image, data)
+        if mode not in ('L', 'RGB'):
+            raise UserError(f'{name}: image of mode {mode}; accepted are 8-bit gray (L) and 8-bit RGB')
+        pixels = np.array(image)
+        orientation = image.getexif().get(PIL.ExifTags.Base.Orientation)
+    pixels = np.ascontiguousarray(turn_upright(pixels, orientation))
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def image_size(data: bytes, name: str) -> tuple[int, int]:
+    """Height and width by the header, before the image is turned upright. Raises `UserError` as `decode_image`."""
+    with _opened(data, name) as image:
+        return image.height, image.width
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, name: str) -> Iterator[PIL.ImageFile.ImageFile]:
+    """The image by its header; what goes wrong with it from here on is told in the name of the image."""
+    opener = next((opener for start, opener in _OPENERS.items() if data.startswith(start)), None)
+    if opener is None:
+        raise UserError(f'{name}: not a PNG, JPEG or BMP image, or a broken one')
+    if data.count(_EXIF_HEAD) > _MOST_EXIF_BLOCKS:
+        raise UserError(f'{name}: more than {_MOST_EXIF_BLOCKS} blocks of EXIF in one file')
     try:
-        with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            mode = _mode(image, data)
-            if mode not in ('L', 'RGB'):
-                raise UserError(f'{name}: image of mode {mode}; accepted are 8-bit gray (L) and 8-bit RGB')
-            pixels = np.array(PIL.ImageOps.exif_transpose(image))
+        with opener(io.BytesIO(data)) as image:
+            if image.width * image.height > LARGEST_PIXELS:
+                raise UserError(f'{name}: {image.width}x{image.height} pixels are more than the {_limit()}')
+            yield image
     except UserError:
         raise
-    except PIL.UnidentifiedImageError as error:
-        raise UserError(f'{name}: not a PNG, JPEG or BMP image, or a broken one') from error
-    except PIL.Image.DecompressionBombError as error:
-        raise UserError(f'{name}: {error}') from error
+    except MemoryError as error:
+        raise UserError(f'{name}: too large for the memory of this machine') from error
     # Pillow's decoders answer broken files with any of these.
     except (OSError, SyntaxError, EOFError, LookupError, ArithmeticError, TypeError, ValueError, struct.error) as error:
         raise UserError(f'{name}: broken or truncated image: {error}') from error
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
 def _mode(image: PIL.Image.Image, data: bytes) -> str:

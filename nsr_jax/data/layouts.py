@@ -3,10 +3,11 @@
 import importlib.util
 import pathlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from nsr_jax.data.builders import ImageFile, ImagePair
-from nsr_jax.data.images import list_images
+from nsr_jax.data.builders import ZIP_ERRORS, ImageFile, ImagePair
+from nsr_jax.data.images import check_name, list_images
+from nsr_jax.data.training_sets import TrainingSet
 from nsr_jax.errors import UserError
 
 # The colour photographs that come with scikit-image. The split is fixed, so that scores can be compared.
@@ -48,6 +49,26 @@ def photos(split: str) -> list[ImagePair]:
 def folder_of_images(folder: pathlib.Path) -> list[ImagePair]:
     """All images directly in a folder; partners are to be made. Raises `UserError` as `list_images` does."""
     return [ImagePair(ImageFile(path)) for path in list_images(folder)]
+
+
+def training_set(known: TrainingSet, folders: Mapping[str, pathlib.Path]) -> list[ImagePair]:
+    """The images of a known training set by name; partners are to be made.
+
+    Args:
+        known: which images.
+        folders: where they may be, by the folder's name in lower case.
+
+    Raises:
+        UserError: a folder or an image is missing.
+    """
+    paths = []
+    for name in known.folders:
+        if name.lower() not in folders:
+            raise UserError(
+                f'{known.name}: no folder train/{name} in data_dir ($NSR_DATA_DIR); it is {known.description}'
+            )
+        paths += known.choose(name, list_images(folders[name.lower()]))
+    return [ImagePair(ImageFile(path)) for path in sorted(paths, key=lambda path: path.name)]
 
 
 def benchmark(folder: pathlib.Path, scale: int, border: str) -> list[ImagePair]:
@@ -102,9 +123,11 @@ def _members(path: pathlib.Path) -> dict[str, ImageFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [pathlib.PurePosixPath(name) for name in sorted(archive.namelist())]
-    except (OSError, zipfile.BadZipFile) as error:
+    except ZIP_ERRORS as error:
         raise UserError(f'{path}: cannot be read: {error}') from error
     images = [member for member in members if member.suffix == '.png' and not member.name.startswith('.')]
     if not images:
         raise UserError(f'{path}: no PNG image in it')
+    for image in images:
+        check_name(str(image), path)
     return {image.stem: ImageFile(path, str(image)) for image in images}

@@ -1,11 +1,30 @@
-"""Patches for training, cut inside the jitted step: batch n is a pure function of the key and n."""
+"""Patches for training, cut inside the jitted step: batch n is a pure function of the key and n.
+
+A sample is drawn (which image and place), cut, and finished (turned, degraded, scaled to [0, 1]). Where the images do
+not fit on the device, the host draws and cuts, and the step only finishes: all three are the same functions.
+"""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from nsr_jax.data.degradations import Degradation
 from nsr_jax.data.store import ImageStore
+
+
+class Regions(NamedTuple):
+    """What is cut from images for samples, before it is turned.
+
+    Attributes:
+        targets: uint8 `(..., scale * R, scale * R, C)`, of the clean images.
+        inputs: uint8 `(..., R, R, C)`, the same places of the low-resolution images; None where there are none.
+    """
+
+    targets: jax.Array | np.ndarray
+    inputs: jax.Array | np.ndarray | None
 
 
 def sample_patches(
@@ -39,29 +58,96 @@ def sample_patches(
     Raises:
         ValueError: neither inputs nor a degradation, or both.
     """
-    if (store.inputs is None) == (degradation is None):
-        raise ValueError('either the store has inputs or a degradation makes them')
-    key = jax.random.fold_in(key, step)
-    channels = store.targets.shape[-1]
-    size = patch_size if degradation is None else degradation.region_size(patch_size, channels)
+    check_inputs(store.inputs, degradation)
+    size = region_size(patch_size, store.targets.shape[-1], degradation)
+    images, corners = draw_places(store.sizes, key, step, indices, size=size, margin=margin)
+    targets = _cut(store.targets, images, corners * scale, size * scale)
+    inputs = None if store.inputs is None else _cut(store.inputs, images, corners, size)
+    return finish_patches(Regions(targets, inputs), key, step, indices, patch_size=patch_size, degradation=degradation)
 
-    def sample(index: jax.Array) -> tuple[jax.Array, jax.Array]:
-        image_key, place_key, flip_key, degradation_key = jax.random.split(jax.random.fold_in(key, index), 4)
-        image = jax.random.randint(image_key, (), 0, store.sizes.shape[0])
-        corner = jax.random.randint(place_key, (2,), margin, store.sizes[image] - margin - size + 1)
+
+def check_inputs(inputs: jax.Array | np.ndarray | None, degradation: Degradation | None) -> None:
+    """Raise ValueError unless inputs are there or a degradation makes them, and not both."""
+    if (inputs is None) == (degradation is None):
+        raise ValueError('either the store has inputs or a degradation makes them')
+
+
+def region_size(patch_size: int, channels: int, degradation: Degradation | None) -> int:
+    """R, the side in input pixels of the region that a patch is made from."""
+    return patch_size if degradation is None else degradation.region_size(patch_size, channels)
+
+
+def draw_places(
+    sizes: jax.Array, key: jax.Array, step: jax.Array, indices: jax.Array, *, size: int, margin: int
+) -> tuple[jax.Array, jax.Array]:
+    """Choose an image for each sample, and a place in it.
+
+    Args:
+        sizes: `(N, 2)`, of the images in input pixels.
+        key: of the whole run.
+        step: of the optimizer, an integer.
+        indices: `(B,)`, the samples' places in the global batch.
+        size: R, see `region_size`.
+        margin: input pixels at an image's border that are never sampled.
+
+    Returns:
+        the images' numbers `(B,)`, and row and column of the regions' first input pixels `(B, 2)`, int32.
+    """
+
+    def draw(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+        image_key, place_key, _, _ = keys
+        image = jax.random.randint(image_key, (), 0, sizes.shape[0])
+        return image, jax.random.randint(place_key, (2,), margin, sizes[image] - margin - size + 1)
+
+    return jax.vmap(draw)(_sample_keys(key, step, indices))
+
+
+def finish_patches(
+    regions: Regions,
+    key: jax.Array,
+    step: jax.Array,
+    indices: jax.Array,
+    *,
+    patch_size: int,
+    degradation: Degradation | None,
+) -> tuple[jax.Array, jax.Array]:
+    """Turn and degrade what was cut for the samples of one step, and scale it to [0, 1].
+
+    Args:
+        regions: with axis B before those of the images.
+        key: of the whole run.
+        step: of the optimizer, an integer.
+        indices: `(B,)`, the samples' places in the global batch.
+        patch_size: P.
+        degradation: None where the regions have inputs.
+
+    Returns:
+        as `sample_patches`.
+    """
+
+    def finish(keys: jax.Array, regions: Regions) -> tuple[jax.Array, jax.Array]:
+        _, _, flip_key, degradation_key = keys
         flips = jax.random.bernoulli(flip_key, shape=(3,))
-        target = _orient(_cut(store.targets, image, corner * scale, size * scale), flips)
+        target = _orient(regions.targets, flips)
         if degradation is not None:
             return degradation(degradation_key, target, patch_size)
-        patches = _orient(_cut(store.inputs, image, corner, size), flips), target
+        patches = _orient(regions.inputs, flips), target
         return tuple(patch.astype(jnp.float32) / 255 for patch in patches)
 
-    return jax.vmap(sample)(indices)
+    return jax.vmap(finish)(_sample_keys(key, step, indices), regions)
 
 
-def _cut(images: jax.Array, image: jax.Array, corner: jax.Array, size: int) -> jax.Array:
-    start = (image, corner[0], corner[1], 0)
-    return lax.dynamic_slice(images, start, (1, size, size, images.shape[-1]))[0]
+def _sample_keys(key: jax.Array, step: jax.Array, indices: jax.Array) -> jax.Array:
+    """`(B, 4)`: for the image, the place, the flips and the degradation of each sample."""
+    key = jax.random.fold_in(key, step)
+    return jax.vmap(lambda index: jax.random.split(jax.random.fold_in(key, index), 4))(indices)
+
+
+def _cut(array: jax.Array, images: jax.Array, corners: jax.Array, side: int) -> jax.Array:
+    def cut(image: jax.Array, corner: jax.Array) -> jax.Array:
+        return lax.dynamic_slice(array, (image, corner[0], corner[1], 0), (1, side, side, array.shape[-1]))[0]
+
+    return jax.vmap(cut)(images, corners)
 
 
 def _orient(patch: jax.Array, flips: jax.Array) -> jax.Array:

@@ -1,6 +1,7 @@
 """Image sources by name: what training draws from and what evaluation scores."""
 
 import dataclasses
+import numbers
 import os
 import pathlib
 import re
@@ -9,12 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from nsr_jax.data.benchmarks import DIV2K_VALIDATION, find_benchmark
-from nsr_jax.data.images import check_pair, crop_to_multiple, decode_image
+from nsr_jax.data.images import check_name, check_pair, crop_to_multiple, decode_image, image_size
+from nsr_jax.data.training_sets import find_training_set
 from nsr_jax.errors import UserError
 from nsr_jax.ops.imresize import BORDERS
 
 _PHOTOS_SPLITS = ('train', 'held_out')
 _DIV2K_SPLITS = ('train', 'validation')
+_TRAINING_SPLITS = ('train',)
 _BENCHMARK_SPLITS = ('test',)
 _FOLDER_SPLITS = ('train', 'test')
 # The records of a folder, which is all one split, are called after neither of its two.
@@ -77,6 +80,10 @@ class Source(Sequence[Example]):
         check_pair(hr, lr, self.scale, name, f'low-resolution partner of {name}')
         return Example(name, hr, lr)
 
+    def hr_size(self, index: int) -> tuple[int, int]:
+        """Height and width in the file of a clean image, which is not decoded: not turned upright, not cropped."""
+        return image_size(self._records[index]['hr'], self.names[index])
+
     def __iter__(self) -> Iterator[Example]:
         return (self[index] for index in range(len(self)))
 
@@ -102,6 +109,8 @@ def open_source(
             a benchmark, in any case, such as 'set5': a folder `data_dir`/test/NAME with `HR/` and, if there,
             `LR_bicubic/`; split 'test'; of those that `benchmarks` knows all images must be there;
             a training set, in any case, such as 'bsds500': a folder of images `data_dir`/train/NAME; split 'train';
+            't91_bsds200', 'bsds400' or 'train400': what published networks were trained on (see `training_sets`), from
+            such folders; all images must be there; split 'train';
         the path of a folder: of images, or with `HR/` as a benchmark; its images are one set, which answers to
             'train' and 'test'.
         split: `None` or '' is the split for evaluation, which is the last one named above.
@@ -115,21 +124,21 @@ def open_source(
         UserError: an unknown name, split, scale or border; missing, broken or changed-in-size files.
     """
     # Not at the top: who imports `Source` to name a type, as restoring does, needs no TFDS.
-    from nsr_jax.data import builders, layouts
+    from nsr_jax.data import builders, catalogue, layouts
 
     name = os.fspath(name)
-    if scale != int(scale) or scale < 1:
+    if not isinstance(scale, numbers.Integral) or scale < 1:
         raise UserError(f'scale must be a whole number from 1, got {scale}')
     if border not in BORDERS:
         raise UserError(f'border must be one of {", ".join(BORDERS)}, got {border!r}')
     data_folder = _folder(data_dir or os.environ.get('NSR_DATA_DIR'))
-    tfds_folder = _folder(tfds_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
+    tfds_folder = records_folder(tfds_dir)
 
-    if catalogue := re.fullmatch(r'div2k/bicubic_x([234])', name):
-        if scale not in (1, int(catalogue[1])):
-            raise UserError(f'{name}: its images are for scale {catalogue[1]}, not {scale}')
+    if match := re.fullmatch(r'div2k/bicubic_x([234])', name):
+        if scale not in (1, int(match[1])):
+            raise UserError(f'{name}: its images are for scale {match[1]}, not {scale}')
         split = _check_split(name, split, _DIV2K_SPLITS)
-        records = builders.catalogue_records(tfds_folder / name, split)
+        records = catalogue.catalogue_records(tfds_folder / name, split)
         return Source(name, [f'{split}_{index:04d}' for index in range(len(records))], records, scale)
 
     if name == 'photos':
@@ -141,6 +150,9 @@ def open_source(
         pairs = layouts.div2k(split, scale, [*places, tfds_folder / 'downloads' / 'manual'])
         if split == 'validation':
             DIV2K_VALIDATION.check([pair.hr.name for pair in pairs], pairs[0].hr.path)
+    elif training_set := find_training_set(name):
+        name, part = training_set.name, _check_split(name, split, _TRAINING_SPLITS)
+        pairs = layouts.training_set(training_set, _training_sets(data_folder))
     else:
         part = _WHOLE_FOLDER
         folder = _find_benchmark(name, data_folder)
@@ -148,9 +160,9 @@ def open_source(
         _check_split(name, split, _BENCHMARK_SPLITS if folder else _FOLDER_SPLITS)
         folder = folder or _find_folder(name, data_folder)
         name = folder.name
-        pairs = (
-            layouts.benchmark(folder, scale, border) if (folder / 'HR').is_dir() else layouts.folder_of_images(folder)
-        )
+        check_name(name, folder.parent)
+        is_benchmark = os.path.isdir(folder / 'HR')
+        pairs = layouts.benchmark(folder, scale, border) if is_benchmark else layouts.folder_of_images(folder)
         if known:
             known.check([pair.hr.name for pair in pairs], folder / 'HR')
     config = builders.image_pairs_config(name, part, pairs, scale, border)
@@ -158,8 +170,20 @@ def open_source(
     return Source(name, [pair.hr.name for pair in pairs], records, scale, fingerprint=config.name)
 
 
+def records_folder(tfds_dir: str | os.PathLike | None) -> pathlib.Path:
+    """Where records are prepared: `tfds_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    return _folder(tfds_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
+
+
 def _folder(path: str | os.PathLike | None) -> pathlib.Path | None:
-    return pathlib.Path(path).expanduser() if path else None
+    if not path:
+        return None
+    if '://' in os.fspath(path) or '\0' in os.fspath(path):
+        raise UserError(f'{path}: not a folder of this machine')
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f'{path}: {error}') from error
 
 
 def _check_split(name: str, split: str | None, splits: Sequence[str]) -> str:
@@ -189,8 +213,8 @@ def _find_benchmark(name: str, data_folder: pathlib.Path | None) -> pathlib.Path
 
 
 def _find_folder(name: str, data_folder: pathlib.Path | None) -> pathlib.Path:
-    folder = pathlib.Path(name).expanduser()
-    if name and folder.is_dir():
+    folder = None if '://' in name else _folder(name)
+    if folder and os.path.isdir(folder):  # which is False where it may not be looked at
         return folder.resolve()
     training_sets = _training_sets(data_folder)
     if name.lower() in training_sets:

@@ -1,8 +1,10 @@
-"""The resident image store: every training image decoded once into two arrays that live on the accelerator."""
+"""The image store: every training image decoded once into a few large arrays."""
 
 import concurrent.futures
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -33,8 +35,48 @@ class ImageStore:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the store takes on each device."""
+        """Memory that the store takes on each device where it is resident."""
         return self.targets.nbytes + self.sizes.nbytes + (0 if self.inputs is None else self.inputs.nbytes)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StoreLayout:
+    """What a store's arrays look like before they are there.
+
+    Attributes:
+        sizes: as in `ImageStore`.
+        scale: of the targets to the inputs.
+        channels: of all images.
+    """
+
+    sizes: np.ndarray
+    scale: int
+    channels: int
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """The shape of `ImageStore.targets`."""
+        height, width = (int(side) * self.scale for side in self.sizes.max(axis=0))
+        return len(self.sizes), height, width, self.channels
+
+    @property
+    def inputs(self) -> tuple[int, ...] | None:
+        """The shape of `ImageStore.inputs`."""
+        height, width = (int(side) for side in self.sizes.max(axis=0))
+        return None if self.scale == 1 else (len(self.sizes), height, width, self.channels)
+
+    @property
+    def nbytes(self) -> int:
+        """As `ImageStore.nbytes`."""
+        return self.sizes.nbytes + math.prod(self.targets) + (0 if self.inputs is None else math.prod(self.inputs))
+
+
+@runtime_checkable
+class KnowsSizes(Protocol):
+    """Examples whose size is known without decoding them."""
+
+    def hr_size(self, index: int) -> tuple[int, int]:
+        """Height and width of a clean image as its file says, turned upright and cropped or not."""
 
 
 def build_store(
@@ -43,7 +85,7 @@ def build_store(
     """Decode all examples into a store in the host's memory.
 
     Args:
-        examples: a source; each is decoded once.
+        examples: a source; each is decoded once, and once before for its size unless the source `KnowsSizes`.
         scale: of the targets to the inputs.
         channels: that each image must have.
         smallest: the side in input pixels below which an image cannot be sampled: patch and margins.
@@ -52,38 +94,69 @@ def build_store(
     Raises:
         UserError: no image, one with other channels, or one that is too small; it is named.
     """
+    layout = measure_images(examples, scale=scale, channels=channels, smallest=smallest)
+    return build_in_memory(examples, layout, to_gray)
+
+
+def measure_images(examples: Sequence[Example], *, scale: int, channels: int, smallest: int) -> StoreLayout:
+    """What the store of these examples will take; arguments and errors as of `build_store`."""
+
+    def size(index: int) -> tuple[int, int]:
+        return examples.hr_size(index) if knows_sizes else examples[index].hr.shape[:2]
+
     if len(examples) == 0:
         raise UserError('no training image: the source is empty')
-    with concurrent.futures.ThreadPoolExecutor() as threads:  # Pillow decodes without holding Python's lock
-        decoded = threads.map(lambda index: _prepare(examples[index], to_gray), range(len(examples)))
-        images = list(tqdm.tqdm(decoded, total=len(examples), desc='decoding', unit='image', leave=False, disable=None))
-    for example in images:
+    knows_sizes = isinstance(examples, KnowsSizes)
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        sizes = np.array(list(threads.map(size, range(len(examples)))), np.int32) // scale
+    sizes = np.sort(sizes, axis=1)  # landscape
+    check_sizes(examples, sizes, scale, smallest)
+    return StoreLayout(sizes, scale, channels)
+
+
+def check_sizes(examples: Sequence[Example], sizes: np.ndarray, scale: int, smallest: int) -> None:
+    """Raise `UserError` for the first image that is too small; arguments as of `ImageStore` and `build_store`."""
+    small = np.flatnonzero(sizes[:, 0] < smallest)
+    if small.size:
+        raise UserError(
+            f'{examples[int(small[0])].name} is too small to train on: its shorter side is '
+            f'{sizes[small[0], 0] * scale} pixels, the patch and its margins need {smallest * scale} '
+            '(config.data.patch_size, config.data.margin)'
+        )
+
+
+def build_in_memory(examples: Sequence[Example], layout: StoreLayout, to_gray: ToGray | None) -> ImageStore:
+    """As `build_store`, of images that have been measured."""
+    targets, inputs = (shape and _aligned_zeros(shape) for shape in (layout.targets, layout.inputs))
+    store = ImageStore(targets, inputs, layout.sizes)
+    fill_store(store, examples, layout, to_gray)
+    return store
+
+
+def fill_store(store: ImageStore, examples: Sequence[Example], layout: StoreLayout, to_gray: ToGray | None) -> None:
+    """Decode the examples, each thread one at a time, into the targets and inputs of a store, which are zeros.
+
+    Raises:
+        UserError: an image with other channels than measured.
+        ValueError: an image of another size than it was measured.
+    """
+
+    def put(index: int) -> None:
+        example = _prepare(examples[index], to_gray)
         height, width, found = example.hr.shape
-        if found != channels:
-            raise UserError(f'{example.name} has {found} channels, the network takes {channels}')
-        if height // scale < smallest:
-            raise UserError(
-                f'{example.name} is too small to train on: its shorter side is {height} pixels, the patch and its '
-                f'margins need {smallest * scale} (config.data.patch_size, config.data.margin)'
-            )
-    sizes = np.array([[side // scale for side in example.hr.shape[:2]] for example in images], np.int32)
-    height, width = (int(side) for side in sizes.max(axis=0))
-    targets = _aligned_zeros((len(images), height * scale, width * scale, channels))
-    inputs = None if scale == 1 else _aligned_zeros((len(images), height, width, channels))
-    for index in range(len(images)):
-        example, images[index] = images[index], None  # so that the images are never in memory twice
-        targets[index, : example.hr.shape[0], : example.hr.shape[1]] = example.hr
-        if inputs is not None:
-            inputs[index, : example.lr.shape[0], : example.lr.shape[1]] = example.lr
-    return ImageStore(targets, inputs, sizes)
+        if found != layout.channels:
+            raise UserError(f'{example.name} has {found} channels, the network takes {layout.channels}')
+        if (height, width) != tuple(layout.sizes[index] * layout.scale):
+            raise ValueError(f'{example.name} is {height}x{width}, measured were {layout.sizes[index]} input pixels')
+        store.targets[index, :height, :width] = example.hr
+        if store.inputs is not None:
+            height, width = layout.sizes[index]
+            store.inputs[index, :height, :width] = example.lr
 
-
-def _aligned_zeros(shape: tuple[int, ...]) -> np.ndarray:
-    """uint8 zeros at an address that all CPU devices can share, where NumPy's own would be copied for each."""
-    size = math.prod(shape)
-    memory = np.zeros(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size].reshape(shape)
+    with concurrent.futures.ThreadPoolExecutor() as threads:  # Pillow decodes without holding Python's lock
+        done = threads.map(put, range(len(examples)))
+        for _ in tqdm.tqdm(done, total=len(examples), desc='decoding', unit='image', leave=False, disable=None):
+            pass
 
 
 def _prepare(example: Example, to_gray: ToGray | None) -> Example:
@@ -94,3 +167,11 @@ def _prepare(example: Example, to_gray: ToGray | None) -> Example:
         return to_gray(image)[..., None] if to_gray and image.shape[-1] == 3 else image
 
     return Example(example.name, prepare(example.hr), None if example.lr is None else prepare(example.lr))
+
+
+def _aligned_zeros(shape: tuple[int, ...]) -> np.ndarray:
+    """uint8 zeros at an address that all CPU devices can share, where NumPy's own would be copied for each."""
+    size = math.prod(shape)
+    memory = np.zeros(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].reshape(shape)

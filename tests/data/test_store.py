@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nsr_jax.data.sources import Example
-from nsr_jax.data.store import build_store
+from nsr_jax.data.store import build_store, measure_images
 from nsr_jax.errors import UserError
 
 
@@ -84,3 +84,38 @@ def test_colours_become_gray_where_that_is_asked_for():
     np.testing.assert_array_equal(store.targets[0], examples[0].hr[..., 1:2].transpose(1, 0, 2))
     np.testing.assert_array_equal(store.inputs[0], examples[0].lr[..., 1:2].transpose(1, 0, 2))
     np.testing.assert_array_equal(store.targets[1], examples[1].hr.transpose(1, 0, 2))
+
+
+class KnowingSizes(list):
+    """Examples that say their sizes, and are not asked for anything else before they are decoded."""
+
+    def __init__(self, examples, sizes):
+        super().__init__(examples)
+        self.sizes, self.decoded = sizes, 0
+
+    def hr_size(self, index):
+        return self.sizes[index]
+
+    def __getitem__(self, index):
+        self.decoded += 1
+        return super().__getitem__(index)
+
+
+def test_the_layout_is_that_of_the_store_before_anything_is_decoded():
+    examples = [random_example('a', 6, 8), random_example('b', 10, 5)]
+    # As files say: not cropped to a multiple of the scale, and perhaps not upright.
+    knowing = KnowingSizes(examples, [(12, 17), (10, 21)])
+    layout = measure_images(knowing, scale=2, channels=3, smallest=5)
+    assert knowing.decoded == 0
+    store = build_store(knowing, scale=2, channels=3, smallest=5)
+    assert knowing.decoded == 2
+    assert (layout.targets, layout.inputs, layout.nbytes) == (store.targets.shape, store.inputs.shape, store.nbytes)
+    np.testing.assert_array_equal(layout.sizes, store.sizes)
+    layout = measure_images([random_example('a', 6, 8, 1, scale=1)], scale=1, channels=1, smallest=5)
+    assert (layout.targets, layout.inputs, layout.nbytes) == ((1, 6, 8, 1), None, 6 * 8 + 2 * 4)
+
+
+def test_an_image_of_another_size_than_measured():
+    knowing = KnowingSizes([random_example('a.png', 6, 8)], [(14, 16)])
+    with pytest.raises(ValueError, match=r'a\.png is 12x16, measured were \[7 8\] input pixels'):
+        build_store(knowing, scale=2, channels=3, smallest=5)

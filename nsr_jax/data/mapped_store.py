@@ -1,0 +1,159 @@
+"""An image store in a memory-mapped file, for sets of images that neither a device nor the host's memory can hold.
+
+The file holds sizes, targets and inputs, one after another, each from a multiple of `ALIGNMENT` bytes on. The sizes and
+what the file's name says tell where each begins, and so how long a whole file is.
+"""
+
+import contextlib
+import fcntl
+import math
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from absl import logging
+
+from nsr_jax.data.sources import Example, Source
+from nsr_jax.data.store import (
+    ALIGNMENT,
+    ImageStore,
+    StoreLayout,
+    ToGray,
+    build_in_memory,
+    check_sizes,
+    fill_store,
+    measure_images,
+)
+from nsr_jax.errors import UserError
+from nsr_jax.files import make_output_folder
+
+_VERSION = 1  # of what is in the files
+
+
+def open_store(
+    source: Source,
+    folder: str | os.PathLike,
+    *,
+    budget: int,
+    scale: int,
+    channels: int,
+    smallest: int,
+    to_gray: ToGray | None = None,
+) -> ImageStore:
+    """Decode a source into NumPy arrays: in memory where their `nbytes` are within the budget, else in a file.
+
+    Where the file is there already, it is mapped, and nothing is decoded. Several processes may ask for it at the same
+    time: one writes it, and the others wait.
+
+    Args:
+        source: the images, by their fingerprint; a catalogue's, which have none, go by their name and number.
+        folder: where the files are kept, each of `nbytes`.
+        budget: bytes.
+        scale: of the targets to the inputs.
+        channels: that each image must have.
+        smallest: the side in input pixels below which an image cannot be sampled: patch and margins.
+        to_gray: what makes colour images gray, uint8 (H, W, 3) to (H, W), where the network has one channel.
+
+    Raises:
+        UserError: as `build_store`, or a file that cannot be written, as on a full disk, of which nothing stays.
+    """
+    path = pathlib.Path(folder).expanduser() / _file_name(source, scale, channels, to_gray)
+    store = _map_file(path, len(source), scale, channels)
+    if store is not None:
+        check_sizes(source, store.sizes, scale, smallest)
+        return store
+    layout = measure_images(source, scale=scale, channels=channels, smallest=smallest)
+    if layout.nbytes <= budget:
+        return build_in_memory(source, layout, to_gray)
+    make_output_folder(path.parent)
+    with _locked(path):
+        store = _map_file(path, len(source), scale, channels)  # another process may have written it meanwhile
+        if store is None:
+            _write_file(path, source, layout, to_gray)
+            store = _map_file(path, len(source), scale, channels)
+    return store
+
+
+def _file_name(source: Source, scale: int, channels: int, to_gray: ToGray | None) -> str:
+    """Made of all that decides what is in the file."""
+    words = [source.fingerprint or f'{source.name}_{len(source)}', f'x{scale}', f'{channels}_channels', f'v{_VERSION}']
+    words += [to_gray.__qualname__] if to_gray else []
+    return re.sub(r'\W+', '_', '_'.join(words)) + '.images'
+
+
+def _starts(layout: StoreLayout) -> tuple[int, int, int]:
+    """Where targets and inputs begin in the file, and where it ends."""
+
+    def aligned(offset: int) -> int:
+        return -(-offset // ALIGNMENT) * ALIGNMENT
+
+    targets = aligned(layout.sizes.nbytes)
+    inputs = aligned(targets + math.prod(layout.targets))
+    return targets, inputs, inputs + (0 if layout.inputs is None else math.prod(layout.inputs))
+
+
+def _map_file(path: pathlib.Path, count: int, scale: int, channels: int, mode: str = 'r') -> ImageStore | None:
+    """The store of `count` images in a file; None where there is no file, or not a whole one."""
+    try:
+        sizes = np.fromfile(path, np.int32, 2 * count)
+        length = path.stat().st_size
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read: {error.strerror}') from error
+    if sizes.size == 2 * count and sizes.min() > 0:
+        layout = StoreLayout(sizes.reshape(count, 2), scale, channels)
+        targets, inputs, end = _starts(layout)
+        if length == end:
+            return ImageStore(
+                np.memmap(path, np.uint8, mode, targets, layout.targets),
+                None if layout.inputs is None else np.memmap(path, np.uint8, mode, inputs, layout.inputs),
+                layout.sizes,
+            )
+    logging.warning('%s is not whole: it is written anew where it is needed', path)
+    return None
+
+
+def _write_file(path: pathlib.Path, examples: Sequence[Example], layout: StoreLayout, to_gray: ToGray | None) -> None:
+    """Write under a temporary name, which a killed process may have left behind, and rename when all is on the disk."""
+    temporary = path.with_name(f'.{path.name}.tmp')
+    *_, end = _starts(layout)
+    logging.info('%s: writing %.0f MB of decoded images', path, end / 1e6)
+    try:
+        with temporary.open('wb') as file:
+            # Mapped memory for which the disk has no room would end the process at once: the room is taken before.
+            if hasattr(os, 'posix_fallocate'):
+                os.posix_fallocate(file.fileno(), 0, end)
+            file.truncate(end)
+            file.write(layout.sizes.tobytes())
+        store = _map_file(temporary, len(layout.sizes), layout.scale, layout.channels, mode='r+')
+        fill_store(store, examples, layout, to_gray)
+        for array in (store.targets, store.inputs):
+            if array is not None:
+                array.flush()
+        with temporary.open('rb') as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f'{path}: {end / 1e6:.0f} MB cannot be written: {error.strerror}') from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path) -> Iterator[None]:
+    """Hold a file's lock, waiting for the process that has it; the operating system takes it from one that dies."""
+    with path.with_name(f'.{path.name}.lock').open('a') as file:
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logging.info('another process writes %s: waiting for it', path)
+                fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise UserError(
+                f'{path.parent}: no files can be locked there ({error.strerror}): choose another'
+            ) from error
+        yield

@@ -1,0 +1,195 @@
+"""The streamed twin of sampling from a resident store: the host cuts, ahead of the device, and the step finishes.
+
+Which image and place a sample is from, the host draws by the same functions and keys as the step would: batch n is the
+same, bit for bit, however the images are kept, and all that there is to resume from is the number of the step.
+"""
+
+import functools
+import time
+from collections.abc import Sequence
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from nsr_jax.data.degradations import Degradation
+from nsr_jax.data.sampling import Regions, check_inputs, draw_places, finish_patches
+from nsr_jax.data.store import ImageStore
+from nsr_jax.errors import UserError
+
+
+class RegionStream:
+    """Cuts the regions of calls of several steps in threads, some calls ahead of the one that is asked for.
+
+    It keeps `calls_ahead + 2` calls in memory at most.
+
+    Args:
+        store: NumPy arrays, mapped or not.
+        key: of the whole run.
+        indices: `(B,)`, of the samples of each batch that this process holds.
+        scale: of the store's targets to its inputs.
+        size: R, the side of the regions, see `region_size`.
+        margin: input pixels at an image's border that are never sampled.
+        first_step: the step that comes next.
+        last_step: the first one that does not come.
+        steps_per_call: S, at most so many steps are taken at once.
+        calls_ahead: how many calls are cut ahead, each in a thread of its own.
+
+    Raises:
+        UserError: JAX has no CPU device to draw on.
+    """
+
+    def __init__(
+        self,
+        store: ImageStore,
+        *,
+        key: jax.Array,
+        indices: Sequence[int] | np.ndarray,
+        scale: int,
+        size: int,
+        margin: int,
+        first_step: int,
+        last_step: int,
+        steps_per_call: int,
+        calls_ahead: int = 4,
+    ):
+        # Views without NumPy's class for mapped memory, whose every slice would take twice the time.
+        self._targets = np.asarray(store.targets)
+        self._inputs = None if store.inputs is None else np.asarray(store.inputs)
+        self._scale, self._size, self._steps_per_call = scale, size, steps_per_call
+        self._step, self._last_step, self._first_step = first_step, last_step, first_step
+        self._draw = functools.partial(
+            _draw_call,
+            *jax.device_put((store.sizes, key, np.asarray(indices, np.int32)), _cpu_device()),
+            size=size,
+            margin=margin,
+            steps=steps_per_call,
+        )
+        self._draw(np.int32(first_step))  # compiled here once, not in every thread
+        self._waited = 0.0
+        self._rest = None  # steps that were cut with the last ones that were taken
+        calls = -(-(last_step - first_step) // steps_per_call)
+        options = grain.ReadOptions(num_threads=calls_ahead, prefetch_buffer_size=calls_ahead)
+        self._calls = iter(grain.MapDataset.range(calls).map(self._cut_call).to_iter_dataset(options))
+        self._calls.start_prefetch()
+
+    def take(self, count: int) -> Regions:
+        """The regions of the next steps.
+
+        Args:
+            count: how many steps, at most S.
+
+        Returns:
+            NumPy arrays with axes `(S, B)` before those of an image, of which only the first `count` steps have a
+            meaning; nothing may write to them.
+
+        Raises:
+            ValueError: so many steps are not left, or not taken at once.
+        """
+        if not 0 < count <= min(self._steps_per_call, self._last_step - self._step):
+            raise ValueError(f'{count} steps from step {self._step} on, of a stream that ends at {self._last_step}')
+        self._step += count
+        first = self._rest or self._next_call()
+        there = len(first.targets)
+        if there == self._steps_per_call:  # as always where all calls are of S steps: nothing is copied
+            self._rest = _steps(first, count, there)
+            return first
+        second = self._next_call() if there < count else None
+        self._rest = _steps(first, count, there) or (second and _steps(second, count - there, self._steps_per_call))
+
+        def join(first: np.ndarray, *second: np.ndarray) -> np.ndarray:
+            joined = np.empty((self._steps_per_call, *first.shape[1:]), np.uint8)
+            joined[:there][:count] = first[:count]
+            for array in second:
+                joined[there:count] = array[: count - there]
+            return joined
+
+        return jax.tree.map(join, first, *([second] if second else []))
+
+    def pop_waited_seconds(self) -> float:
+        """For how long `take` has waited for regions since this was asked last."""
+        waited, self._waited = self._waited, 0.0
+        return waited
+
+    def close(self) -> None:
+        """Stop cutting ahead."""
+        self._calls.close()
+
+    def _next_call(self) -> Regions:
+        started = time.perf_counter()
+        regions = next(self._calls)
+        self._waited += time.perf_counter() - started
+        return regions
+
+    def _cut_call(self, call: int) -> Regions:
+        """In a thread: JAX's compiled functions may be called in any, and NumPy copies without Python's lock."""
+        first_step = self._first_step + call * self._steps_per_call
+        images, corners = jax.device_get(self._draw(np.int32(first_step)))
+
+        def cut(array: np.ndarray, factor: int) -> np.ndarray:
+            side = self._size * factor
+            regions = np.empty((images.size, side, side, array.shape[-1]), np.uint8)
+            corner_list = (corners * factor).reshape(-1, 2).tolist()
+            for region, image, (row, column) in zip(regions, images.flat, corner_list, strict=True):
+                region[...] = array[image, row : row + side, column : column + side]
+            return regions.reshape(*images.shape, *regions.shape[1:])
+
+        return Regions(cut(self._targets, self._scale), None if self._inputs is None else cut(self._inputs, 1))
+
+
+def sample_regions(
+    regions: Regions,
+    key: jax.Array,
+    step: jax.Array,
+    indices: jax.Array,
+    *,
+    first_step: jax.Array,
+    patch_size: int,
+    degradation: Degradation | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """What `sample_patches` gives, of the regions that were cut for a call; for use inside the jitted step.
+
+    Args:
+        regions: as `RegionStream.take` gives them, with all samples of the batch.
+        key: of the whole run.
+        step: of the optimizer, an integer.
+        indices: `(B,)`, the samples' places in the global batch.
+        first_step: of the call.
+        patch_size: P, the side of an input patch.
+        degradation: makes the input from the clean image, at scale 1; None where the store has the inputs.
+
+    Returns:
+        inputs `(B, P, P, C)` and targets `(B, scale * P, scale * P, C)`, float32, the targets on [0, 1].
+
+    Raises:
+        ValueError: neither inputs nor a degradation, or both.
+    """
+    check_inputs(regions.inputs, degradation)
+    of_step = jax.tree.map(lambda array: lax.dynamic_index_in_dim(array, step - first_step, keepdims=False), regions)
+    return finish_patches(of_step, key, step, indices, patch_size=patch_size, degradation=degradation)
+
+
+@functools.partial(jax.jit, static_argnames=('size', 'margin', 'steps'))
+def _draw_call(sizes, key, indices, first_step, *, size, margin, steps):
+    """The draws of all steps of a call: images `(S, B)` and corners `(S, B, 2)`."""
+
+    def draw(step: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return draw_places(sizes, key, step, indices, size=size, margin=margin)
+
+    return jax.vmap(draw)(first_step + jnp.arange(steps))
+
+
+def _steps(regions: Regions, start: int, stop: int) -> Regions | None:
+    """Some steps of a call; None for no step."""
+    return jax.tree.map(lambda array: array[start:stop], regions) if start < stop else None
+
+
+def _cpu_device() -> jax.Device:
+    try:
+        return jax.local_devices(backend='cpu')[0]
+    except RuntimeError as error:
+        raise UserError(
+            f'images that are streamed are chosen on the CPU, which JAX_PLATFORMS leaves out: add cpu to it ({error})'
+        ) from error
