@@ -3,7 +3,7 @@
     python train.py --config=configs/sr.py:scale=2,preset=edsr_s_nsr --workdir=runs/x2 --config.batch_size=32
 
 The workdir's last checkpoint is gone on from, exactly. `--config.NAME=VALUE` overrides any field of configs/base.py.
-`--profile=20` trains nothing: it traces 20 steps and says where their time goes.
+Without training, `--profile=20` says where the time of 20 steps goes, `--replay_step=700` what was in batch 700.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 from ml_collections import config_flags
 
-from nsr_jax import command
+from nsr_jax import command, processes
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.degradation import find_degradations
@@ -22,10 +22,12 @@ from nsr_jax.models.build import build_network
 from nsr_jax.training.loop import train
 from nsr_jax.training.preparation import check_run
 from nsr_jax.training.profile import profile
+from nsr_jax.training.replay import replay
 
 CONFIG = config_flags.DEFINE_config_file('config', help_string='A file in configs/, with its argument.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder for checkpoints, metrics.jsonl and tensorboard/.')
-PROFILE = flags.DEFINE_integer('profile', 0, 'Steps to trace into WORKDIR/profile instead of training.', lower_bound=0)
+PROFILE = flags.DEFINE_integer('profile', 0, 'Steps to trace instead of training.', lower_bound=0)
+REPLAY = flags.DEFINE_integer('replay_step', None, 'Batch of the run to look at instead of training.', lower_bound=0)
 flags.mark_flags_as_required(['config', 'workdir'])
 
 
@@ -60,11 +62,17 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
     if not WORKDIR.value:
         raise UserError('--workdir must name a folder')
-    check_run(CONFIG.value, WORKDIR.value)
+    with processes.agreed():
+        check_run(CONFIG.value, WORKDIR.value)
     if PROFILE.value:
         logging.info('\n%s', profile(CONFIG.value, WORKDIR.value, PROFILE.value))
         return
-    train(CONFIG.value, WORKDIR.value, make_evaluate(CONFIG.value))
+    if REPLAY.value is not None:
+        logging.info('\n%s', replay(CONFIG.value, WORKDIR.value, REPLAY.value))
+        return
+    with processes.agreed():
+        evaluate = make_evaluate(CONFIG.value)
+    train(CONFIG.value, WORKDIR.value, evaluate)
 
 
 if __name__ == '__main__':

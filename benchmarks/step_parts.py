@@ -97,9 +97,10 @@ class Training:
         )
         self.train_steps = make_train_steps(
             self.network,
-            lambda store, step, indices: sample(store, step=step, indices=indices),
+            lambda store, first_step, step, indices: sample(store, step=step, indices=indices),
             learning_rate,
             batch_size=config.batch_size,
+            stop_after_skipped=config.stop_after_skipped,
             mesh=self._mesh,
             abstract=self.abstract,
         )

@@ -19,6 +19,7 @@ def get_base() -> ConfigDict:
     config.model.groups = 1  # k sparsity groups; 1 = plain convolutions
     config.model.cardinality = 1  # d parts of the channels that choose on their own
     config.model.gate = 'softmax'  # softmax, sigmoid, uniform (no adaptivity), hard (inference only)
+    config.warm_start = ''  # run or checkpoint whose weights a new run begins with; of another scale: tail and skip new
     config.compute_dtype = 'float32'  # of the convolutions: float32 or bfloat16; parameters are float32
     config.remat = False  # compute each block again in the backward pass: less memory, more time
 
@@ -27,6 +28,8 @@ def get_base() -> ConfigDict:
     config.data.split = 'train'  # of the source
     config.data.data_dir = ''  # folder of benchmark sets; '' = $NSR_DATA_DIR
     config.data.tfds_dir = ''  # where prepared datasets are kept; '' = $TFDS_DATA_DIR or ~/tensorflow_datasets
+    config.data.resident_megabytes = 16_000  # images up to this lie on each device; more are streamed from a file
+    config.data.store_dir = ''  # where that file is kept; '' = image_stores in the folder of prepared datasets
     config.data.patch_size = 48  # side of an input patch, in input (for SR: low-resolution) pixels
     config.data.margin = 2  # input pixels at the image's border that are never sampled
 
@@ -39,6 +42,7 @@ def get_base() -> ConfigDict:
     config.learning_rate = 1e-3  # of Adam, at the start
     config.learning_rate_drops = (2 / 3, 5 / 6)  # fractions of num_steps after which the rate drops
     config.learning_rate_factor = 0.2  # by which it drops
+    config.stop_after_skipped = 10  # steps in a row whose loss or gradient is not finite; each alone is skipped
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # devices that share the batch and hold the same parameters; -1 = all that are left

@@ -11,10 +11,25 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 import nsr_jax
-from nsr_jax.errors import UserError
+from nsr_jax.errors import StoppedError, UserError
 from nsr_jax.files import make_output_folder
 
 EXIT_USER_ERROR = 2
+EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command, started again, goes on
+
+DISTRIBUTED = flags.DEFINE_bool(
+    'distributed',
+    False,
+    "Run as one of a job's processes, as Slurm, Open MPI, Kubernetes or a TPU pod have started them.",
+)
+COORDINATOR_ADDRESS = flags.DEFINE_string(
+    'coordinator_address', None, "HOST:PORT of the job's first process; with the next two it stands for --distributed."
+)
+NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes the job has.', lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this one is, from 0.', lower_bound=0)
+
+# A process that has not been heard of for so long is dead; then all others stop.
+_HEARTBEAT_SECONDS = 60
 _DEVICES_FLAG = '--xla_force_host_platform_device_count'
 
 
@@ -32,11 +47,23 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
         logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().addFilter(_is_worth_reading)
         _split_cores()
-        _keep_compiled_programs()
         try:
+            _join_job()
+            _keep_compiled_programs()
             return main(argv)
         except UserError as error:
-            return _report(error)
+            code = _report(error)
+        except StoppedError as error:
+            code = _report(error, EXIT_STOPPED)
+        except jax.errors.JaxRuntimeError as error:
+            if jax.process_count() == 1:
+                raise
+            code = _report(f'another process of the job is gone: {str(error).splitlines()[0]}', EXIT_STOPPED)
+        # Leaving in the usual way waits for other processes, which may wait for this one, and lets libraries that are
+        # still writing bury the line above.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
     app.run(guarded, flags_parser=_parse_flags)
 
@@ -49,6 +76,31 @@ def _split_cores() -> None:
     if jax.config.jax_num_cpu_devices == -1 and _DEVICES_FLAG not in os.environ.get('XLA_FLAGS', ''):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
         jax.config.update('jax_num_cpu_devices', cores)
+
+
+def _join_job() -> None:
+    """Find the job's other processes, where there are any; from here on all devices of all of them are JAX's.
+
+    Raises:
+        UserError: the flags are incomplete, or the processes do not find each other.
+    """
+    explicit = {flag.name: flag.value for flag in (COORDINATOR_ADDRESS, NUM_PROCESSES, PROCESS_ID)}
+    given = {name: value for name, value in explicit.items() if value is not None}
+    if not given and not DISTRIBUTED.value:
+        return
+    if given and len(given) < len(explicit):
+        missing = ', '.join(f'--{name}' for name in explicit if name not in given)
+        raise UserError(f'a job of several processes that is described by flags needs {missing} too')
+    try:
+        jax.distributed.initialize(**given, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f'the processes of the job do not find each other: {str(error).splitlines()[0]}') from error
+    logging.info(
+        'process %d of %d, with %d of %d devices',
+        *(jax.process_index(), jax.process_count(), jax.local_device_count(), jax.device_count()),
+    )
+    if jax.process_index() > 0:
+        logging.set_verbosity(logging.WARNING)
 
 
 def _keep_compiled_programs() -> None:
@@ -102,9 +154,9 @@ def _origin(error: BaseException) -> BaseException:
     return error
 
 
-def _report(error: BaseException | str) -> int:
-    sys.stderr.write(f'error: {error}\n')
-    return EXIT_USER_ERROR
+def _report(error: BaseException | str, code: int = EXIT_USER_ERROR) -> int:
+    sys.stderr.write(f'{"stopped" if code == EXIT_STOPPED else "error"}: {error}\n')
+    return code
 
 
 def _is_worth_reading(record: standard_logging.LogRecord) -> bool:

@@ -2,28 +2,45 @@
 
 workdir/checkpoints/<step>/params      the network's weights, float32, one entry a block
                            optimizer   the optimizer's state (absent where only weights were saved)
-                           metadata    JSON: the whole config, the step, the library's version
+                           metadata    JSON: the whole config, the step, the library's version, what the arrays and
+                                       the JSON itself are checked by
                            metrics     JSON: the evaluation's PSNR in dB, where there was an evaluation
 """
 
+import contextlib
 import dataclasses
+import hashlib
+import itertools
 import json
 import math
 import pathlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
 import ml_collections
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 import nsr_jax
+from nsr_jax import processes
 from nsr_jax.errors import UserError
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
+from nsr_jax.training.fingerprint import fingerprint
 
 FOLDER = 'checkpoints'
+BROKEN_FOLDER = 'broken_checkpoints'
 METRIC = 'psnr'
+
+# What Orbax and TensorStore raise for files that cannot be written. For files that are missing, cut or changed it can
+# be anything: for an array that cannot be read, Orbax raises Exception itself.
+_WRITE_ERRORS = (OSError, ValueError, RuntimeError)
+
+
+class BrokenCheckpointError(UserError):
+    """A checkpoint that does not hold what was saved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +81,9 @@ class Checkpoints:
         )
 
     @property
-    def latest_step(self) -> int | None:
-        """The last complete checkpoint's step, None where there is none."""
-        return self._manager.latest_step()
+    def steps(self) -> list[int]:
+        """The steps that are saved, in order; whether they can be read is found by `restore`."""
+        return sorted(self._manager.all_steps())
 
     def save(
         self,
@@ -84,15 +101,42 @@ class Checkpoints:
             params: the network's parameters.
             optimizer: the optimizer's state; None saves weights alone, which cannot be trained on.
             psnr: the evaluation's score in dB; the checkpoint with the highest is kept.
+
+        Raises:
+            UserError: this one or an earlier one cannot be written; those that were complete stay.
         """
         if step in self._manager.all_steps():
             return
-        metadata = {'config': json.loads(config.to_json()), 'step': step, 'nsr_jax_version': nsr_jax.__version__}
-        items = {'params': ocp.args.StandardSave(params), 'metadata': ocp.args.JsonSave(metadata)}
-        if optimizer is not None:
-            items['optimizer'] = ocp.args.StandardSave(optimizer)
+        items = {'params': params} if optimizer is None else {'params': params, 'optimizer': optimizer}
+        metadata = {
+            'config': json.loads(config.to_json()),
+            'step': step,
+            'nsr_jax_version': nsr_jax.__version__,
+            'fingerprints': {name: fingerprint(tree) for name, tree in items.items()},
+        }
+        args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        args['metadata'] = ocp.args.JsonSave(metadata | {'sha256': _digest(metadata)})
         metrics = {} if psnr is None or math.isnan(psnr) else {METRIC: psnr}
-        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
+        with self._written():
+            self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics)
+
+    def check(self) -> None:
+        """Raise `UserError` where what is written in the background has failed."""
+        with self._written():
+            self._manager.check_for_errors()
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except jax.errors.JaxRuntimeError:  # a RuntimeError that tells of devices and other processes, not of files
+            raise
+        except _WRITE_ERRORS as error:
+            there = ', '.join(map(str, self.steps)) or 'none'
+            raise UserError(
+                f'a checkpoint cannot be written into {self._manager.directory}: {_one_line(error)}; '
+                f'complete ones there are of steps: {there}'
+            ) from error
 
     def restore(self, step: int, params: Any, optimizer: Any) -> tuple[Any, Any]:
         """Read one checkpoint back, onto any mesh.
@@ -106,20 +150,45 @@ class Checkpoints:
             params and optimizer.
 
         Raises:
+            BrokenCheckpointError: something of it is missing or is not what was saved; the line says what.
             UserError: the checkpoint holds weights alone.
         """
+        with self._written():
+            self._manager.wait_until_finished()
         path = pathlib.Path(self._manager.directory) / str(step)
-        if not (path / 'optimizer').is_dir():
+        fingerprints = _read_metadata(path)['fingerprints']
+        if 'optimizer' not in fingerprints:
             raise UserError(f'{path} holds weights alone: they can be scored and applied, not trained on')
-        items = ocp.args.Composite(
-            params=ocp.args.StandardRestore(params), optimizer=ocp.args.StandardRestore(optimizer)
-        )
-        restored = self._manager.restore(step, args=items)
+        abstract = {'params': params, 'optimizer': optimizer}
+        items = ocp.args.Composite(**{name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()})
+        try:
+            restored = self._manager.restore(step, args=items)
+        except Exception as error:
+            raise BrokenCheckpointError(f'{path} cannot be read: {_one_line(error)}') from error
+        for name in abstract:
+            _check_fingerprint(path / name, restored[name], fingerprints[name])
         return restored['params'], restored['optimizer']
 
+    def set_aside(self, steps: Iterable[int]) -> None:
+        """Move broken checkpoints into the workdir's `broken_checkpoints`: their steps can be saved again."""
+        directory = pathlib.Path(self._manager.directory)
+        if processes.is_first():
+            for step in steps:
+                folder = directory.with_name(BROKEN_FOLDER)
+                folder.mkdir(exist_ok=True)
+                taken = {path.name for path in folder.iterdir()}
+                names = (f'{step}_{number}' for number in itertools.count(1))
+                (directory / str(step)).rename(folder / next(name for name in names if name not in taken))
+        multihost_utils.sync_global_devices('broken checkpoints are set aside')
+        self._manager.reload()
+
     def close(self) -> None:
-        """Wait until everything is written."""
-        self._manager.close()
+        """Wait until everything is written; raises `UserError` as `save` does."""
+        try:
+            with self._written():
+                self._manager.wait_until_finished()
+        finally:
+            self._manager.close()
 
 
 def save_model(directory: str | pathlib.Path, params: Any, config: ml_collections.ConfigDict, step: int = 0) -> None:
@@ -140,12 +209,8 @@ def load_model(directory: str | pathlib.Path) -> LoadedModel:
         UserError: there is no checkpoint, or its weights do not fit its own config.
     """
     path = _find_checkpoint(pathlib.Path(directory).resolve())
-    try:
-        metadata = json.loads((path / 'metadata' / 'metadata').read_text())
-        config = ml_collections.ConfigDict(_with_tuples(metadata['config'])).lock()
-        step = int(metadata['step'])
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(f'{path} is not a checkpoint of this library: {error!r}') from error
+    metadata = _read_metadata(path)
+    config = ml_collections.ConfigDict(_with_tuples(metadata['config'])).lock()
     network = build_network(config.model)
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = jax.tree.map(
@@ -154,9 +219,38 @@ def load_model(directory: str | pathlib.Path) -> LoadedModel:
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             params = checkpointer.restore(path / 'params', shapes)
-    except (ValueError, OSError) as error:
-        raise UserError(f'{path} cannot be read: {error}') from error
-    return LoadedModel(config, params, step, path)
+    except Exception as error:
+        raise BrokenCheckpointError(f'{path} cannot be read: {_one_line(error)}') from error
+    _check_fingerprint(path / 'params', params, metadata['fingerprints']['params'])
+    return LoadedModel(config, params, metadata['step'], path)
+
+
+def _read_metadata(path: pathlib.Path) -> dict[str, Any]:
+    """What stands beside the arrays of a checkpoint, checked against its own digest."""
+    try:
+        metadata = json.loads((path / 'metadata' / 'metadata').read_text())
+        digest = metadata.pop('sha256')
+    except (OSError, KeyError, ValueError, AttributeError) as error:
+        raise BrokenCheckpointError(f'{path} is not a checkpoint of this library: {error!r}') from error
+    if digest != _digest(metadata):
+        raise BrokenCheckpointError(f'{path / "metadata"} is not what was saved: its SHA-256 differs')
+    return metadata
+
+
+def _digest(metadata: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
+
+
+def _check_fingerprint(path: pathlib.Path, tree: Any, expected: int) -> None:
+    if (found := fingerprint(tree)) != expected:
+        raise BrokenCheckpointError(f'{path} is not what was saved: its fingerprint is {found}, not {expected}')
+
+
+def _one_line(error: BaseException) -> str:
+    """What went wrong first, without the pages that libraries add to it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or repr(error)).splitlines()[0]
 
 
 def _with_tuples(value: Any) -> Any:
@@ -181,6 +275,9 @@ def _find_checkpoint(directory: pathlib.Path) -> pathlib.Path:
 
     def quality(step: pathlib.Path) -> tuple[float, int]:
         metrics = step / 'metrics' / 'metrics'
-        return _psnr(json.loads(metrics.read_text())), int(step.name)
+        try:
+            return _psnr(json.loads(metrics.read_text())), int(step.name)
+        except (OSError, ValueError, AttributeError) as error:
+            raise BrokenCheckpointError(f'{metrics} cannot be read: {error}') from error
 
     return max(steps, key=quality)

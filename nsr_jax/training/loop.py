@@ -4,18 +4,26 @@ import contextlib
 import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import tqdm
 from absl import logging
 
-from nsr_jax.training.checkpoints import Checkpoints
+from nsr_jax import processes
+from nsr_jax.errors import StoppedError, UserError
+from nsr_jax.training.checkpoints import BROKEN_FOLDER, BrokenCheckpointError, Checkpoints
+from nsr_jax.training.feed import ResidentFeed, StreamedFeed
 from nsr_jax.training.preparation import Preparation, check_run, prepare
+from nsr_jax.training.sharding import gather, replicate
 from nsr_jax.training.state import TrainState, create_state
-from nsr_jax.training.workdir import MetricsWriter, write_config
+from nsr_jax.training.step import METRICS
+from nsr_jax.training.stopping import StopRequest
+from nsr_jax.training.warm_start import begin_with
+from nsr_jax.training.workdir import MetricsWriter, lock_workdir, write_config
 
 # Parameters to {'DATASET/psnr': dB, 'DATASET/ssim': …}; the first entry decides which checkpoint is the best one.
 Evaluate = Callable[[dict], dict[str, float]]
@@ -30,34 +38,69 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, evalua
         evaluate: scores parameters; called every `config.evaluate_every_steps` and at the end.
 
     Raises:
-        UserError: a config that does not make sense, data that is missing, a workdir of another run; all of it before
-            the first step.
-        FloatingPointError: the loss is no longer finite; the last checkpoint is from before.
+        UserError: a config that does not make sense, data that is missing, a workdir of another run or one that another
+            process trains in, all of it before the first step; later, a checkpoint that cannot be written, or too many
+            steps in a row whose loss or gradient is not finite. Checkpoints that were complete stay.
+        StoppedError: SIGTERM or SIGINT; the state is saved.
     """
     workdir = pathlib.Path(workdir).resolve()
     check_run(config, workdir)
-    run = prepare(config)
-    write_config(workdir, config)
-    with (
-        contextlib.closing(Checkpoints(workdir, config.checkpoints_to_keep)) as checkpoints,
-        contextlib.closing(MetricsWriter(workdir, checkpoints.latest_step or 0)) as writer,
-    ):
-        _take_steps(config, run, _first_state(config, run, checkpoints), evaluate, checkpoints, writer)
+    with lock_workdir(workdir):
+        run = prepare(config)
+        write_config(workdir, config)
+        with contextlib.closing(Checkpoints(workdir, config.checkpoints_to_keep)) as checkpoints:
+            state = first_state(config, run, checkpoints)
+            with (
+                contextlib.closing(MetricsWriter(workdir, int(state.step))) as writer,
+                contextlib.closing(run.open_feed(int(state.step))) as feed,
+            ):
+                _take_steps(config, run, feed, state, evaluate, checkpoints, writer)
 
 
-def _first_state(config: ml_collections.ConfigDict, run: Preparation, checkpoints: Checkpoints) -> TrainState:
-    """The last checkpoint's state, or a new one."""
-    step = checkpoints.latest_step
-    if step is None:
-        return create_state(run.network, run.mesh, config.seed)
-    logging.info('going on from step %d', step)
-    params, optimizer = checkpoints.restore(step, run.abstract.params, run.abstract.optimizer)
-    return TrainState(jax.device_put(jnp.int32(step), run.abstract.step.sharding), params, optimizer)
+def first_state(
+    config: ml_collections.ConfigDict, run: Preparation, checkpoints: Checkpoints, until: int | None = None
+) -> TrainState:
+    """The state of the last checkpoint that can be read, or a new one where there is no checkpoint.
+
+    Args:
+        config: as for `train`.
+        run: what `prepare` made of it.
+        checkpoints: broken ones among them are set aside, unless older ones are asked for.
+        until: the last step that is wanted; None: any.
+
+    Raises:
+        UserError: there are checkpoints and none can be read.
+    """
+    broken = {}
+    for step in reversed(checkpoints.steps):
+        if until is not None and step > until:
+            continue
+        reason = None
+        try:
+            params, optimizer = checkpoints.restore(step, run.abstract.params, run.abstract.optimizer)
+        except BrokenCheckpointError as error:
+            reason = str(error)
+        reasons = [each for each in processes.gather(reason) if each]
+        if reasons:  # in whichever process: all go on from the same step
+            broken[step] = reasons[0]
+            continue
+        if broken and until is None:
+            checkpoints.set_aside(broken)
+            reasons = '; '.join(broken.values())
+            logging.error('%s: set aside in %s, going on from an older checkpoint', reasons, BROKEN_FOLDER)
+        logging.info('going on from step %d', step)
+        step, none = replicate((np.int32(step), np.int32(0)), run.mesh)
+        return TrainState(step, params, optimizer, none)
+    if broken:
+        raise UserError(f'no checkpoint can be read: {"; ".join(broken.values())}')
+    state = create_state(run.network, run.mesh, config.seed)
+    return begin_with(state, config) if config.warm_start else state
 
 
 def _take_steps(
     config: ml_collections.ConfigDict,
     run: Preparation,
+    feed: ResidentFeed | StreamedFeed,
     state: TrainState,
     evaluate: Evaluate | None,
     checkpoints: Checkpoints,
@@ -65,39 +108,76 @@ def _take_steps(
 ) -> None:
     step = int(state.step)
     periods = (config.log_every_steps, config.evaluate_every_steps, config.checkpoint_every_steps, config.num_steps)
-    sums, since, started = [], step, time.perf_counter()
-    bar = tqdm.tqdm(total=config.num_steps, initial=step, unit='step', desc='training', dynamic_ncols=True)
-    while step < config.num_steps:
-        # 1. Steps up to the next period's end. Nothing waits for the device here.
-        count = min(config.steps_per_call, *(period - step % period for period in periods))
-        state, call_sums = run.train_steps(state, run.store, count)
-        sums.append(call_sums)
-        step += count
-        is_last = step == config.num_steps
-        evaluates = evaluate is not None and (is_last or step % config.evaluate_every_steps == 0)
-        saves = evaluates or is_last or step % config.checkpoint_every_steps == 0
-        if not (saves or step % config.log_every_steps == 0):
-            continue
-        # 2. The log: also before each checkpoint, so that no checkpoint is behind or ahead of its metrics.
-        steps = step - since
-        means = {name: float(sum(call[name] for call in jax.device_get(sums))) / steps for name in call_sums}
-        seconds = time.perf_counter() - started  # after the device has answered
-        if not math.isfinite(means['loss']):
-            raise FloatingPointError(f'the loss of steps {since} to {step} is {means["loss"]}: they were not saved')
-        rate = float(run.learning_rate(jnp.int32(step - 1)))
-        images_per_second = steps * config.batch_size / seconds
-        writer.write(step, **means, learning_rate=rate, images_per_second=images_per_second)
-        bar.set_postfix_str(f'loss {means["loss"]:.4f}, {means["psnr"]:.2f} dB, {images_per_second:.0f} images/s')
-        bar.update(step - bar.n)
-        # 3. The evaluation.
-        psnr = None
-        if evaluates:
-            scores = evaluate(state.params)
-            writer.write(step, **scores)
-            psnr = next(iter(scores.values()))
-            bar.write(f'step {step}: ' + ', '.join(f'{name} {score:.4g}' for name, score in scores.items()))
-        # 4. The checkpoint, with the evaluation's score.
-        if saves:
-            checkpoints.save(step, config, state.params, state.optimizer, psnr)
-        sums, since, started = [], step, time.perf_counter()
-    bar.close()
+    calls, since, started = [], step, time.perf_counter()
+    bar = tqdm.tqdm(
+        total=config.num_steps,
+        initial=step,
+        unit='step',
+        desc='training',
+        dynamic_ncols=True,
+        disable=not processes.is_first(),
+    )
+    with StopRequest(run.mesh) as request, contextlib.closing(bar):
+        while step < config.num_steps:
+            # 1. Steps up to the next period's end. The device has the next call before it is done with the last one;
+            # the host is not further ahead than that, or a request to stop would come too late.
+            count = min(config.steps_per_call, *(period - step % period for period in periods))
+            state, sums = run.train_steps(state, feed.take(count), np.int32(count))
+            jax.block_until_ready(calls[-1:])
+            calls.append(sums)
+            step += count
+            stops = request.agreed()
+            is_last = step == config.num_steps
+            evaluates = evaluate is not None and not stops and (is_last or step % config.evaluate_every_steps == 0)
+            saves = stops or evaluates or is_last or step % config.checkpoint_every_steps == 0
+            if not (saves or step % config.log_every_steps == 0):
+                continue
+            # 2. The log: also before each checkpoint, so that no checkpoint is behind or ahead of its metrics.
+            means = _means(calls, step - since, since)
+            seconds = time.perf_counter() - started  # after the device has answered
+            if int(state.skipped) >= config.stop_after_skipped:
+                raise UserError(_explain_skips(int(state.step), int(state.skipped), checkpoints.steps))
+            checkpoints.check()
+            rate = float(run.learning_rate(jnp.int32(step - 1)))
+            images_per_second = (step - since) * config.batch_size / seconds
+            waited = feed.pop_waited_seconds() / seconds
+            writer.write(step, **means, learning_rate=rate, images_per_second=images_per_second, data_wait=waited)
+            bar.set_postfix_str(f'loss {means["loss"]:.4f}, {means["psnr"]:.2f} dB, {images_per_second:.0f} images/s')
+            bar.update(step - bar.n)
+            # 3. The evaluation.
+            psnr = None
+            if evaluates:
+                scores = evaluate(gather(state.params, run.mesh))
+                writer.write(step, **scores)
+                psnr = next(iter(scores.values()))
+                if not bar.disable:
+                    bar.write(f'step {step}: ' + ', '.join(f'{name} {score:.4g}' for name, score in scores.items()))
+            # 4. The checkpoint, with the evaluation's score.
+            # After a step that changed nothing it would be that of an older step, and might push a better one out.
+            if stops or is_last or (saves and int(state.skipped) == 0):
+                checkpoints.save(step, config, state.params, state.optimizer, psnr)
+            if stops and not is_last:
+                raise StoppedError(f'as asked to at step {step}, which is saved: the same command goes on')
+            calls, since, started = [], step, time.perf_counter()
+
+
+def _means(calls: Sequence[dict[str, jax.Array]], steps: int, since: int) -> dict[str, float]:
+    """What the calls' sums are for each step that was not skipped; NaN where all were."""
+    sums = {name: sum(float(call[name]) for call in jax.device_get(calls)) for name in METRICS}
+    skipped = int(sums.pop('skipped'))
+    if skipped:
+        logging.warning(
+            '%d of the steps after step %d changed nothing: loss or gradient not finite (--replay_step shows a batch)',
+            skipped,
+            since,
+        )
+    taken = steps - skipped
+    return {name: number / taken if taken else math.nan for name, number in sums.items()} | {'skipped': skipped}
+
+
+def _explain_skips(step: int, skipped: int, saved: Sequence[int]) -> str:
+    there = f'the last checkpoint, of step {saved[-1]}, is from before' if saved else 'no checkpoint was saved'
+    return (
+        f'the loss or its gradient was not finite in {skipped} steps in a row, in batches {step - skipped} to '
+        f'{step - 1}: {there}; --replay_step={step - skipped} shows the first of them'
+    )

@@ -3,23 +3,28 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 from absl import logging
 
+from nsr_jax import processes
 from nsr_jax.data.degradations import Degradation, Jpeg, Noise
-from nsr_jax.data.sampling import sample_patches
-from nsr_jax.data.sources import open_source
-from nsr_jax.data.store import ImageStore, build_store
+from nsr_jax.data.mapped_store import open_store
+from nsr_jax.data.sampling import draw_places, region_size, sample_patches
+from nsr_jax.data.sources import open_source, records_folder
+from nsr_jax.data.store import ImageStore
 from nsr_jax.errors import UserError
 from nsr_jax.models.build import Network, build_network
 from nsr_jax.models.cost import count_multi_adds, count_parameters
 from nsr_jax.ops.colour import rgb_to_gray_uint8, rgb_to_y_uint8
-from nsr_jax.training.sharding import make_mesh, replicated
+from nsr_jax.training.feed import ResidentFeed, StreamedFeed
+from nsr_jax.training.sharding import make_mesh, replicate
 from nsr_jax.training.state import TrainState, abstract_state, learning_rate_at
-from nsr_jax.training.step import make_train_steps
+from nsr_jax.training.step import MakeBatch, make_train_steps
+from nsr_jax.training.warm_start import check_warm_start
 from nsr_jax.training.workdir import check_workdir
 
 # How colour images become gray for a network of one channel: as the task's benchmarks were made.
@@ -27,7 +32,7 @@ _TO_GRAY = {'sr': rgb_to_y_uint8, 'denoise': rgb_to_gray_uint8, 'jpeg': rgb_to_y
 
 _COUNTS = (
     'batch_size', 'num_steps', 'steps_per_call', 'log_every_steps', 'evaluate_every_steps', 'checkpoint_every_steps',
-    'checkpoints_to_keep', 'data.patch_size',
+    'checkpoints_to_keep', 'stop_after_skipped', 'data.patch_size',
 )  # fmt: skip
 
 
@@ -39,7 +44,9 @@ class Preparation:
         network: what is trained.
         mesh: the devices.
         abstract: the state's shapes, dtypes and shardings.
-        store: the training images, on every device.
+        places: from a step to the image's name, row and column (of its first input pixel) of each sample of its batch.
+        make_batch: as `make_train_steps` takes it.
+        open_feed: from the step that comes next to the images of each call of `train_steps`.
         learning_rate: of a step.
         train_steps: the compiled function, as `make_train_steps` describes it.
     """
@@ -47,13 +54,15 @@ class Preparation:
     network: Network
     mesh: jax.sharding.Mesh
     abstract: TrainState
-    store: ImageStore
+    places: Callable[[int], list[tuple[str, int, int]]]
+    make_batch: MakeBatch
+    open_feed: Callable[[int], ResidentFeed | StreamedFeed]
     learning_rate: Callable[[jax.Array], jax.Array]
     train_steps: jax.stages.Wrapped
 
 
 def prepare(config: ml_collections.ConfigDict) -> Preparation:
-    """Build the network, the mesh, the resident images and the train step; nothing is compiled yet.
+    """Build the network, the mesh, the images and the train step; nothing is compiled yet.
 
     Raises:
         UserError: as `check_run`, or data that are missing or do not fit.
@@ -62,36 +71,37 @@ def prepare(config: ml_collections.ConfigDict) -> Preparation:
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.batch_size)
     _log_cost(network)
 
-    source = open_source(
-        config.data.source,
-        config.data.split,
-        config.model.scale,
-        data_dir=config.data.data_dir,
-        tfds_dir=config.data.tfds_dir,
-    )
-    channels, degradation = config.model.channels, make_degradation(config)
-    patch_size = config.data.patch_size
-    region = patch_size if degradation is None else degradation.region_size(patch_size, channels)
-    store = build_store(
-        source,
-        scale=config.model.scale,
-        channels=channels,
-        smallest=region + 2 * config.data.margin,
-        to_gray=_TO_GRAY[config.task] if channels == 1 else None,
-    )
-    logging.info('%d images of %s, %.0f MB on each device', len(source), source.name, store.nbytes / 1e6)
-    # CPU devices share the host's memory: nothing writes to the store from here on.
-    store = jax.device_put(store, replicated(mesh), may_alias=True)
+    degradation, patch_size, margin = make_degradation(config), config.data.patch_size, config.data.margin
+    size = region_size(patch_size, config.model.channels, degradation)
+    with processes.agreed():
+        names, store = _open_images(config, size + 2 * margin)
+
+    def places(step: int) -> list[tuple[str, int, int]]:
+        indices = jnp.arange(config.batch_size)
+        drawn = draw_places(jnp.asarray(store.sizes), finish['key'], step, indices, size=size, margin=margin)
+        return [(names[image], *corner) for image, corner in zip(*(part.tolist() for part in drawn), strict=True)]
+
+    streamed = store.nbytes > config.data.resident_megabytes * 1e6
+    finish = {'key': jax.random.key(config.seed), 'patch_size': patch_size, 'degradation': degradation}
+    if streamed:
+        from nsr_jax.data.streaming import sample_regions  # not at the top: it imports Grain, see feed.py
+
+        def make_batch(regions, first_step, step, indices):
+            return sample_regions(regions, step=step, indices=indices, first_step=first_step, **finish)
+
+        def open_feed(first_step: int) -> StreamedFeed:
+            return StreamedFeed(store, config, size, first_step, mesh)
+
+    else:
+        resident = ResidentFeed(replicate(store, mesh))
+
+        def make_batch(store, first_step, step, indices):
+            return sample_patches(store, step=step, indices=indices, scale=config.model.scale, margin=margin, **finish)
+
+        def open_feed(first_step: int) -> ResidentFeed:
+            return resident
 
     abstract = abstract_state(network, mesh)
-    sample = functools.partial(
-        sample_patches,
-        key=jax.random.key(config.seed),
-        scale=config.model.scale,
-        patch_size=patch_size,
-        margin=config.data.margin,
-        degradation=degradation,
-    )
     learning_rate = functools.partial(
         learning_rate_at,
         initial=config.learning_rate,
@@ -101,13 +111,35 @@ def prepare(config: ml_collections.ConfigDict) -> Preparation:
     )
     train_steps = make_train_steps(
         network,
-        lambda store, step, indices: sample(store, step=step, indices=indices),
+        make_batch,
         learning_rate,
         batch_size=config.batch_size,
+        stop_after_skipped=config.stop_after_skipped,
         mesh=mesh,
         abstract=abstract,
+        streamed=streamed,
     )
-    return Preparation(network, mesh, abstract, store, learning_rate, train_steps)
+    return Preparation(network, mesh, abstract, places, make_batch, open_feed, learning_rate, train_steps)
+
+
+def _open_images(config: ml_collections.ConfigDict, smallest: int) -> tuple[Sequence[str], ImageStore]:
+    """The training images' names and the images, in memory, or in a file where a device is not to hold them all."""
+    scale, channels = config.model.scale, config.model.channels
+    folders = {'data_dir': config.data.data_dir, 'tfds_dir': config.data.tfds_dir}
+    source = open_source(config.data.source, config.data.split, scale, **folders)
+    store = open_store(
+        source,
+        config.data.store_dir or records_folder(config.data.tfds_dir) / 'image_stores',
+        budget=round(config.data.resident_megabytes * 1e6),
+        scale=scale,
+        channels=channels,
+        smallest=smallest,
+        to_gray=_TO_GRAY[config.task] if channels == 1 else None,
+    )
+    is_resident = store.nbytes <= config.data.resident_megabytes * 1e6
+    place = 'on each device' if is_resident else 'streamed, as config.data.resident_megabytes asks for'
+    logging.info('%d images of %s, %.0f MB, %s', len(source), source.name, store.nbytes / 1e6, place)
+    return source.names, store
 
 
 def make_degradation(config: ml_collections.ConfigDict) -> Degradation | None:
@@ -132,7 +164,7 @@ def make_degradation(config: ml_collections.ConfigDict) -> Degradation | None:
 
 
 def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> None:
-    """Check all that can be checked in no time: the config, the network, the devices and the workdir.
+    """Check all that can be checked in no time: the config, the network, the devices, the workdir, the warm start.
 
     Raises:
         UserError: what is wrong, and what would be accepted.
@@ -143,6 +175,8 @@ def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) ->
             value = value[part]
         if not isinstance(value, int) or value < 1:
             raise UserError(f'config.{name} must be a whole number from 1, not {value!r}')
+    if not config.data.resident_megabytes >= 0:
+        raise UserError(f'config.data.resident_megabytes must be from 0, not {config.data.resident_megabytes!r}')
     if not isinstance(config.data.margin, int) or config.data.margin < 0:
         raise UserError(f'config.data.margin must be a whole number from 0, not {config.data.margin!r}')
     if not config.learning_rate > 0:
@@ -153,6 +187,7 @@ def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) ->
     build_network(config.model, config.compute_dtype, config.remat)
     make_mesh(config.mesh.data, config.mesh.fsdp, config.batch_size)
     check_workdir(pathlib.Path(workdir), config)
+    check_warm_start(config, workdir)
 
 
 def _log_cost(network: Network) -> None:

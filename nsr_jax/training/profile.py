@@ -13,6 +13,8 @@ import numpy as np
 from absl import logging
 from jax.experimental.compilation_cache import compilation_cache
 
+from nsr_jax.data.sampling import Regions
+from nsr_jax.data.store import ImageStore
 from nsr_jax.errors import UserError
 from nsr_jax.files import make_output_folder, write_atomically
 from nsr_jax.training.preparation import Preparation, check_run, prepare
@@ -69,10 +71,12 @@ def profile(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, num_
     make_output_folder(folder)
     run = prepare(config)
     started = time.perf_counter()
-    program = _compile(run)
+    feed = run.open_feed(0)
+    images = feed.take(1)
+    program = _compile(run, images)
     compile_seconds = time.perf_counter() - started
     state = create_state(run.network, run.mesh, config.seed)
-    state = jax.block_until_ready(program(state, run.store, np.int32(1)))[0]  # the first step allocates
+    state = jax.block_until_ready(program(state, images, np.int32(1)))[0]  # the first step allocates
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
     with (
@@ -80,8 +84,10 @@ def profile(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, num_
         jax.profiler.TraceAnnotation(_WINDOW),
     ):
         for first in range(0, num_steps, config.steps_per_call):
-            state, _ = program(state, run.store, np.int32(min(config.steps_per_call, num_steps - first)))
+            count = min(config.steps_per_call, num_steps - first)
+            state, _ = program(state, feed.take(count), np.int32(count))
         jax.block_until_ready(state)
+    feed.close()
     trace = max(folder.glob('plugins/profile/*/*.xplane.pb'), key=lambda path: path.stat().st_mtime)
     window, events = read_trace(jax.profiler.ProfileData.from_file(str(trace)))
     if not events:
@@ -100,9 +106,9 @@ def profile(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, num_
     return text
 
 
-def _compile(run: Preparation) -> jax.stages.Compiled:
+def _compile(run: Preparation, images: ImageStore | Regions) -> jax.stages.Compiled:
     """The program, compiled anew: one from the cache may carry the operations' names of another version."""
-    program = run.train_steps.lower(run.abstract, run.store, jax.ShapeDtypeStruct((), np.int32))
+    program = run.train_steps.lower(run.abstract, images, jax.ShapeDtypeStruct((), np.int32))
     uses_cache = jax.config.jax_enable_compilation_cache
     try:
         jax.config.update('jax_enable_compilation_cache', False)

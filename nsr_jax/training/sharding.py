@@ -40,9 +40,33 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def replicate(tree, mesh: Mesh):
+    """Put a whole copy of the host's arrays, the same in every process, on every device of the mesh.
+
+    CPU devices share the host's memory: nothing may write to the arrays from here on.
+    """
+
+    def put(leaf) -> jax.Array:
+        copies = [jax.device_put(leaf, device, may_alias=True) for device in mesh.local_devices]
+        return jax.make_array_from_single_device_arrays(copies[0].shape, replicated(mesh), copies)
+
+    return jax.tree.map(put, tree)
+
+
+def gather(tree, mesh: Mesh):
+    """Arrays that lie on the mesh in any way, whole and on the first device of each process; all must call it."""
+    whole = jax.jit(lambda leaves: leaves, out_shardings=replicated(mesh))(tree)
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
+
+
 def over_batch(mesh: Mesh) -> NamedSharding:
     """The first axis split over all devices."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def over_calls(mesh: Mesh) -> NamedSharding:
+    """The second axis split over all devices: the batches of several steps."""
+    return NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
 
 
 def state_shardings(mesh: Mesh, shapes):

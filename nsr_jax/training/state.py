@@ -27,11 +27,13 @@ class TrainState:
         step: int32, steps taken.
         params: the network's parameters, float32.
         optimizer: Adam's moments.
+        skipped: int32, how many of the last steps in a row changed nothing, for their loss or gradient was not finite.
     """
 
     step: jax.Array
     params: dict
     optimizer: optax.OptState
+    skipped: jax.Array
 
 
 def learning_rate_at(
@@ -54,7 +56,8 @@ def init_state(network: Network, key: jax.Array) -> TrainState:
     """Random weights and empty moments."""
     image = jnp.zeros((1, 8, 8, network.channels))
     params = network.init(key, image)['params']
-    return TrainState(jnp.zeros((), jnp.int32), params, ADAM.init(params))
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(zero, params, ADAM.init(params), zero)
 
 
 def abstract_state(network: Network, mesh: Mesh) -> TrainState:

@@ -1,5 +1,6 @@
 """The train step: sample, restore, compare, update; as many times in one call as asked for."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -8,13 +9,16 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
+from nsr_jax.data.sampling import Regions
 from nsr_jax.data.store import ImageStore
 from nsr_jax.models.build import Network
-from nsr_jax.training.sharding import over_batch, replicated
+from nsr_jax.training.sharding import over_batch, over_calls, replicated
 from nsr_jax.training.state import ADAM, TrainState
 
-# (store, step, indices (B,)) to inputs (B, P, P, C) and targets (B, sP, sP, C), float32 on [0, 1]
-MakeBatch = Callable[[ImageStore, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+# (images, the call's first step, step, indices (B,)) to inputs (B, P, P, C) and targets (B, sP, sP, C), on [0, 1]
+MakeBatch = Callable[[ImageStore | Regions, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+METRICS = ('loss', 'psnr', 'gradient_norm', 'skipped')
 
 # XLA's default order of operations on a CPU takes up to twice the memory, remat or not, in the same time.
 _COMPILER_OPTIONS = {'cpu': {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'}}
@@ -26,23 +30,28 @@ def make_train_steps(
     learning_rate: Callable[[jax.Array], jax.Array],
     *,
     batch_size: int,
+    stop_after_skipped: int,
     mesh: Mesh,
     abstract: TrainState,
+    streamed: bool = False,
 ) -> jax.stages.Wrapped:
-    """Make the jitted `train_steps(state, store, count)`.
+    """Make the jitted `train_steps(state, images, count)`.
 
     Args:
         network: what is trained.
-        make_batch: a batch from the store, a pure function of the step.
+        make_batch: a batch of the images, a pure function of the step.
         learning_rate: of a step.
         batch_size: over all devices.
+        stop_after_skipped: after so many skipped steps in a row no step is taken any longer.
         mesh: the batch is split over both of its axes.
         abstract: the state's shapes and shardings.
+        streamed: whether the images are a call's `Regions`, split over the devices, and not a resident store.
 
     Returns:
-        A function that takes the state (donated), the resident store and how many steps to take (any number, no
-        recompilation), and returns the new state and the sums over these steps of 'loss' (L1 on [0, 1]) and 'psnr'
-        (of the batch's unclipped prediction, dB).
+        A function that takes the state (donated), the images and how many steps to take (any number, no
+        recompilation), and returns the new state and these numbers over the steps: the sums of 'loss' (L1 on [0, 1]),
+        'psnr' (of the batch's unclipped prediction, dB) and 'gradient_norm', all without the skipped steps, and the
+        number of 'skipped' ones. A step whose loss or gradient is not finite counts as taken and changes nothing else.
     """
     state_sharding = jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
@@ -50,31 +59,45 @@ def make_train_steps(
         error = network.apply({'params': params}, inputs) - targets
         return jnp.mean(jnp.abs(error)), -10 * jnp.log10(jnp.mean(jnp.square(error)))
 
-    def one_step(store: ImageStore, state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
+    def one_step(images: ImageStore | Regions, first_step: jax.Array, state: TrainState) -> tuple[TrainState, dict]:
         indices = lax.with_sharding_constraint(jnp.arange(batch_size), over_batch(mesh))
         with jax.named_scope('sample'):
-            inputs, targets = make_batch(store, state.step, indices)
+            inputs, targets = make_batch(images, first_step, state.step, indices)
         (loss, psnr), gradients = jax.value_and_grad(loss_and_psnr, has_aux=True)(state.params, inputs, targets)
         with jax.named_scope('optimizer'):
+            gradient_norm = optax.global_norm(gradients)
+            finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
             updates, optimizer = ADAM.update(gradients, state.optimizer)
             rate = learning_rate(state.step)
             params = optax.apply_updates(state.params, jax.tree.map(lambda update: -rate * update, updates))
-        return TrainState(state.step + 1, params, optimizer), {'loss': loss, 'psnr': psnr}
+            params, optimizer = jax.tree.map(
+                functools.partial(jnp.where, finite), (params, optimizer), (state.params, state.optimizer)
+            )
+        metrics = {'loss': loss, 'psnr': psnr, 'gradient_norm': gradient_norm}
+        metrics = {name: jnp.where(finite, number, 0) for name, number in metrics.items()}
+        state = TrainState(state.step + 1, params, optimizer, jnp.where(finite, 0, state.skipped + 1))
+        return state, metrics | {'skipped': 1 - finite.astype(jnp.float32)}
 
-    def train_steps(state: TrainState, store: ImageStore, count: jax.Array):
-        def body(_, carry):
+    def train_steps(state: TrainState, images: ImageStore | Regions, count: jax.Array):
+        first_step, end = state.step, state.step + count
+
+        def goes_on(carry):
+            state, _ = carry
+            return (state.step < end) & (state.skipped < stop_after_skipped)
+
+        def take_one(carry):
             state, sums = carry
-            state, metrics = one_step(store, state)
+            state, metrics = one_step(images, first_step, state)
             return state, jax.tree.map(jnp.add, sums, metrics)
 
-        zeros = {'loss': jnp.zeros(()), 'psnr': jnp.zeros(())}
+        zeros = dict.fromkeys(METRICS, jnp.zeros(()))
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return lax.fori_loop(0, count, body, (state, zeros))
+            return lax.while_loop(goes_on, take_one, (state, zeros))
 
     whole = replicated(mesh)
     return jax.jit(
         train_steps,
-        in_shardings=(state_sharding, whole, whole),
+        in_shardings=(state_sharding, over_calls(mesh) if streamed else whole, whole),
         out_shardings=(state_sharding, whole),
         donate_argnums=0,
         compiler_options=_COMPILER_OPTIONS.get(mesh.devices.flat[0].platform),

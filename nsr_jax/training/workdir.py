@@ -1,21 +1,33 @@
 """The folder of one run: its config, and the lines of its metrics."""
 
+import contextlib
+import fcntl
 import json
 import math
+import os
 import pathlib
+import socket
 from collections.abc import Iterator
 
 import ml_collections
 import tensorboardX
+from absl import logging
 
+from nsr_jax import processes
 from nsr_jax.errors import UserError
 from nsr_jax.files import make_output_folder, write_atomically
 
 CONFIG = 'config.json'
+LOCK = '.lock'
 
 # What may differ when a run goes on: nothing of it changes a batch, a weight or a step.
-_FREE = ('data.data_dir', 'data.tfds_dir', 'remat', 'steps_per_call', 'checkpoints_to_keep')
+_FREE = (
+    'data.data_dir', 'data.tfds_dir', 'data.resident_megabytes', 'data.store_dir', 'remat', 'steps_per_call',
+    'checkpoints_to_keep', 'stop_after_skipped',
+)  # fmt: skip
 _FREE_SECTIONS = ('mesh.', 'evaluation.')
+# Fields that configs of older runs lack, with what they did.
+_ADDED = {'warm_start': ''}
 _FREE_PERIODS = ('log_every_steps', 'evaluate_every_steps', 'checkpoint_every_steps')
 
 
@@ -30,7 +42,7 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
     if not path.exists():
         return
     try:
-        saved = dict(_leaves(json.loads(path.read_text())))
+        saved = _ADDED | dict(_leaves(json.loads(path.read_text())))
     except (OSError, ValueError) as error:
         raise UserError(f'{path} cannot be read: {error}') from error
     asked = dict(_leaves(json.loads(config.to_json())))
@@ -45,9 +57,35 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
         raise UserError(f'workdir {workdir} holds a run of another config: {"; ".join(differences)}')
 
 
+@contextlib.contextmanager
+def lock_workdir(workdir: pathlib.Path) -> Iterator[None]:
+    """Keep other jobs out of the folder; the operating system takes the lock from a process that dies.
+
+    Of a job of several processes the first one holds the lock.
+
+    Raises:
+        UserError: another job trains in the folder.
+    """
+    if not processes.is_first():
+        yield
+        return
+    with (workdir / LOCK).open('a+') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UserError(f'another job trains in {workdir}: {file.read().strip() or "unknown"}') from error
+        except OSError as error:
+            logging.warning('%s cannot be locked (%s): take care that no other job trains in it', workdir, error)
+        file.truncate(0)
+        file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+        file.flush()
+        yield
+
+
 def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     """Write the config of a run that starts; one that goes on keeps the first."""
-    if not (workdir / CONFIG).exists():
+    if processes.is_first() and not (workdir / CONFIG).exists():
         write_atomically(workdir / CONFIG, json.dumps(json.loads(config.to_json()), indent=2) + '\n')
 
 
@@ -60,7 +98,7 @@ def _leaves(section: dict, prefix: str = '') -> Iterator[tuple[str, object]]:
 
 
 class MetricsWriter:
-    """Writes each step's numbers to `metrics.jsonl` and to TensorBoard.
+    """Writes each step's numbers to `metrics.jsonl` and to TensorBoard; of several processes the first one does.
 
     Args:
         workdir: an existing folder.
@@ -69,25 +107,45 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: pathlib.Path, step: int):
-        path = workdir / 'metrics.jsonl'
-        if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _is_until(line, step)]
-            write_atomically(path, ''.join(line + '\n' for line in kept))
-        self._file = path.open('a')
+        self._path = workdir / 'metrics.jsonl'
+        self._file = self._tensorboard = None
+        if not processes.is_first():
+            return
+        if self._path.exists():
+            kept = [line for line in self._path.read_text().splitlines() if _is_until(line, step)]
+            write_atomically(self._path, ''.join(line + '\n' for line in kept))
+        self._file = self._path.open('ab', buffering=0)
         self._tensorboard = tensorboardX.SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
 
     def write(self, step: int, **numbers: float) -> None:
-        """Append one line: the step and the numbers by name; infinity is the string "inf", as in score tables."""
+        """Append one line: the step and the numbers by name; what is not finite as text, as in score tables.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        if self._file is None:
+            return
         written = {name: number if math.isfinite(number) else str(number) for name, number in numbers.items()}
-        self._file.write(json.dumps({'step': step, **written}, allow_nan=False) + '\n')
-        self._file.flush()
-        for name, number in numbers.items():
-            self._tensorboard.add_scalar(name, number, step)
+        line = json.dumps({'step': step, **written}, allow_nan=False) + '\n'
+        with self._written():
+            self._file.write(line.encode())
+            for name, number in numbers.items():
+                self._tensorboard.add_scalar(name, number, step)
+            self._tensorboard.flush()  # here, for its own thread would die of an error in silence
 
     def close(self) -> None:
-        """Flush and close both."""
-        self._file.close()
-        self._tensorboard.close()
+        """Flush and close both; raises `UserError` as `write` does."""
+        if self._file is not None:
+            self._file.close()
+            with self._written():
+                self._tensorboard.close()
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f'metrics cannot be written into {self._path.parent}: {error.strerror}') from error
 
 
 def _is_until(line: str, step: int) -> bool:

@@ -1,4 +1,10 @@
-"""A tiny run: 8 photographs-like images in a folder, a network of one block, a few steps."""
+"""A tiny run: 4 images like photographs in a folder, a network of one block, a few steps; also as a command."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import ml_collections
 import numpy as np
@@ -26,18 +32,79 @@ def tfds_dir(tmp_path_factory):
     return tmp_path_factory.mktemp('datasets')
 
 
+@pytest.fixture(scope='session')
+def make_config(image_folder, tfds_dir):
+    def make() -> ml_collections.ConfigDict:
+        config = get_base()
+        config.task = 'sr'
+        config.model.update(scale=2, num_blocks=1, features=8, groups=2, cardinality=4)
+        config.data.update(source=str(image_folder), tfds_dir=str(tfds_dir), patch_size=12)
+        config.update(
+            batch_size=4,
+            num_steps=12,
+            steps_per_call=2,
+            log_every_steps=3,
+            evaluate_every_steps=8,
+            checkpoint_every_steps=5,
+        )
+        config.evaluation.datasets = ''
+        return config
+
+    return make
+
+
 @pytest.fixture
-def config(image_folder, tfds_dir) -> ml_collections.ConfigDict:
-    config = get_base()
-    config.task = 'sr'
-    config.model.update(scale=2, num_blocks=1, features=8, groups=2, cardinality=4)
-    config.data.update(source=str(image_folder), tfds_dir=str(tfds_dir), patch_size=12)
-    config.update(
-        batch_size=4,
-        num_steps=12,
-        steps_per_call=2,
-        log_every_steps=3,
-        evaluate_every_steps=8,
-        checkpoint_every_steps=5,
-    )
-    return config
+def config(make_config) -> ml_collections.ConfigDict:
+    return make_config()
+
+
+class Job:
+    """`train.py` in processes of its own, each with one CPU device."""
+
+    def __init__(self, compilation_cache):
+        self._environment = os.environ | {
+            'JAX_PLATFORMS': 'cpu',
+            'JAX_NUM_CPU_DEVICES': '1',
+            'JAX_COMPILATION_CACHE_DIR': str(compilation_cache),
+        }
+
+    def start(self, config, workdir, *arguments, log=subprocess.DEVNULL, prepare=None, **environment):
+        """A process that trains by `config`, after `prepare()` in it; its standard error goes to `log`."""
+        overrides = [f'--config.{name}={value}' for name, value in leaves(config.to_dict())]
+        command = [sys.executable, 'train.py', '--config=configs/sr.py', f'--workdir={workdir}', *overrides, *arguments]
+        root = pathlib.Path(__file__).parents[2]
+        environment = self._environment | environment
+        return subprocess.Popen(command, cwd=root, env=environment, stderr=log, text=True, preexec_fn=prepare)
+
+    def run(self, config, workdir, *arguments, **options):
+        """The exit code and the standard error."""
+        process = self.start(config, workdir, *arguments, log=subprocess.PIPE, **options)
+        error = process.communicate(timeout=300)[1]
+        return process.returncode, error
+
+
+@pytest.fixture(scope='session')
+def job(tmp_path_factory):
+    return Job(tmp_path_factory.mktemp('compilation'))
+
+
+@pytest.fixture(scope='session')
+def metrics_of():
+    """The lines of a workdir's metrics without what differs from run to run."""
+
+    def read(workdir):
+        lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+        return [
+            {name: number for name, number in line.items() if name not in ('images_per_second', 'data_wait')}
+            for line in lines
+        ]
+
+    return read
+
+
+def leaves(section, prefix=''):
+    for name, value in section.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f'{prefix}{name}.')
+        else:
+            yield f'{prefix}{name}', value

@@ -24,7 +24,7 @@ def test_the_last_ones_and_the_best_one_are_kept(tmp_path, config, params):
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step, psnr in ((1, 30.0), (2, 32.0), (3, None), (4, 31.0), (5, None)):
         checkpoints.save(step, config, plus(params, step), psnr=psnr)
-    assert checkpoints.latest_step == 5
+    assert checkpoints.steps[-1] == 5
     checkpoints.close()
     assert sorted(path.name for path in (tmp_path / 'checkpoints').iterdir()) == ['2', '4', '5']
 

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 
 import jax
 import numpy as np
@@ -16,12 +15,7 @@ class StopError(Exception):
     pass
 
 
-def metrics_of(workdir):
-    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-    return [{name: number for name, number in line.items() if name != 'images_per_second'} for line in lines]
-
-
-def test_stopped_and_resumed_equals_uninterrupted(tmp_path, config):
+def test_stopped_and_resumed_equals_uninterrupted(tmp_path, config, metrics_of):
     def evaluate(params):
         scores.append(float(np.abs(jax.device_get(params['head']['direction'])).sum()))
         if stopping:
@@ -44,6 +38,25 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, config):
 
     train(config, tmp_path / 'whole', evaluate)  # finished: nothing is done again
     assert metrics_of(tmp_path / 'whole') == metrics_of(tmp_path / 'parts')
+
+
+def test_streamed_equals_resident(tmp_path, config, metrics_of):
+    def evaluate(params):
+        if stopping:
+            raise StopError
+        return {'psnr': 0.0}
+
+    stopping = False
+    train(config, tmp_path / 'resident', evaluate)
+    config.data.resident_megabytes = 0
+    config.data.store_dir = str(tmp_path / 'stores')
+    stopping = True
+    with pytest.raises(StopError):
+        train(config, tmp_path / 'streamed', evaluate)  # at step 8, with the checkpoint of step 5
+    stopping = False
+    train(config, tmp_path / 'streamed', evaluate)
+    assert [path.suffix for path in (tmp_path / 'stores').iterdir() if not path.name.startswith('.')] == ['.images']
+    assert metrics_of(tmp_path / 'streamed') == metrics_of(tmp_path / 'resident')
 
 
 class Watched:
@@ -97,7 +110,7 @@ def test_bad_configs_are_refused_before_training(tmp_path, config, changes, mess
     config.update_from_flattened_dict(changes)
     with pytest.raises(UserError, match=message):
         train(config, tmp_path / 'run')
-    assert not list(tmp_path.glob('run/*'))  # nothing that a corrected run would have to fit
+    assert {path.name for path in tmp_path.glob('run/*')} <= {'.lock'}  # nothing that a corrected run would have to fit
 
 
 @pytest.mark.parametrize(
@@ -105,7 +118,7 @@ def test_bad_configs_are_refused_before_training(tmp_path, config, changes, mess
     # The noise itself is 20 log10(255 / 25) = 20.2 dB away; both runs reached 2 dB more than is asked for.
     [('denoise', 1, {'sigma': (25.0, 25.0)}, 27.5), ('jpeg', 3, {'quality': (40, 40)}, 29.0)],
 )
-def test_other_tasks_are_learnt(tmp_path, config, task, channels, limits, least):
+def test_other_tasks_are_learnt(tmp_path, config, metrics_of, task, channels, limits, least):
     config.task = task
     config.model.update(scale=1, channels=channels)
     config.degradation.update(limits)
@@ -115,6 +128,18 @@ def test_other_tasks_are_learnt(tmp_path, config, task, channels, limits, least)
     numbers = metrics_of(tmp_path / 'run')
     assert numbers[-1]['psnr'] > least
     assert load_model(tmp_path / 'run').config.task == task
+
+
+def test_training_that_cannot_go_on_stops_and_keeps_what_it_has(tmp_path, config, metrics_of):
+    config.update(num_steps=100, learning_rate=1e-3, stop_after_skipped=4, checkpoint_every_steps=2, log_every_steps=2)
+    config.learning_rate_drops, config.learning_rate_factor = (0.045,), 1e30  # from step 4 on nothing survives
+    with pytest.raises(
+        UserError, match=r'not finite in 4 steps in a row, in batches 5 to 8: .*--replay_step=5'
+    ) as stop:
+        train(config, tmp_path)
+    assert 'the last checkpoint, of step 4, is from before' in str(stop.value)
+    assert [(line['step'], line['skipped']) for line in metrics_of(tmp_path)] == [(2, 0), (4, 0), (6, 1), (8, 2)]
+    assert load_model(tmp_path).step == 4
 
 
 def test_bad_degradations_are_refused(tmp_path, config):

@@ -26,13 +26,14 @@ def batch_of(step, indices, side=10):
     return inputs, jnp.repeat(jnp.repeat(inputs, 2, axis=1), 2, axis=2)
 
 
-def program_of(mesh, network, side=10):
+def program_of(mesh, network, make_batch=None, side=10):
     """`train_steps` of a network, and of the empty store that `batch_of` does not read."""
     train_steps = make_train_steps(
         network,
-        lambda store, step, indices: batch_of(step, indices, side),
+        make_batch or (lambda store, first_step, step, indices: batch_of(step, indices, side)),
         halve,
         batch_size=3,
+        stop_after_skipped=3,
         mesh=mesh,
         abstract=abstract_state(network, mesh),
     )
@@ -87,7 +88,40 @@ def test_many_steps_in_one_call_are_the_same_steps(setting):
     for count in (1, 3):
         apart, _ = train_steps(apart, store, count)
     assert train_steps._cache_size() == 1  # no recompilation for another count
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), together, apart))
+    assert same(together, apart)
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_too_many_end_the_run():
+    mesh = make_mesh(data=-1, fsdp=1, batch_size=3)
+
+    def make_batch(store, first_step, step, indices):
+        inputs, targets = batch_of(step, indices)
+        broken = (step == 1) | (step >= 3)
+        return inputs, targets.at[0, 0, 0, 0].set(jnp.where(broken, jnp.inf, targets[0, 0, 0, 0]))
+
+    train_steps, store = program_of(mesh, NETWORK, make_batch)
+    take = lambda state, count: train_steps(jax.tree.map(jnp.copy, state), store, count)  # noqa: E731
+    first, _ = take(create_state(NETWORK, mesh, 0), 1)
+    second, sums = take(first, 1)
+    assert (int(second.step), int(second.skipped)) == (2, 1)
+    assert {name: float(number) for name, number in sums.items()} == dict.fromkeys(sums, 0) | {'skipped': 1}
+    assert same(second.params, first.params)
+    assert same(second.optimizer, first.optimizer)
+
+    third, sums = take(second, 1)
+    assert (int(third.step), int(third.skipped)) == (3, 0)
+    assert float(sums['loss']) > 0
+    assert float(sums['gradient_norm']) > 0
+    assert not same(third.params, second.params)
+
+    last, sums = take(third, 10)  # three in a row are the limit
+    assert (int(last.step), int(last.skipped), float(sums['skipped'])) == (6, 3, 3)
+    assert same(last.params, third.params)
+    assert int(take(last, 5)[0].step) == 6
+
+
+def same(tree, other):
+    return jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), tree, other))
 
 
 def test_remat_saves_memory():
@@ -102,57 +136,76 @@ def test_remat_saves_memory():
 
 
 ON_A_MESH = """
-import json, sys
-import jax
-from nsr_jax.data.store import ImageStore
-from nsr_jax.training.sharding import make_mesh, replicated
-from nsr_jax.training.state import abstract_state, create_state
-from nsr_jax.training.step import make_train_steps
+import contextlib, functools, json, sys
+import jax, ml_collections, numpy as np
 from nsr_jax.data.sampling import sample_patches
+from nsr_jax.data.store import ImageStore
 from nsr_jax.models.network import RestorationNetwork
-import functools, numpy as np
+from nsr_jax.training.checkpoints import Checkpoints
+from nsr_jax.training.sharding import make_mesh, replicate
+from nsr_jax.training.state import TrainState, abstract_state, create_state
+from nsr_jax.training.step import make_train_steps
 
-network = RestorationNetwork(scale=2, channels=3, num_blocks=2, features=8, groups=2, cardinality=4)
+network = RestorationNetwork(scale=2, channels=3, num_blocks=1, features=8, groups=2, cardinality=4)
 images = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), dtype=np.uint8)
 store = ImageStore(images, images[:, ::2, ::2], np.full((2, 2), 32, np.int32))
 sample = functools.partial(sample_patches, key=jax.random.key(0), scale=2, patch_size=12, margin=2)
-results = {}
-for data, fsdp in json.loads(sys.argv[1]):
-    mesh = make_mesh(data, fsdp, 16)
-    state = create_state(network, mesh, 0)
+
+def take_ten(state, mesh):
     train_steps = make_train_steps(
-        network, lambda store, step, indices: sample(store, step=step, indices=indices), lambda step: 1e-3,
-        batch_size=16, mesh=mesh, abstract=abstract_state(network, mesh))
-    losses = []
-    for _ in range(5):
-        state, sums = train_steps(state, jax.device_put(store, replicated(mesh)), 1)
+        network, lambda store, first_step, step, indices: sample(store, step=step, indices=indices), lambda step: 1e-3,
+        batch_size=16, stop_after_skipped=3, mesh=mesh, abstract=abstract_state(network, mesh))
+    losses, images = [], replicate(store, mesh)
+    for _ in range(10):
+        state, sums = train_steps(state, images, 1)
         losses.append(float(sums['loss']))
-    kernel = state.params['block_00']['conv_1']['direction']
-    moment = state.optimizer.mu['block_00']['conv_1']['direction']
-    parts = [array.addressable_shards[0].data.size / array.size for array in (kernel, moment)]
-    results[f'{data}x{fsdp}'] = losses, parts
+    return losses, state
+
+def restored(mesh):
+    abstract, (step, none) = abstract_state(network, mesh), replicate((np.int32(10), np.int32(0)), mesh)
+    return TrainState(step, *checkpoints.restore(10, abstract.params, abstract.optimizer), none)
+
+results = {}
+with contextlib.closing(Checkpoints(sys.argv[2], keep=1)) as checkpoints:
+    for data, fsdp in json.loads(sys.argv[1]):
+        mesh = make_mesh(data, fsdp, 16)
+        if not results:
+            losses, state = take_ten(create_state(network, mesh, 0), mesh)
+            checkpoints.save(10, ml_collections.ConfigDict(), state.params, state.optimizer)
+            results['first ten'] = losses, []
+            continue
+        losses, state = take_ten(restored(mesh), mesh)
+        kernel = state.params['block_00']['conv_1']['direction']
+        moment = state.optimizer.mu['block_00']['conv_1']['direction']
+        parts = [array.addressable_shards[0].data.size / array.size for array in (kernel, moment)]
+        results[f'{data}x{fsdp}'] = losses, parts
 print(json.dumps(results))
 """
 
 
-def losses_on(meshes, devices):
+def losses_on(meshes, devices, folder):
+    """Steps 0 to 9 on the first mesh, and steps 10 to 19 on each other one from the first one's checkpoint."""
     environment = os.environ | {
         'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
         'JAX_PLATFORMS': 'cpu',
     }
     output = subprocess.run(
-        [sys.executable, '-c', ON_A_MESH, json.dumps(meshes)],
+        [sys.executable, '-c', ON_A_MESH, json.dumps(meshes), str(folder)],
         env=environment,
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    assert output.returncode == 0, output.stderr[-3000:]
     return json.loads(output.stdout.splitlines()[-1])
 
 
-def test_every_mesh_gives_the_losses_of_one_device():
-    ((one, _),) = losses_on([(1, 1)], 1).values()
-    assert one[-1] < one[0]
-    for name, (losses, parts) in losses_on([(8, 1), (2, 4)], 8).items():
-        np.testing.assert_allclose(losses, one, rtol=1e-5, err_msg=name)
+def test_every_mesh_gives_the_losses_of_one_device_and_goes_on_from_the_checkpoint_of_another(tmp_path):
+    one = losses_on([(1, 1), (1, 1)], 1, tmp_path / 'one')
+    many = losses_on([(4, 2), (8, 1), (4, 2), (2, 4), (1, 8)], 8, tmp_path / 'many')
+    np.testing.assert_allclose(many.pop('first ten')[0], one.pop('first ten')[0], rtol=1e-5)
+    expected, _ = one['1x1']
+    assert list(many) == ['8x1', '4x2', '2x4', '1x8']
+    for name, (losses, parts) in many.items():
+        np.testing.assert_allclose(losses, expected, rtol=1e-5, err_msg=name)
         assert parts == [1 / int(name.split('x')[1])] * 2  # state split over fsdp alone

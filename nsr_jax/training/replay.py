@@ -1,0 +1,118 @@
+"""One batch of a run again: what was in it, and what the network made of each sample."""
+
+import contextlib
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from absl import logging
+from jax import lax
+
+from nsr_jax.data.images import write_image
+from nsr_jax.errors import UserError
+from nsr_jax.files import make_output_folder, write_atomically
+from nsr_jax.training.checkpoints import Checkpoints
+from nsr_jax.training.loop import first_state
+from nsr_jax.training.preparation import Preparation, check_run, prepare
+
+FOLDER = 'replay'
+_GAP = 4  # pixels between pictures
+
+
+def replay(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, batch: int) -> str:
+    """Compute a batch of a run again, with the weights that it met there.
+
+    The weights are those of the last checkpoint before it, trained on up to it, or new ones where there is none. The
+    run itself is left as it is.
+
+    Args:
+        config: of the run.
+        workdir: gets replay/batch_N.md and .png: for each sample its input, the prediction and the target.
+        batch: its number, from 0: it is what takes the run from step N to N + 1.
+
+    Returns:
+        what stands in the .md: for each sample where it is from, the range of its input, its loss (L1 on [0, 1]), PSNR
+        in dB and the norm of its gradient.
+
+    Raises:
+        UserError: as `train`; or the run has no such batch, or stops before it.
+    """
+    workdir = pathlib.Path(workdir).resolve()
+    if jax.process_count() > 1:
+        raise UserError('a batch is replayed by one process')
+    if batch >= config.num_steps:
+        raise UserError(f'there is no batch {batch}: config.num_steps is {config.num_steps}, and they count from 0')
+    check_run(config, workdir)
+    run = prepare(config)
+    with contextlib.closing(Checkpoints(workdir, config.checkpoints_to_keep)) as checkpoints:
+        state = first_state(config, run, checkpoints, until=batch)
+    started = step = int(state.step)
+    with contextlib.closing(run.open_feed(step)) as feed:
+        while step < batch:
+            count = min(config.steps_per_call, batch - step)
+            state, _ = run.train_steps(state, feed.take(count), np.int32(count))
+            step += count
+        if int(state.step) < batch:
+            raise UserError(f'the run stops before batch {batch}: its loss is not finite from batch {state.step} on')
+        inputs, targets = jax.jit(run.make_batch)(feed.take(1), step, step, jnp.arange(config.batch_size))
+    predictions, numbers = _apply(run, state.params, inputs, targets)
+    text = (
+        f'Batch {batch} with the weights of step {batch}, computed from those of step {started}. '
+        f'Loss {numbers["loss"].mean():.5g}, gradient norm {numbers["batch_gradient_norm"]:.5g}.\n\n'
+    ) + _table(run.places(step), numbers, inputs)
+    folder = make_output_folder(workdir / FOLDER)
+    write_atomically(folder / f'batch_{batch}.md', text)
+    write_image(folder / f'batch_{batch}.png', _picture(inputs, predictions, targets))
+    logging.info('table and pictures are in %s', folder)
+    return text
+
+
+def _apply(run: Preparation, params: Any, inputs: jax.Array, targets: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+    """The predictions, and what is known of each sample."""
+
+    def loss(params, pair):
+        prediction = run.network.apply({'params': params}, pair[0][None])[0]
+        return jnp.mean(jnp.abs(prediction - pair[1])), prediction
+
+    @jax.jit
+    def of_each(params, inputs, targets):
+        def of_one(pair):
+            (value, prediction), gradient = jax.value_and_grad(loss, has_aux=True)(params, pair)
+            psnr = -10 * jnp.log10(jnp.mean(jnp.square(prediction - pair[1])))
+            return prediction, value, psnr, gradient
+
+        predictions, losses, psnrs, gradients = lax.map(of_one, (inputs, targets))
+        norms = jax.vmap(optax.global_norm)(gradients)
+        whole = optax.global_norm(jax.tree.map(lambda leaf: leaf.mean(axis=0), gradients))
+        return predictions, {'loss': losses, 'psnr': psnrs, 'gradient_norm': norms, 'batch_gradient_norm': whole}
+
+    return of_each(params, inputs, targets)
+
+
+def _table(places: Sequence[tuple[str, int, int]], numbers: dict[str, Any], inputs: jax.Array) -> str:
+    lines = [
+        '| sample | image | row, column | input from … to | loss | PSNR | gradient norm |',
+        '| ---: | --- | ---: | ---: | ---: | ---: | ---: |',
+    ]
+    for index, (name, row, column) in enumerate(places):
+        values = ' | '.join(f'{numbers[key][index]:.5g}' for key in ('loss', 'psnr', 'gradient_norm'))
+        low, high = inputs[index].min(), inputs[index].max()
+        lines.append(f'| {index} | {name} | {row}, {column} | {low:.3f} … {high:.3f} | {values} |')
+    return '\n'.join(lines) + '\n'
+
+
+def _picture(*columns: jax.Array) -> np.ndarray:
+    """The samples under one another, each with its input, prediction and target; what is not finite is black."""
+    side = max(column.shape[1] for column in columns)
+    rows = []
+    for sample in zip(*(np.asarray(column) for column in columns), strict=True):
+        pixels = [np.kron(each, np.ones((side // len(each),) * 2 + (1,), np.float32)) for each in sample]
+        pixels = [np.pad(each, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=1) for each in pixels]
+        rows.append(np.concatenate(pixels, axis=1))
+    whole = np.nan_to_num(np.concatenate(rows)[:-_GAP, :-_GAP], nan=0, posinf=1, neginf=0)
+    return np.round(whole.clip(0, 1) * 255).astype(np.uint8)

@@ -1,0 +1,145 @@
+"""Disks that lie, fill up or are shared: the last good checkpoint stays, and what is wrong is said."""
+
+import fcntl
+import json
+import os
+import resource
+import shutil
+
+import jax
+import pytest
+
+from nsr_jax.errors import UserError
+from nsr_jax.training.checkpoints import load_model
+from nsr_jax.training.loop import train
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory, make_config):
+    """A run of 12 steps with checkpoints at 5, 10 and 12."""
+    workdir = tmp_path_factory.mktemp('finished')
+    train(make_config(), workdir)
+    return workdir
+
+
+@pytest.fixture
+def workdir(tmp_path, finished):
+    shutil.copytree(finished, tmp_path / 'run')
+    return tmp_path / 'run'
+
+
+def largest_file(folder):
+    return max((path for path in folder.rglob('*') if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def truncate(checkpoint):
+    path = largest_file(checkpoint / 'params')
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip_bit_of_weights(checkpoint):
+    flip_bit(largest_file(checkpoint / 'params'))
+
+
+def flip_bit_of_moments(checkpoint):
+    flip_bit(largest_file(checkpoint / 'optimizer'))
+
+
+def flip_bit(path):
+    contents = bytearray(path.read_bytes())
+    contents[len(contents) // 2] ^= 16
+    path.write_bytes(contents)
+
+
+def change_step(checkpoint):
+    path = checkpoint / 'metadata' / 'metadata'
+    path.write_text(json.dumps(json.loads(path.read_text()) | {'step': 11}))
+
+
+def lose_metadata(checkpoint):
+    shutil.rmtree(checkpoint / 'metadata')
+
+
+def lose_moments(checkpoint):
+    shutil.rmtree(checkpoint / 'optimizer')
+
+
+def lose_everything(checkpoint):
+    shutil.rmtree(checkpoint)
+    checkpoint.mkdir()
+
+
+DAMAGES = [
+    truncate, flip_bit_of_weights, flip_bit_of_moments, change_step, lose_metadata, lose_moments, lose_everything,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_a_broken_checkpoint_is_set_aside_and_its_steps_are_taken_again(
+    workdir, finished, config, metrics_of, caplog, damage
+):
+    damage(workdir / 'checkpoints' / '12')
+    train(config, workdir)
+    assert metrics_of(workdir) == metrics_of(finished)
+    again, before = (load_model(path / 'checkpoints' / '12') for path in (workdir, finished))
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), again.params, before.params))
+    assert [path.name for path in (workdir / 'broken_checkpoints').iterdir()] == ['12_1']
+    assert f'{workdir}/checkpoints/12' in caplog.text
+    assert 'going on from an older checkpoint' in caplog.text
+
+
+def test_two_broken_ones_leave_the_third(workdir, config, metrics_of, finished):
+    flip_bit_of_weights(workdir / 'checkpoints' / '12')
+    truncate(workdir / 'checkpoints' / '10')
+    train(config, workdir)
+    assert metrics_of(workdir) == metrics_of(finished)
+
+
+def test_where_all_are_broken_nothing_starts_anew(workdir, config):
+    before = (workdir / 'metrics.jsonl').read_bytes()
+    for step in ('5', '10', '12'):
+        flip_bit_of_weights(workdir / 'checkpoints' / step)
+    with pytest.raises(UserError, match=r'no checkpoint can be read: .*checkpoints/12.*; .*checkpoints/5'):
+        train(config, workdir)
+    assert (workdir / 'metrics.jsonl').read_bytes() == before
+    assert sorted(path.name for path in (workdir / 'checkpoints').iterdir()) == ['10', '12', '5']
+
+
+@pytest.mark.parametrize('damage', [truncate, flip_bit_of_weights, change_step, lose_metadata, lose_everything])
+def test_broken_weights_are_not_evaluated(workdir, damage):
+    damage(workdir / 'checkpoints' / '12')
+    with pytest.raises(UserError, match='checkpoints/12'):
+        load_model(workdir)
+
+
+def test_what_a_killed_save_leaves_is_ignored(workdir, config, finished, metrics_of):
+    half = workdir / 'checkpoints' / '12.orbax-checkpoint-tmp'
+    (workdir / 'checkpoints' / '12').rename(half)
+    shutil.rmtree(half / 'params')
+    train(config, workdir)
+    assert metrics_of(workdir) == metrics_of(finished)
+
+
+def test_one_job_at_a_time(workdir, config):
+    with (workdir / '.lock').open('a+') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write('process 1 on a_machine\n')
+        file.flush()
+        with pytest.raises(UserError, match=r'another job trains in .*: process 1 on a_machine'):
+            train(config, workdir)
+    train(config, workdir)  # whoever held it is gone
+
+
+def test_a_disk_without_space_costs_no_checkpoint(workdir, config, job, finished, metrics_of):
+    """The size of a file is limited as a full disk limits it, below that of a checkpoint's largest one."""
+    shutil.rmtree(workdir / 'checkpoints' / '12')
+    limit = largest_file(workdir / 'checkpoints' / '10').stat().st_size // 2
+    code, error = job.run(config, workdir, prepare=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    assert code == 2, error
+    last = error.splitlines()[-1]
+    assert last.startswith(f'error: a checkpoint cannot be written into {workdir}/checkpoints: ')
+    assert last.endswith('complete ones there are of steps: 5, 10')
+    code, error = job.run(config, workdir)
+    assert code == 0, error
+    assert metrics_of(workdir) == metrics_of(finished)
