@@ -27,7 +27,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if task == 'sr':
         config.model.scale = int(name[-1])
         config.data.patch_size = 32
-        config.num_steps = 10_000 if config.model.scale == 2 else 6_000
+        config.num_steps = {2: 10_000, 3: 4_000, 4: 6_000}[config.model.scale]
         config.evaluation.datasets = 'set5'
         config.evaluation.protocol = 'sr-y'
     elif task == 'denoise':

@@ -44,5 +44,5 @@ def test_a_batch_gives_the_numbers_that_training_logged(workdir, config, batch, 
 
 
 def test_there_is_no_batch_after_the_last(workdir, config):
-    with pytest.raises(UserError, match='there is no batch 12: config.num_steps is 12'):
+    with pytest.raises(UserError, match=r'there is no batch 12: config\.num_steps is 12'):
         replay(config, workdir, 12)
