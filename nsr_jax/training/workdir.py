@@ -26,8 +26,6 @@ _FREE = (
     'checkpoints_to_keep', 'stop_after_skipped',
 )  # fmt: skip
 _FREE_SECTIONS = ('mesh.', 'evaluation.')
-# Fields that configs of older runs lack, with what they did.
-_ADDED = {'warm_start': ''}
 _FREE_PERIODS = ('log_every_steps', 'evaluate_every_steps', 'checkpoint_every_steps')
 
 
@@ -42,7 +40,7 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
     if not path.exists():
         return
     try:
-        saved = _ADDED | dict(_leaves(json.loads(path.read_text())))
+        saved = dict(_leaves(json.loads(path.read_text())))
     except (OSError, ValueError) as error:
         raise UserError(f'{path} cannot be read: {error}') from error
     asked = dict(_leaves(json.loads(config.to_json())))

@@ -1,0 +1,87 @@
+"""A new run that begins with the weights of another one."""
+
+import os
+import pathlib
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+
+from nsr_jax import processes
+from nsr_jax.errors import UserError
+from nsr_jax.training.checkpoints import FOLDER, LoadedModel, load_model
+from nsr_jax.training.state import TrainState
+
+# The layers whose output has scale² times the channels: of another scale, none of their weights fits.
+_OF_ITS_SCALE = ('tail', 'skip')
+
+
+def check_warm_start(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
+    """Read the weights that a new run begins with, before long work starts; a run that goes on needs none.
+
+    Args:
+        config: a whole config; `config.warm_start` names a run's workdir or one checkpoint, or is ''.
+        workdir: of the run; once it holds a checkpoint, nothing is read.
+
+    Raises:
+        UserError: there is no such checkpoint, or it is of another task or another network than the config's; the line
+            says in what they differ. Only the scale may.
+    """
+    begins = not any(path.name.isdigit() for path in (pathlib.Path(workdir) / FOLDER).glob('*'))
+    if config.warm_start and begins:
+        _load(config)
+
+
+def begin_with(state: TrainState, config: ml_collections.ConfigDict) -> TrainState:
+    """The state of a new run with the weights that `config.warm_start` names in place of random ones.
+
+    Adam's moments stay empty and the step 0. Where the scales differ, tail and skip stay random; the log says so.
+
+    Args:
+        state: a new one; its leaves keep their shardings.
+        config: as for `check_warm_start`.
+
+    Raises:
+        UserError: as `check_warm_start`.
+    """
+    with processes.agreed():
+        model = _load(config)
+    new = [name for name in _OF_ITS_SCALE if name in state.params and model.config.model.scale != config.model.scale]
+    taken = {name: model.params[name] for name in state.params if name not in new}
+    logging.info(
+        'beginning with the weights of %s, step %d: %s taken%s',
+        *(model.path, model.step, _describe(taken)),
+        f'; {" and ".join(new)} new, for scale {config.model.scale} and not {model.config.model.scale}' if new else '',
+    )
+    kept = {name: state.params[name] for name in taken}
+    params = state.params | jax.tree.map(_place, taken, kept)
+    return state.replace(params=params)
+
+
+def _load(config: ml_collections.ConfigDict) -> LoadedModel:
+    try:
+        model = load_model(config.warm_start)
+    except UserError as error:
+        raise UserError(f'config.warm_start: {error}') from error
+    there, here = ({'task': each.task, **each.model.to_dict()} for each in (model.config, config))
+    differences = [
+        f'{name} {there.get(name, "missing")} there, {here.get(name, "missing")} here'
+        for name in dict.fromkeys([*there, *here])
+        if there.get(name) != here.get(name) and name != 'scale'
+    ]
+    if differences:
+        raise UserError(f'config.warm_start: {model.path} is of another network: {"; ".join(differences)}')
+    return model
+
+
+def _describe(taken: dict) -> str:
+    blocks = [name for name in taken if name.startswith('block_')]
+    others = [name for name in taken if name not in blocks]
+    return ', '.join(others + ([f'{len(blocks)} blocks'] if blocks else []))
+
+
+def _place(weights: jax.Array, like: jax.Array) -> jax.Array:
+    """The same weights where `like` lies; each process puts its own part of them there."""
+    host = np.asarray(weights)
+    return jax.make_array_from_callback(host.shape, like.sharding, lambda index: host[index])

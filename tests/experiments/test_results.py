@@ -1,0 +1,80 @@
+"""The page of results: nothing on it that was not run, and nothing missing that was."""
+
+import json
+import pathlib
+
+import pytest
+
+from experiments import archives, results
+from nsr_jax.errors import UserError
+from nsr_jax.evaluation.evaluate import Score
+from nsr_jax.evaluation.tables import to_json
+from nsr_jax.restoring import weights
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def cards():
+    return [weights.read_card(name) for name in weights.shipped_names()]
+
+
+def test_the_page_is_what_its_command_writes(cards):
+    files = {path.stem: path for path in (ROOT / results.RECORDS).glob('*.json')}
+    records = {name: json.loads(path.read_text()) for name, path in files.items()}
+    assert (ROOT / results.PAGE).read_text() == results.to_page(records, cards), 'run python -m experiments.results'
+
+
+def test_without_records_every_run_says_so_and_shipped_scores_are_the_cards(cards):
+    page = results.to_page({}, cards)
+    lines = page.splitlines()
+    assert sum('| not run yet | not run yet |' in line for line in lines) == 18
+    assert '| sr_x2_nsr | not run yet |  |  |  |' in lines
+    assert '| DRRN (*published*, 91 + 200 images) |  | 37.74 | 33.23 | 32.05 |' in lines
+    assert '| ARCNN (*published*, BSDS500, 400 images) |  | 33.63 | 33.34 |' in lines
+    for card in cards:
+        for score in card.scores:
+            if score['model'].startswith(card.name):
+                assert f'{score["psnr"]:.2f} / {score["ssim"]:.4f}' in page
+    assert '![' not in page
+
+
+@pytest.fixture
+def evaluated(tmp_path, make_run):
+    workdir, _ = make_run(tmp_path / 'there', exit_code=0)
+    archives.write_results(workdir, tmp_path, 'python train.py --config=c')
+    workdir = archives.read_results(tmp_path / 'denoise_25.zip', tmp_path)
+    scores = [
+        Score('Set12', 'sigma 25', 'denoise_25, step 30, tiling whole', 'denoise', f'{index}.png', 29 + index, 0.75)
+        for index in range(2)
+    ]
+    (workdir / 'eval').mkdir()
+    (workdir / 'eval' / 'scores.json').write_text(to_json(scores))
+    return workdir
+
+
+def test_a_run_with_scores_gets_its_rows_and_its_curve(evaluated, tmp_path, cards):
+    record = json.loads(json.dumps(results.make_record(evaluated)))
+    page = results.to_page({'denoise_25': record}, cards)
+    assert '| denoise_25 | `denoise` | 29.50 / 0.7500 |  |' in page
+    assert '| 2 | denoise_25 | train400 (400) | 30 x 32 of 48² | 0 | a machine | 2.0 min | ' in page
+    assert '- denoise_25: `python train.py --config=c`' in page
+    assert '| denoise_25 | not run yet' not in page
+    assert record['curve'] == {'of': 'Set12/psnr', 'points': [[15, 28.0], [30, 29.0]]}
+    assert f'({results.CURVES.name})' in page
+    results.plot_curves({'denoise_25': record}, tmp_path / 'curves.png')
+    assert (tmp_path / 'curves.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_scores_of_another_step_and_runs_that_are_not_done_are_refused(evaluated):
+    path = evaluated / 'eval' / 'scores.json'
+    path.write_text(path.read_text().replace('step 30', 'step 20'))
+    with pytest.raises(UserError, match=r'scores of .*step 20.*, but the run ends at step 30'):
+        results.make_record(evaluated)
+    run = json.loads((evaluated / archives.RUN).read_text())
+    (evaluated / archives.RUN).write_text(json.dumps(run | {'finished': False}))
+    with pytest.raises(UserError, match='the run is not done, or not scored'):
+        results.make_record(evaluated)
+    path.unlink()
+    with pytest.raises(UserError, match='not an evaluated run'):
+        results.make_record(evaluated)
