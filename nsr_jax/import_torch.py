@@ -56,9 +56,8 @@ def to_parameters(state_dict: Mapping[str, np.ndarray], shapes: Mapping[str, Any
     missing = [key for key in expected if key not in state_dict]
     left_over = [key for key in state_dict if key not in expected]
     if missing or left_over:
-        parts = [
-            f'{name}: {", ".join(keys)}' for name, keys in (('missing', missing), ('left over', left_over)) if keys
-        ]
+        parts = [f'missing: {", ".join(missing)}'] if missing else []
+        parts += [f'left over: {_listed(left_over)}'] if left_over else []
         raise UserError(f'the weights are not those of the network of the config; {"; ".join(parts)}')
     wrong = []
     parameters: dict[str, Any] = {}
@@ -87,6 +86,7 @@ def import_checkpoint(path: str | pathlib.Path, config: ml_collections.ConfigDic
     output = pathlib.Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f'{output} already exists; give --output a new or an empty folder')
+    shapes = parameter_shapes(build_network(config.model))
     contents = read_torch_checkpoint(path)
     state_dict = contents.get('model_state_dict')
     if not isinstance(state_dict, dict) or not all(
@@ -96,7 +96,7 @@ def import_checkpoint(path: str | pathlib.Path, config: ml_collections.ConfigDic
             f'{path} has no model_state_dict of tensors; it holds {_listed([str(key) for key in contents])}'
         )
     try:
-        parameters = to_parameters(state_dict, parameter_shapes(build_network(config.model)))
+        parameters = to_parameters(state_dict, shapes)
     except UserError as error:
         raise UserError(f'{path}: {error}') from error
     try:

@@ -13,6 +13,7 @@ import pathlib
 import re
 from collections.abc import Sequence
 
+import ml_collections
 from absl import flags, logging
 
 from nsr_jax import command
@@ -62,7 +63,8 @@ def package_weights(
     found = model.config.task, network.scale, network.channels
     if found != weights.NETWORKS[name]:
         raise UserError(f'{model.path} is of task, scale and channels {found}; {name} is of {weights.NETWORKS[name]}')
-    source = model.config.data.source
+    data = model.config.get('data')
+    source = data.get('source') if isinstance(data, ml_collections.ConfigDict) else None
     if source not in TRAINING_DATA:
         raise UserError(f'no terms are known for weights trained on {source!r}; known: {", ".join(TRAINING_DATA)}')
     contents = weights.pack(model.params)

@@ -26,6 +26,13 @@ _STORAGE_DTYPES = {
     'BoolStorage': np.dtype(np.bool_),
 }
 
+# Beyond the tuples of any checkpoint, some thirty for a convolution and its optimizer: Python's hash of very many
+# tuples, each within the next, would overflow the stack.
+_MOST_TUPLES = 20_000
+_TUPLES = ('TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3')
+_MOST_AXES = 64  # of a NumPy array
+_LONGEST_REASON = 200
+
 # How a file of torch.save starts that was written before PyTorch 1.6: a pickled magic number.
 _LEGACY_START = b'\x80\x02\x8a\nl\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19'
 
@@ -34,35 +41,31 @@ def read_torch_checkpoint(path: str | pathlib.Path) -> dict[str, Any]:
     """What `torch.save(dictionary, path)` wrote: nested dicts, lists and numbers, tensors as NumPy arrays.
 
     Only tensors, their storages, `OrderedDict` and `Counter` (both come back as dicts) are known to the reader; a file
-    that names anything else is refused before that is looked up, let alone called. Keys keep their order; arrays are
-    copies in C order, with the dtype of the file.
+    that names anything else is refused before that is looked up, let alone called. Keys keep their order; arrays have
+    the dtype of the file, are read-only and may share memory, so that no file becomes larger in memory than it is.
 
     Raises:
-        UserError: there is no such file, it is not in PyTorch's zip format (before 1.6 it was another), it is damaged,
-            it names something else than the above, a tensor reaches beyond its storage, or it holds no dictionary.
+        UserError: there is no such file, it is not in PyTorch's zip format (before 1.6 it was another), it is damaged
+            or compressed, it names something else than the above, a tensor reaches beyond its storage, or it holds no
+            dictionary.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise UserError(f'{path} is not a file; give a checkpoint written by torch.save')
-    with path.open('rb') as file:
-        start = file.read(len(_LEGACY_START))
-        file.seek(0)
-        if start == _LEGACY_START or (not zipfile.is_zipfile(file) and _looks_like_tar(file)):
-            raise UserError(
-                f'{path} is in the format of PyTorch before 1.6; load it and torch.save it again with a newer one'
-            )
-        try:
-            with zipfile.ZipFile(file) as archive:
-                contents = _read_archive(archive)
-        except UserError as error:
-            raise UserError(f'{path}: {_one_line(error)}') from error
-        except zipfile.BadZipFile as error:
-            raise UserError(f'{path} is not a whole checkpoint of torch.save (its zip: {error})') from error
-        # A damaged or hostile pickle stream may make the unpickler raise nearly anything.
-        except Exception as error:
-            raise UserError(
-                f'{path} cannot be read as a checkpoint ({type(error).__name__}: {_one_line(error)})'
-            ) from error
+    try:
+        with path.open('rb') as file:
+            contents = _read_file(file)
+    except UserError as error:
+        raise UserError(f'{path}: {_one_line(error)}') from error
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read: {error.strerror or _one_line(error)}') from error
+    except zipfile.BadZipFile as error:
+        raise UserError(f'{path} is not a whole checkpoint of torch.save (its zip: {error})') from error
+    # A damaged or hostile pickle stream may make the unpickler raise nearly anything.
+    except Exception as error:
+        raise UserError(
+            f'{path} cannot be read as a checkpoint ({type(error).__name__}: {_one_line(error)})'
+        ) from error
     if not isinstance(contents, dict):
         raise UserError(f'{path} holds a {type(contents).__name__}; a checkpoint is a dictionary')
     return contents
@@ -74,27 +77,61 @@ class _Storage(NamedTuple):
     elements: np.ndarray
 
 
-def _read_archive(archive: zipfile.ZipFile) -> Any:
-    pickles = [name for name in archive.namelist() if name.count('/') == 1 and name.endswith('/data.pkl')]
+class _Records:
+    """The records of a zip file, none compressed and together no longer than the file.
+
+    torch.save writes them so; others could unpack to any size, or lie over one another to be read many times.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, size: int):
+        self._archive, self._room = archive, size
+        self.names = archive.namelist()
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a record; KeyError where it is not there."""
+        record = self._archive.getinfo(name)
+        if record.compress_type != zipfile.ZIP_STORED:
+            raise UserError(f'its record {name} is compressed, which torch.save never does')
+        self._room -= max(record.file_size, record.compress_size)
+        if self._room < 0:
+            raise UserError('its records are longer than the file')
+        return self._archive.read(record)
+
+
+def _read_file(file: BinaryIO) -> Any:
+    start = file.read(len(_LEGACY_START))
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if start == _LEGACY_START or (not zipfile.is_zipfile(file) and _looks_like_tar(file)):
+        raise UserError('in the format of PyTorch before 1.6; load it and torch.save it again with a newer one')
+    with zipfile.ZipFile(file) as archive:
+        return _read_records(_Records(archive, size))
+
+
+def _read_records(records: _Records) -> Any:
+    pickles = [name for name in records.names if name.count('/') == 1 and name.endswith('/data.pkl')]
     if len(pickles) != 1:
         raise UserError('this zip is not one of torch.save: it holds no single NAME/data.pkl')
     folder = pickles[0].removesuffix('data.pkl')
-    if f'{folder}byteorder' in archive.namelist() and archive.read(f'{folder}byteorder') != b'little':
+    if f'{folder}byteorder' in records.names and records.read(f'{folder}byteorder') != b'little':
         raise UserError('its numbers are big-endian; save it again on a little-endian machine')
-    program = archive.read(pickles[0])
-    # The unpickler makes room for the largest number that an object is kept under, whatever it is.
+    program, tuples = records.read(pickles[0]), 0
     for opcode, argument, _ in pickletools.genops(program):
+        # The unpickler makes room for the largest number that an object is kept under, whatever it is.
         if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and argument > len(program):
             raise UserError(f'its pickle numbers an object {argument}')
-    return _Unpickler(io.BytesIO(program), archive, folder).load()
+        tuples += opcode.name in _TUPLES
+    if tuples > _MOST_TUPLES:
+        raise UserError(f'its pickle holds {tuples} tuples; a checkpoint of weights has fewer than {_MOST_TUPLES}')
+    return _Unpickler(io.BytesIO(program), records, folder).load()
 
 
 class _Unpickler(pickle.Unpickler):
     """An unpickler whose every global is one of the few stand-ins below, made anew for each file."""
 
-    def __init__(self, stream: BinaryIO, archive: zipfile.ZipFile, folder: str):
+    def __init__(self, stream: BinaryIO, records: _Records, folder: str):
         super().__init__(stream)
-        self._archive = archive
+        self._records = records
         self._folder = folder
         self._storages: dict[str, _Storage] = {}
         # Stand-ins, not the real classes: a pickle may set attributes on whatever it is handed.
@@ -125,13 +162,12 @@ class _Unpickler(pickle.Unpickler):
 
     def _read_storage(self, key: str, dtype: np.dtype) -> np.ndarray:
         try:
-            record = self._archive.getinfo(f'{self._folder}data/{key}')
+            elements = self._records.read(f'{self._folder}data/{key}')
         except KeyError as error:
             raise UserError(f'storage {key} is missing') from error
-        # torch.save never compresses, and a compressed record could unpack to any size.
-        if record.compress_type != zipfile.ZIP_STORED or record.file_size % dtype.itemsize:
+        if len(elements) % dtype.itemsize:
             raise UserError(f'storage {key} is not a plain row of {dtype} numbers')
-        return np.frombuffer(self._archive.read(record), dtype)
+        return np.frombuffer(elements, dtype)
 
 
 def _own(function: Callable) -> Callable:
@@ -142,8 +178,9 @@ def _own(function: Callable) -> Callable:
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> np.ndarray:
     if not isinstance(storage, _Storage):
         raise UserError(f'a tensor is made from a {type(storage).__name__}, not from a storage')
-    integers = (offset, *shape, *strides)
-    if len(shape) != len(strides) or not all(type(value) is int and value >= 0 for value in integers):
+    if len(shape) != len(strides) or len(shape) > _MOST_AXES:
+        raise UserError(f'a tensor has {len(shape)} axes and {len(strides)} strides')
+    if not all(type(value) is int and 0 <= value < 2**63 for value in (offset, *shape, *strides)):
         raise UserError(f'a tensor has offset {offset}, shape {shape} and strides {strides}')
     elements = storage.elements
     count = int(np.prod([int(size) for size in shape], dtype=object))
@@ -154,8 +191,7 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
     if last >= elements.size or count > elements.size:
         raise UserError(f'a tensor of shape {shape} reaches beyond its storage of {elements.size} numbers')
     byte_strides = [stride * elements.itemsize for stride in strides]
-    view = np.lib.stride_tricks.as_strided(elements[offset:], shape, byte_strides, writeable=False)
-    return np.array(view, order='C')
+    return np.lib.stride_tricks.as_strided(elements[offset:], shape, byte_strides, writeable=False)
 
 
 def _rebuild_parameter(data: Any, *_: Any) -> np.ndarray:
@@ -165,7 +201,8 @@ def _rebuild_parameter(data: Any, *_: Any) -> np.ndarray:
 
 
 def _one_line(error: Exception) -> str:
-    return ' '.join(str(error).split())
+    line = ' '.join(str(error).split())
+    return line if len(line) <= _LONGEST_REASON else f'{line[:_LONGEST_REASON]}…'
 
 
 def _looks_like_tar(file: BinaryIO) -> bool:

@@ -67,7 +67,7 @@ class Entry:
 Entries = Mapping[int, Union[Entry, 'Entries']]
 
 
-def layout_of(data: bytes) -> tuple[Layout, int]:
+def layout_of(data: bytes | bytearray) -> tuple[Layout, int]:
     """The layout of a TIFF file or EXIF block, and where its first directory stands.
 
     Raises:
@@ -81,10 +81,11 @@ def layout_of(data: bytes) -> tuple[Layout, int]:
     raise ValueError('neither a TIFF file nor an EXIF block')
 
 
-def read_directory(data: bytes, layout: Layout, start: int) -> tuple[dict[int, Entry], int]:
+def read_directory(data: bytes | bytearray, layout: Layout, start: int) -> tuple[dict[int, Entry], int]:
     """The entries of the directory at `start` by tag, without those that are broken; and where they end.
 
-    The offset of the next directory stands at their end.
+    The offset of the next directory stands at their end. Values that together are longer than the data are not all
+    true: those that come last count as broken, for many entries may name one place to become huge in memory.
 
     Raises:
         ValueError: the directory does not end within the data.
@@ -93,25 +94,28 @@ def read_directory(data: bytes, layout: Layout, start: int) -> tuple[dict[int, E
         (number,) = struct.unpack_from(layout.count, data, start)
         size = struct.calcsize(layout.entry)
         first = start + struct.calcsize(layout.count)
-        entries = {}
+        entries, room = {}, len(data)
         for place in range(first, first + number * size, size):
             tag, kind, count, value = struct.unpack_from(layout.entry, data, place)
             length = count * _SIZES.get(kind, 0)
+            if length > room:
+                continue
             if length > len(value):
                 (offset,) = struct.unpack(layout.offset, value)
                 value = data[offset : offset + length]
             if 0 < length <= len(value):
+                room -= length
                 entries[tag] = Entry(kind, count, bytes(value[:length]), place)
     except struct.error as error:
         raise ValueError(f'broken directory: {error}') from error
     return entries, first + number * size
 
 
-def numbers(layout: Layout, entry: Entry | None) -> tuple[int, ...]:
-    """The whole numbers of an entry; none where there is no entry, or it is not of whole numbers from zero."""
+def number(layout: Layout, entry: Entry | None) -> int | None:
+    """The first whole number of an entry; None where there is no entry, or it is not of whole numbers from zero."""
     if entry is None or entry.kind not in _NUMBERS:
-        return ()
-    return struct.unpack(f'{layout.order}{entry.count}{_NUMBERS[entry.kind]}', entry.value)
+        return None
+    return struct.unpack_from(f'{layout.order}{_NUMBERS[entry.kind]}', entry.value)[0]
 
 
 def entry_of(layout: Layout, kind: int, *values: int) -> Entry:

@@ -4,13 +4,15 @@ import dataclasses
 import io
 import os
 import pathlib
+import stat
 import struct
-from collections.abc import Callable
+from typing import BinaryIO
 
 import numpy as np
 from PIL.BmpImagePlugin import BmpImageFile
 
 from nsr_jax.errors import UserError
+from nsr_jax.ops.upright import turn_upright
 from nsr_jax.restoring import jpeg, png
 from nsr_jax.restoring.libvips import pyvips
 from nsr_jax.restoring.metadata import Metadata
@@ -38,15 +40,6 @@ _LOADERS = {
 _DTYPES = {'uchar': np.uint8, 'ushort': np.uint16}
 # What libvips calls the meaning of one or two channels, and of three or four.
 _GRAY, _COLOUR = ('b-w', 'grey16'), ('srgb', 'rgb16')
-_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # by EXIF's orientation
-    2: lambda pixels: pixels[:, ::-1],
-    3: lambda pixels: pixels[::-1, ::-1],
-    4: lambda pixels: pixels[::-1],
-    5: lambda pixels: pixels.swapaxes(0, 1),
-    6: lambda pixels: pixels[::-1].swapaxes(0, 1),
-    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
-    8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,7 +60,7 @@ class Photo:
 
 
 def read_photo(
-    source: str | os.PathLike | bytes, *, name: str | None = None, largest_pixels: int = LARGEST_PIXELS
+    source: str | os.PathLike | bytes | BinaryIO, *, name: str | None = None, largest_pixels: int = LARGEST_PIXELS
 ) -> Photo:
     """Read a PNG, JPEG, TIFF, WebP or BMP image.
 
@@ -76,7 +69,7 @@ def read_photo(
     read. The file must be held in memory beside its pixels.
 
     Args:
-        source: a file, or the bytes of one.
+        source: a file, the bytes of one, or a binary stream, which is read to its end or until it is too long.
         name: how errors call it; None: its path, or 'image'.
         largest_pixels: how many pixels an image may have. A small file may claim to be a huge image, to fill the memory
             of whoever opens it.
@@ -85,11 +78,14 @@ def read_photo(
         UserError: no such file, a broken or truncated one, an image of other kinds (CMYK, floats, more channels,
             several frames or pages), or a larger one. The line begins with the name.
     """
+    is_path = isinstance(source, str | os.PathLike)
+    name = name or (str(source) if is_path else 'image')
     if isinstance(source, bytes):
-        name, data = name or 'image', source
+        data = source
+    elif is_path:
+        data = _bytes_of_file(pathlib.Path(source), name, largest_pixels)
     else:
-        name = name or str(source)
-        data = _bytes_of(pathlib.Path(source), name, largest_pixels)
+        data = _bytes_of_stream(source, name, largest_pixels)
     form = 'WEBP' if data[:4] == b'RIFF' and data[8:12] == b'WEBP' else None
     form = form or next((form for signature, form in _SIGNATURES.items() if data.startswith(signature)), None)
     if form is None:
@@ -107,15 +103,34 @@ def read_photo(
         raise UserError(f'{name}: broken, truncated or of an unknown kind: {error}') from error
 
 
-def _bytes_of(path: pathlib.Path, name: str, largest_pixels: int) -> bytes:
+def _bytes_of_file(path: pathlib.Path, name: str, largest_pixels: int) -> bytes:
     try:
-        if path.exists() and not path.is_file():
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe or a device may never end
             raise UserError(f'{name}: not a file')
-        if path.stat().st_size > _BYTES_PER_PIXEL * largest_pixels + _METADATA_BYTES:
-            raise UserError(f'{name}: a larger file than any image of {largest_pixels:,} pixels, which are accepted')
-        return path.read_bytes()
+        _check_bytes(status.st_size, name, largest_pixels)
+        with path.open('rb') as file:
+            return _bytes_of_stream(file, name, largest_pixels)
     except OSError as error:
         raise UserError(f'{name}: cannot be read: {error.strerror}') from error
+
+
+def _bytes_of_stream(stream: BinaryIO, name: str, largest_pixels: int) -> bytes:
+    data = stream.read(_largest_file(largest_pixels) + 1)
+    _check_bytes(len(data), name, largest_pixels)
+    return data
+
+
+def _largest_file(largest_pixels: int) -> int:
+    return _BYTES_PER_PIXEL * largest_pixels + _METADATA_BYTES
+
+
+def _check_bytes(size: int, name: str, largest_pixels: int) -> None:
+    if size > _largest_file(largest_pixels):
+        raise UserError(
+            f'{name}: a larger file than any image of {largest_pixels:,} pixels, which are accepted; largest_pixels '
+            'raises the limit'
+        )
 
 
 def _read(data: bytes, form: str, largest_pixels: int) -> Photo:
@@ -147,18 +162,20 @@ def _read_bmp(data: bytes, largest_pixels: int) -> Photo:
             image = image.convert('RGB')
         samples = np.asarray(image)
         across, down = image.info.get('dpi', (0, 0))
-    metadata = Metadata(resolution=(across, down) if across > 0 and down > 0 else None)
+    metadata = Metadata(resolution=_plausible((across, down)))
     return _photo(samples.reshape(*samples.shape[:2], -1), 'BMP', metadata)
 
 
 def _check_size(width: int, height: int, largest_pixels: int) -> None:
     if width * height > largest_pixels:
-        raise UserError(f'{width}x{height} pixels are more than the {largest_pixels:,} that are accepted')
+        raise UserError(
+            f'{width}x{height} pixels are more than the {largest_pixels:,} that are accepted; largest_pixels raises '
+            'the limit'
+        )
 
 
 def _photo(samples: np.ndarray, form: str, metadata: Metadata, orientation: int = 1) -> Photo:
-    if turn := _UPRIGHT.get(orientation):
-        samples = turn(samples)
+    samples = turn_upright(samples, orientation)
     if samples.shape[-1] in (2, 4):
         pixels, alpha = np.ascontiguousarray(samples[..., :-1]), np.ascontiguousarray(samples[..., -1])
     else:
@@ -179,10 +196,15 @@ def _metadata(image: pyvips.Image, data: bytes, form: str, orientation: int) -> 
         icc=_field(image, 'icc-profile-data') or b'',
         exif=exif.removeprefix(b'Exif\0\0'),
         xmp=_field(image, 'xmp-data') or b'',
-        resolution=resolution if resolution and all(0 < each < 1e6 for each in resolution) else None,
+        resolution=_plausible(resolution),
         png_chunks=png.kept_chunks(data) if form == 'PNG' else b'',
         jpeg_segments=jpeg.kept_segments(data) if form == 'JPEG' else b'',
     )
+
+
+def _plausible(resolution: tuple[float, float] | None) -> tuple[float, float] | None:
+    """The resolution, unless it is beyond all that any format holds."""
+    return resolution if resolution and all(0 < each < 1e6 for each in resolution) else None
 
 
 def _field(image: pyvips.Image, name: str) -> bytes | int | str | None:
@@ -191,5 +213,5 @@ def _field(image: pyvips.Image, name: str) -> bytes | int | str | None:
 
 def _reason(error: pyvips.Error) -> str:
     """The last line of what libvips has to say, which is about the cause."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in error.detail.splitlines() if line.strip()]
     return lines[-1] if lines else 'libvips does not say why'

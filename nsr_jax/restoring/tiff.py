@@ -25,7 +25,7 @@ from nsr_jax.restoring.directories import (
     directory_bytes,
     entry_of,
     layout_of,
-    numbers,
+    number,
     read_directory,
 )
 from nsr_jax.restoring.exif import EXIF_DIRECTORY
@@ -58,7 +58,7 @@ def check_tiff(data: bytes) -> None:
     layout, first = layout_of(data)
     entries, _ = read_directory(data, layout, first)
     subfile, photometric, compression = (
-        next(iter(numbers(layout, entries.get(tag))), 0) for tag in (_SUBFILE_TYPE, _PHOTOMETRIC, _COMPRESSION)
+        number(layout, entries.get(tag)) or 0 for tag in (_SUBFILE_TYPE, _PHOTOMETRIC, _COMPRESSION)
     )
     if _DNG_VERSION in entries or subfile & 1:
         raise UserError('a raw photograph, or a file of previews; develop it first')
@@ -86,9 +86,10 @@ def _said(data: bytes, layout: Layout, first: int) -> dict[int, Entry | Entries]
     if _DESCRIPTION in said and said[_DESCRIPTION].value.startswith(_SHAPE):
         del said[_DESCRIPTION]
     for tag in (EXIF_DIRECTORY, _GPS_DIRECTORY):
-        if places := numbers(layout, entries.get(tag)):
+        place = number(layout, entries.get(tag))
+        if place is not None:
             try:
-                inner, _ = read_directory(data, layout, places[0])
+                inner, _ = read_directory(data, layout, place)
             except ValueError as error:
                 logging.warning('%s; it is left out', error)
                 continue

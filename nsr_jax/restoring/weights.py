@@ -82,8 +82,12 @@ class Card:
 
     @property
     def size(self) -> int:
-        """Of the file of tensors, in bytes."""
-        return (FOLDER / f'{self.name}.safetensors').stat().st_size
+        """Of the file of tensors, in bytes; raises `UserError` where it is not there."""
+        path = FOLDER / f'{self.name}.safetensors'
+        try:
+            return path.stat().st_size
+        except OSError as error:
+            raise UserError(f'{path}: cannot be read: {error.strerror}') from error
 
     @property
     def score_lines(self) -> list[str]:
@@ -120,9 +124,14 @@ def read_card(name: str) -> Card:
     """
     path = FOLDER / f'{find_shipped(name)}.json'
     try:
-        return Card(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
+        card = Card(**json.loads(path.read_text()))
+        if card.name != name:
+            raise ValueError(f'it is of {card.name!r}')
+        ml_collections.ConfigDict(card.config)
+        _ = card.title, card.score_lines, f'{card.step:,} {card.parameters:,}'
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise UserError(f'{path}: not the card of a network: {error}') from error
+    return card
 
 
 def load_shipped(name: str) -> LoadedModel:
@@ -179,7 +188,7 @@ def unpack(contents: bytes, shapes: Mapping[str, Any], name: str) -> dict[str, A
     """
     try:
         tensors = safetensors.numpy.load(contents)
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, ValueError, TypeError, LookupError) as error:
         raise UserError(f'{name}: not a file of tensors: {error}') from error
     leaves, structure = jax.tree.flatten_with_path(shapes)
     expected = {jax.tree_util.keystr(path, simple=True, separator='/'): leaf.shape for path, leaf in leaves}

@@ -22,7 +22,7 @@ from nsr_jax.restoring.directories import (
     directory_bytes,
     entry_of,
     layout_of,
-    numbers,
+    number,
     read_directory,
 )
 from nsr_jax.restoring.exif import exif_of_upright, xmp_of_upright
@@ -282,7 +282,7 @@ def test_directories_are_read_as_they_were_laid_out(entries, inner, layout):
     assert len(data) % 2 == 0
     read, end = read_directory(data, layout, start)
     assert data[end : end + 4] == bytes(4)
-    (place,) = numbers(layout, read.pop(65_000))
+    place = number(layout, read.pop(65_000))
     for expected, found in ((entries, read), (inner, read_directory(data, layout, place)[0])):
         assert {tag: entry.value for tag, entry in found.items()} == {
             tag: entry.value for tag, entry in expected.items()
