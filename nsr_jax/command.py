@@ -136,6 +136,8 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
         sys.exit(_report(f'--config has no such field: {" ".join(str(error.args[0].args[0]).split())}'))
     except flags.Error as error:
         sys.exit(_report(_origin(error) if 'Error whilst parsing config file' in str(error) else error))
+    except (LookupError, TypeError, ValueError, OSError) as error:  # ml_collections': of names and values it cannot use
+        sys.exit(_report(f'--config or one of its fields cannot be set so: {error}'))
 
 
 def _check_config_file() -> None:
@@ -155,7 +157,7 @@ def _origin(error: BaseException) -> BaseException:
 
 
 def _report(error: BaseException | str, code: int = EXIT_USER_ERROR) -> int:
-    sys.stderr.write(f'{"stopped" if code == EXIT_STOPPED else "error"}: {error}\n')
+    sys.stderr.write(f'{"stopped" if code == EXIT_STOPPED else "error"}: {" ".join(str(error).split())}\n')
     return code
 
 

@@ -41,8 +41,8 @@ def answers(tmp_path_factory):
     environment = {name: value for name, value in os.environ.items() if name != 'NSR_DATA_DIR'}
     environment |= {'JAX_PLATFORMS': 'cpu', 'TFDS_DATA_DIR': str(folder / 'datasets')}
     processes = {}
-    for name, (arguments, _) in CASES.items():
-        command = [sys.executable, 'train.py', f'--workdir={folder / "run"}', *arguments]
+    for number, (name, (arguments, _)) in enumerate(CASES.items()):
+        command = [sys.executable, 'train.py', f'--workdir={folder}/run{number}', *arguments]
         processes[name] = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     results = {name: (process.communicate(timeout=120)[1], process.returncode) for name, process in processes.items()}
     return folder, results
@@ -61,4 +61,4 @@ def test_a_mistake_gets_one_clear_line(answers, name):
 def test_nothing_is_left_behind(answers):
     folder, _ = answers
     assert not (folder / 'datasets').exists()
-    assert {path.name for path in folder.glob('run/*')} <= {'.lock'}
+    assert {path.name for path in folder.glob('run*/*')} <= {'.lock'}

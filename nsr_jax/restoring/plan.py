@@ -65,7 +65,8 @@ def plan(
 
     Raises:
         UserError: no input, a path that is not there, a folder or pattern without images, two inputs that would become
-            one file, several for standard output, or an output that is one of the inputs or a folder.
+            one file, several for standard output, or an output that is one of the inputs, a folder, or by a link outside
+            of the output's folder.
     """
     if not inputs:
         raise UserError('nothing to restore: name image files, folders or patterns, or - for standard input')
@@ -87,6 +88,8 @@ def plan(
             if target and target.exists() and _identity(target) in sources:
                 replaced = sources[_identity(target)]
                 raise UserError(f'{target} would overwrite the input {replaced}: give another --output')
+            if target and not target.parent.resolve().is_relative_to(folder.resolve()):
+                raise UserError(f'{target.parent}: a link in {folder} leads out of it')
             if target and target.is_dir():
                 raise UserError(f'{target} is a folder: {job} cannot become it')
             jobs[target] = job

@@ -127,7 +127,7 @@ def read_card(name: str) -> Card:
         card = Card(**json.loads(path.read_text()))
         if card.name != name:
             raise ValueError(f'it is of {card.name!r}')
-        ml_collections.ConfigDict(card.config)
+        _ = ml_collections.ConfigDict(card.config).model
         _ = card.title, card.score_lines, f'{card.step:,} {card.parameters:,}'
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise UserError(f'{path}: not the card of a network: {error}') from error

@@ -166,7 +166,7 @@ class Checkpoints:
         except Exception as error:
             raise BrokenCheckpointError(f'{path} cannot be read: {_one_line(error)}') from error
         for name in abstract:
-            _check_fingerprint(path / name, restored[name], fingerprints[name])
+            _check_fingerprint(path / name, restored[name], fingerprints.get(name))
         return restored['params'], restored['optimizer']
 
     def set_aside(self, steps: Iterable[int]) -> None:
@@ -210,7 +210,12 @@ def load_model(directory: str | pathlib.Path) -> LoadedModel:
     """
     path = _find_checkpoint(pathlib.Path(directory).resolve())
     metadata = _read_metadata(path)
-    config = ml_collections.ConfigDict(_with_tuples(metadata['config'])).lock()
+    try:
+        config = ml_collections.ConfigDict(_with_tuples(metadata['config'])).lock()
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise BrokenCheckpointError(f'{path / "metadata"} holds no config: {_one_line(error)}') from error
+    if not isinstance(config.get('task'), str) or not isinstance(config.get('model'), ml_collections.ConfigDict):
+        raise BrokenCheckpointError(f'{path / "metadata"} holds no config with a task and a model')
     network = build_network(config.model)
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = jax.tree.map(
@@ -221,7 +226,7 @@ def load_model(directory: str | pathlib.Path) -> LoadedModel:
             params = checkpointer.restore(path / 'params', shapes)
     except Exception as error:
         raise BrokenCheckpointError(f'{path} cannot be read: {_one_line(error)}') from error
-    _check_fingerprint(path / 'params', params, metadata['fingerprints']['params'])
+    _check_fingerprint(path / 'params', params, metadata['fingerprints'].get('params'))
     return LoadedModel(config, params, metadata['step'], path)
 
 
@@ -234,6 +239,9 @@ def _read_metadata(path: pathlib.Path) -> dict[str, Any]:
         raise BrokenCheckpointError(f'{path} is not a checkpoint of this library: {error!r}') from error
     if digest != _digest(metadata):
         raise BrokenCheckpointError(f'{path / "metadata"} is not what was saved: its SHA-256 differs')
+    for name, kind in {'config': dict, 'step': int, 'fingerprints': dict}.items():
+        if not isinstance(metadata.get(name), kind):
+            raise BrokenCheckpointError(f'{path / "metadata"}: {name} must be of type {kind.__name__}')
     return metadata
 
 
@@ -241,7 +249,7 @@ def _digest(metadata: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
 
 
-def _check_fingerprint(path: pathlib.Path, tree: Any, expected: int) -> None:
+def _check_fingerprint(path: pathlib.Path, tree: Any, expected: int | None) -> None:
     if (found := fingerprint(tree)) != expected:
         raise BrokenCheckpointError(f'{path} is not what was saved: its fingerprint is {found}, not {expected}')
 
@@ -268,12 +276,14 @@ def _find_checkpoint(directory: pathlib.Path) -> pathlib.Path:
     if not directory.is_dir():
         raise UserError(f'no checkpoint at {directory}: there is no such folder')
     if (directory / 'metadata').is_dir():
+        _refuse_links(directory)
         return directory
     steps = [step for step in (directory / FOLDER).glob('*') if step.name.isdigit()]
     if not steps:
         raise UserError(f'no checkpoint at {directory}: neither a workdir with one nor a checkpoint folder')
 
     def quality(step: pathlib.Path) -> tuple[float, int]:
+        _refuse_links(step)
         metrics = step / 'metrics' / 'metrics'
         try:
             return _psnr(json.loads(metrics.read_text())), int(step.name)
@@ -281,3 +291,10 @@ def _find_checkpoint(directory: pathlib.Path) -> pathlib.Path:
             raise BrokenCheckpointError(f'{metrics} cannot be read: {error}') from error
 
     return max(steps, key=quality)
+
+
+def _refuse_links(checkpoint: pathlib.Path) -> None:
+    """A checkpoint that came from elsewhere is not to say which other files are read."""
+    for path in checkpoint.rglob('*'):
+        if path.is_symlink():
+            raise BrokenCheckpointError(f'{path} is a link: a checkpoint holds its own files')

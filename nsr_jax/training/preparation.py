@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -173,18 +174,24 @@ def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) ->
         value = config
         for part in name.split('.'):
             value = value[part]
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f'config.{name} must be a whole number from 1, not {value!r}')
+        if not isinstance(value, int) or not 1 <= value < 2**31:
+            raise UserError(f'config.{name} must be a whole number from 1, and below 2^31, not {value!r}')
     if not config.data.resident_megabytes >= 0:
         raise UserError(f'config.data.resident_megabytes must be from 0, not {config.data.resident_megabytes!r}')
     if not isinstance(config.data.margin, int) or config.data.margin < 0:
         raise UserError(f'config.data.margin must be a whole number from 0, not {config.data.margin!r}')
-    if not config.learning_rate > 0:
-        raise UserError(f'config.learning_rate must be above 0, not {config.learning_rate!r}')
+    if not isinstance(config.seed, int) or not 0 <= config.seed < 2**32:
+        raise UserError(f'config.seed must be a whole number from 0, and below 2^32, not {config.seed!r}')
+    if not 0 < config.learning_rate < math.inf:
+        raise UserError(f'config.learning_rate must be a number above 0, not {config.learning_rate!r}')
+    if not 0 <= config.learning_rate_factor < math.inf:
+        raise UserError(f'config.learning_rate_factor must be a number from 0, not {config.learning_rate_factor!r}')
+    if not all(isinstance(drop, int | float) and 0 <= drop <= 1 for drop in config.learning_rate_drops):
+        raise UserError(f'config.learning_rate_drops must be numbers from 0 to 1, not {config.learning_rate_drops!r}')
+    build_network(config.model, config.compute_dtype, config.remat)
     make_degradation(config)
     if config.model.get('gate') == 'hard':
         raise UserError("config.model.gate 'hard' has no gradient: train with softmax, sigmoid or uniform")
-    build_network(config.model, config.compute_dtype, config.remat)
     make_mesh(config.mesh.data, config.mesh.fsdp, config.batch_size)
     check_workdir(pathlib.Path(workdir), config)
     check_warm_start(config, workdir)
