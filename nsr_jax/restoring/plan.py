@@ -65,8 +65,8 @@ def plan(
 
     Raises:
         UserError: no input, a path that is not there, a folder or pattern without images, two inputs that would become
-            one file, several for standard output, or an output that is one of the inputs, a folder, or by a link outside
-            of the output's folder.
+            one file, several for standard output, or an output that is one of the inputs, a folder, or by a link not
+            in the output's folder.
     """
     if not inputs:
         raise UserError('nothing to restore: name image files, folders or patterns, or - for standard input')
