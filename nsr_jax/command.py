@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import jax
+import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -147,6 +148,9 @@ def _check_config_file() -> None:
     except OSError as error:
         path = config_flags.get_config_filename(flags.FLAGS['config'])
         raise UserError(f'--config={path}: no such file; the configs of the project are in configs/') from error
+    for name in flags.FLAGS:
+        if name.startswith('config.') and isinstance(flags.FLAGS[name].value, ml_collections.ConfigDict):
+            raise UserError(f'--{name} is a section: override its fields, one by one')
 
 
 def _origin(error: BaseException) -> BaseException:

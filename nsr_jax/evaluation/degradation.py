@@ -79,7 +79,7 @@ def _number(level: float | str) -> float:
     try:
         number = float(level)
         return int(number) if number.is_integer() else number
-    except ValueError as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f'{level!r} is not a number: sigmas or JPEG qualities are needed') from error
 
 

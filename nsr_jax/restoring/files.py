@@ -89,7 +89,7 @@ def _taken_by_all(strips: Iterator[np.ndarray]) -> Iterator[None]:
 
 def _read(source: pathlib.Path | None, largest_pixels: int) -> Photo:
     if source is None:
-        return read_photo(sys.stdin.buffer.read(), name='standard input', largest_pixels=largest_pixels)
+        return read_photo(sys.stdin.buffer, name='standard input', largest_pixels=largest_pixels)
     return read_photo(source, largest_pixels=largest_pixels)
 
 

@@ -127,8 +127,9 @@ class _Strips:
 def _replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
     """A new file beside `path` that takes its name when all has gone well, and is gone otherwise."""
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    temporary.unlink(missing_ok=True)
     try:
-        with open(temporary, 'w+b') as file:
+        with open(temporary, 'x+b') as file:  # never through a link that somebody has put there
             yield file
         os.replace(temporary, path)
     finally:
