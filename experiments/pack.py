@@ -102,10 +102,10 @@ def main(argv: Sequence[str]) -> None:
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
     given = flags.FLAGS
+    runs = [find_comparison(name) for name in given.runs]
     data_dir = os.environ.get('NSR_DATA_DIR')
     if not data_dir:
         raise UserError('NSR_DATA_DIR must name the folder of image sets')
-    runs = [find_comparison(name) for name in given.runs]
     output = make_output_folder(given.output)
     pack_images(runs, pathlib.Path(data_dir), output)
     if given.wheels:

@@ -143,17 +143,19 @@ def _score_tables(records: Mapping[str, Mapping[str, Any]], cards: Sequence[weig
             groups.setdefault(degradation, []).append(run)
     files = [run.file for run in COMPARISONS]
     for degradation, runs in sorted(groups.items(), key=lambda item: (files.index(item[1][0].file), item[0])):
+        shipped = {card.name: _own_scores(card, degradation) for card in cards}
         datasets = [find_benchmark(name).name for name in runs[0].datasets]
+        datasets = list(
+            dict.fromkeys([*datasets, *(each['dataset'] for scores in shipped.values() for each in scores)])
+        )
         rows = [['network', 'protocol', *datasets]]
         for run in runs:
             scores = [
                 each for each in records.get(run.name, {}).get('scores', []) if each['degradation'] == degradation
             ]
             rows += _rows_of(run.name, scores, datasets) or [[run.name, NOT_RUN, *[''] * len(datasets)]]
-        for card in cards:
-            scores = [each for each in card.scores if each['degradation'] == degradation]
-            ours = [each for each in scores if each['model'].startswith(card.name)]
-            rows += _rows_of(f'{card.name} (shipped, other images)', ours, datasets)
+        for name, scores in shipped.items():
+            rows += _rows_of(f'{name} (shipped, other images)', scores, datasets)
         for rival in runs[0].rivals:
             found = [row for row in PUBLISHED if (row.model, row.degradation) == (rival, degradation)]
             cells = {row.dataset: f'{row.psnr:.2f}' + (f' / {row.ssim:.4f}' if row.ssim else '') for row in found}
@@ -167,6 +169,11 @@ def _score_tables(records: Mapping[str, Mapping[str, Any]], cards: Sequence[weig
     parts += [f'- `{name}`: {PROTOCOLS[name].description}\n' for name in used]
     parts.append('\nPublished SSIMs of JPEG restoration mix two implementations and are left out.\n')
     return parts
+
+
+def _own_scores(card: weights.Card, degradation: str) -> list[dict[str, Any]]:
+    """Of the network, not of the baselines beside it."""
+    return [each for each in card.scores if each['degradation'] == degradation and each['model'].startswith(card.name)]
 
 
 def _degradations(run: Comparison) -> list[str]:

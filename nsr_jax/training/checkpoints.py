@@ -34,6 +34,8 @@ FOLDER = 'checkpoints'
 BROKEN_FOLDER = 'broken_checkpoints'
 METRIC = 'psnr'
 
+_LONGEST_REASON = 400  # characters of a library's message that are shown
+
 # What Orbax and TensorStore raise for files that cannot be written. For files that are missing, cut or changed it can
 # be anything: for an array that cannot be read, Orbax raises Exception itself.
 _WRITE_ERRORS = (OSError, ValueError, RuntimeError)
@@ -258,7 +260,7 @@ def _one_line(error: BaseException) -> str:
     """What went wrong first, without the pages that libraries add to it."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip() or repr(error)).splitlines()[0]
+    return (str(error).strip() or repr(error)).splitlines()[0][:_LONGEST_REASON]
 
 
 def _with_tuples(value: Any) -> Any:
