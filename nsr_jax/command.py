@@ -4,6 +4,7 @@ import logging as standard_logging
 import os
 import pathlib
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 import jax
@@ -12,6 +13,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 import nsr_jax
+from nsr_jax import processes
 from nsr_jax.errors import StoppedError, UserError
 from nsr_jax.files import make_output_folder
 
@@ -56,10 +58,14 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
             code = _report(error)
         except StoppedError as error:
             code = _report(error, EXIT_STOPPED)
-        except jax.errors.JaxRuntimeError as error:
-            if jax.process_count() == 1:
+        except Exception as error:
+            if not jax.distributed.is_initialized():
                 raise
-            code = _report(f'another process of the job is gone: {str(error).splitlines()[0]}', EXIT_STOPPED)
+            if processes.lost_another(error):
+                code = _report(f'another process of the job is gone: {str(error).splitlines()[0]}', EXIT_STOPPED)
+            else:  # a defect, of which the others are to hear by this one's end
+                traceback.print_exc()
+                code = 1
         # Leaving in the usual way waits for other processes, which may wait for this one, and lets libraries that are
         # still writing bury the line above.
         sys.stdout.flush()

@@ -76,3 +76,10 @@ def by_first(function: Callable[[], Any]) -> Any:
     with agreed():
         result = function() if is_first() else None
     return gather(result)[0]
+
+
+def lost_another(error: BaseException) -> bool:
+    """Whether an error came of another process that is gone: of a collective that failed, on a CPU in Gloo's words."""
+    if jax.process_count() == 1 or isinstance(error, UserError):
+        return False
+    return isinstance(error, jax.errors.JaxRuntimeError) or (isinstance(error, ValueError) and 'Gloo' in str(error))

@@ -131,9 +131,9 @@ class Checkpoints:
     def _written(self) -> Iterator[None]:
         try:
             yield
-        except jax.errors.JaxRuntimeError:  # a RuntimeError that tells of devices and other processes, not of files
-            raise
         except _WRITE_ERRORS as error:
+            if processes.lost_another(error):  # which tells nothing of the files
+                raise
             there = ', '.join(map(str, self.steps)) or 'none'
             raise UserError(
                 f'a checkpoint cannot be written into {self._manager.directory}: {_one_line(error)}; '

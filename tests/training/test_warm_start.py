@@ -1,6 +1,5 @@
 """Runs that begin with the weights of others: what is taken, what is new, and what is refused."""
 
-import json
 import logging as standard_logging
 import shutil
 
@@ -16,7 +15,6 @@ from nsr_jax.training.preparation import check_run, prepare
 from nsr_jax.training.sharding import make_mesh
 from nsr_jax.training.state import create_state
 from nsr_jax.training.warm_start import begin_with, check_warm_start
-from nsr_jax.training.workdir import CONFIG
 
 CHAIN = {'kernel_sizes': (3, 3), 'features': (4,), 'adds_input': True}
 
@@ -117,13 +115,3 @@ def test_a_run_that_goes_on_does_not_read_them_again(config, other_run, tmp_path
     train(config, tmp_path / 'whole')
     assert metrics_of(tmp_path / 'whole') == before
     assert_same(load_model(tmp_path / 'whole').params, load_model(tmp_path / 'last').params)
-
-
-def test_the_workdir_of_a_run_from_before_there_was_a_warm_start_goes_on(config, other_run, tmp_path):
-    saved = json.loads(config.to_json())
-    del saved['warm_start']
-    (tmp_path / CONFIG).write_text(json.dumps(saved))
-    check_run(config, tmp_path)
-    config.warm_start = str(other_run)
-    with pytest.raises(UserError, match=rf'holds a run of another config: warm_start  there, {other_run} now'):
-        check_run(config, tmp_path)
