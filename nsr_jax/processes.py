@@ -82,4 +82,6 @@ def lost_another(error: BaseException) -> bool:
     """Whether an error came of another process that is gone: of a collective that failed, on a CPU in Gloo's words."""
     if jax.process_count() == 1 or isinstance(error, UserError):
         return False
-    return isinstance(error, jax.errors.JaxRuntimeError) or (isinstance(error, ValueError) and 'Gloo' in str(error))
+    if isinstance(error, ValueError):
+        return 'Gloo' in str(error)
+    return isinstance(error, jax.errors.JaxRuntimeError | TimeoutError)  # the latter of Orbax's barriers

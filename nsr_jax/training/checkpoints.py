@@ -184,6 +184,13 @@ class Checkpoints:
         multihost_utils.sync_global_devices('broken checkpoints are set aside')
         self._manager.reload()
 
+    def __enter__(self) -> 'Checkpoints':
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
+        if error is None or not processes.lost_another(error):  # without the others, nothing more becomes complete
+            self.close()
+
     def close(self) -> None:
         """Wait until everything is written; raises `UserError` as `save` does."""
         try:

@@ -48,7 +48,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, evalua
     with lock_workdir(workdir):
         run = prepare(config)
         write_config(workdir, config)
-        with contextlib.closing(Checkpoints(workdir, config.checkpoints_to_keep)) as checkpoints:
+        with Checkpoints(workdir, config.checkpoints_to_keep) as checkpoints:
             state = first_state(config, run, checkpoints)
             with (
                 contextlib.closing(MetricsWriter(workdir, int(state.step))) as writer,
