@@ -72,17 +72,20 @@ class Source(Sequence[Example]):
         if not -len(self) <= index < len(self):
             raise IndexError(f'{self.name} has {len(self)} images, index {index} is none of them')
         index %= len(self)
-        record, name = self._records[index], self.names[index]
-        hr = crop_to_multiple(decode_image(record['hr'], name), self.scale, name)
+        name = self.names[index]
+        hr = crop_to_multiple(decode_image(self._encoded(index, 'hr'), name), self.scale, name)
         if self.scale == 1:
             return Example(name, hr, None)
-        lr = decode_image(record['lr'], f'low-resolution partner of {name}')
+        lr = decode_image(self._encoded(index, 'lr'), f'low-resolution partner of {name}')
         check_pair(hr, lr, self.scale, name, f'low-resolution partner of {name}')
         return Example(name, hr, lr)
 
     def hr_size(self, index: int) -> tuple[int, int]:
         """Height and width in the file of a clean image, which is not decoded: not turned upright, not cropped."""
-        return image_size(self._records[index]['hr'], self.names[index])
+        return image_size(self._encoded(index, 'hr'), self.names[index])
+
+    def _encoded(self, index: int, feature: str) -> bytes:
+        return self._records[index][feature] or b''  # a damaged record may have none, and is no image then
 
     def __iter__(self) -> Iterator[Example]:
         return (self[index] for index in range(len(self)))

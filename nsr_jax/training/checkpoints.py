@@ -13,6 +13,7 @@ import hashlib
 import itertools
 import json
 import math
+import os
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -282,7 +283,7 @@ def _psnr(metrics: dict[str, float]) -> float:
 
 
 def _find_checkpoint(directory: pathlib.Path) -> pathlib.Path:
-    if not directory.is_dir():
+    if not os.path.isdir(directory):  # unlike pathlib, also for a name that is too long for one
         raise UserError(f'no checkpoint at {directory}: there is no such folder')
     if (directory / 'metadata').is_dir():
         _refuse_links(directory)

@@ -14,7 +14,7 @@ import skimage.data
 import tensorflow_datasets as tfds
 
 from nsr_jax.data.images import encode_png, read_image, write_image
-from nsr_jax.data.sources import open_source
+from nsr_jax.data.sources import Source, open_source
 from nsr_jax.errors import UserError
 from nsr_jax.ops.imresize import imresize
 
@@ -167,6 +167,13 @@ def test_a_corrupted_image_is_named(folder, tfds_dir):
     with pytest.raises(UserError, match=r'images/1\.png: broken or truncated') as caught:
         open_source(folder, 'train', 2, tfds_dir=tfds_dir)
     assert '\n' not in str(caught.value)
+
+
+def test_a_record_without_an_image_is_named():
+    source = Source('photos', ['a.png'], [{'hr': None}], 1)  # as damaged files of records are read
+    for read in (lambda: source[0], lambda: source.hr_size(0)):
+        with pytest.raises(UserError, match=r'^a\.png: .*image'):
+            read()
 
 
 def test_an_image_of_another_mode_is_named(folder, tfds_dir):

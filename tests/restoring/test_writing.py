@@ -3,7 +3,6 @@
 import io
 import os
 import pathlib
-import resource
 import signal
 import subprocess
 import sys
@@ -277,7 +276,7 @@ def test_a_full_disk_under_a_stream(form):
 
 
 LARGE = """
-import resource, sys
+import sys
 import numpy as np
 from nsr_jax.restoring.writing import write_photo
 rng = np.random.default_rng(0)
@@ -285,7 +284,7 @@ def strips():
     for start in range(0, 16000, 160):
         yield np.cumsum(rng.integers(-2, 3, (160, 16000, 3), np.int8), axis=1, dtype=np.uint8)
 write_photo(sys.argv[1], strips(), height=16000, width=16000, channels=3, dtype=np.uint8, format=sys.argv[2])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])  # ru_maxrss counts the parent's memory too
 """
 
 
@@ -297,9 +296,7 @@ def test_memory_is_bounded_while_a_large_image_is_written(tmp_path, form, most):
     command = [sys.executable, '-c', LARGE, str(path), form]
     root = pathlib.Path(__file__).parents[2]
     process = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    unit = 1 if sys.platform == 'darwin' else 1024
-    assert int(process.stdout) * unit < most * 1e9
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss > 0
+    assert 5e7 < int(process.stdout) * 1024 < most * 1e9
     PIL.Image.MAX_IMAGE_PIXELS, limit = None, PIL.Image.MAX_IMAGE_PIXELS
     try:
         with PIL.Image.open(path) as image:
