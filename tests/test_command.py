@@ -24,7 +24,7 @@ def main(argv):
     mesh = jax.make_mesh((2,), ('data',), axis_types=(AxisType.Auto,))
     over_batch = NamedSharding(mesh, PartitionSpec('data'))
     x, kernels = (jax.device_put(jnp.arange(n) / n, over_batch).reshape(4, 3, 3, -1) for n in (72.0, 144.0))
-    convolve = jax.jit(lambda x, kernels: sample_conv(x, kernels.reshape(4, 3, 3, 2, 2)))
+    convolve = jax.jit(lambda x, kernels: sample_conv(x, kernels.reshape(4, 3, 3, 2, 2), jnp.zeros((4, 2))))
     result = convolve(x, kernels).tolist()
     print(json.dumps([events.count('cache_hits'), result]))
 

@@ -9,9 +9,10 @@ from jax import lax
 
 from nsr_jax.nn import gates
 from nsr_jax.nn.initializers import uniform_by_fan_in
+from nsr_jax.ops.bias import add_bias
 from nsr_jax.ops.sample_conv import sample_conv
 from nsr_jax.ops.sparse_conv import select, sparse_conv
-from nsr_jax.ops.static_conv import add_bias, static_conv
+from nsr_jax.ops.static_conv import static_conv
 
 
 @jax.named_scope('normalize')
@@ -23,6 +24,33 @@ def normalize_weights(direction: jax.Array, scale: jax.Array) -> jax.Array:
         scale: `(...)`, one for each filter.
     """
     return direction * (scale * lax.rsqrt(jnp.sum(jnp.square(direction), axis=(0, 1, 2))))
+
+
+def fold_weight_norm(params: dict) -> dict:
+    """Normalise every kernel of a network once, for modules that are applied many times.
+
+    Args:
+        params: of a network, in which each convolution has a `direction` and a `scale`.
+
+    Returns:
+        The same tree with a `kernel` in their place, which the modules take as it is.
+    """
+    folded = {name: fold_weight_norm(leaf) if isinstance(leaf, dict) else leaf for name, leaf in params.items()}
+    if 'direction' in folded:
+        folded['kernel'] = normalize_weights(folded.pop('direction'), folded.pop('scale'))
+    return folded
+
+
+def _kernel_parameters(module: nn.Module, shape: tuple[int, ...]) -> tuple[jax.Array, ...]:
+    """The direction, of `shape` (kh, kw, Cin, ...), and the scale, (...), or the kernel that they were folded to."""
+    if module.has_variable('params', 'kernel'):
+        return (module.get_variable('params', 'kernel'),)
+    direction = module.param('direction', uniform_by_fan_in(math.prod(shape[:3])), shape)
+    return direction, module.param('scale', nn.initializers.constant(module.initial_scale), shape[3:])
+
+
+def _normalized(direction_or_kernel: jax.Array, scale: jax.Array | None = None) -> jax.Array:
+    return direction_or_kernel if scale is None else normalize_weights(direction_or_kernel, scale)
 
 
 class WeightNormConv(nn.Module):
@@ -44,10 +72,8 @@ class WeightNormConv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map `(B, H, W, Cin)` to `(B, H, W, features)` of `dtype`."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        direction = self.param('direction', uniform_by_fan_in(math.prod(shape[:3])), shape)
-        scale = self.param('scale', nn.initializers.constant(self.initial_scale), shape[3:])
+        kernel = _normalized(*_kernel_parameters(self, shape)).astype(self.dtype)
         bias = self.param('bias', nn.initializers.zeros, shape[3:])
-        kernel = normalize_weights(direction, scale).astype(self.dtype)
         return add_bias(static_conv(x.astype(self.dtype), kernel), bias)
 
 
@@ -77,13 +103,16 @@ class SparseConv(nn.Module):
         """Map `(B, H, W, Cin)` to `(B, H, W, features)` of `dtype`."""
         filters = (self.groups, self.cardinality, self.features // self.cardinality)
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], *filters)
-        direction = self.param('direction', uniform_by_fan_in(math.prod(shape[:3])), shape)
-        scale = self.param('scale', nn.initializers.constant(self.initial_scale), filters)
+        parameters = _kernel_parameters(self, shape)
         bias = self.param('bias', nn.initializers.zeros, filters)
+        # A variable of its own, so that its gradient is the sum of the convolution's and the gate's before that of a
+        # residual connection is added to it. The other way around, XLA computes the sums of all later blocks anew in
+        # each block: a twelfth of a step of 16 blocks.
+        x = x * 1
         gamma = gates.Gate(self.groups, self.cardinality, self.activation, name='gate')(x)
         x = x.astype(self.dtype)
         if self.activation is gates.hard:  # the other groups are not even read
             choice = jnp.argmax(gamma, axis=1)
-            kernels = jax.vmap(normalize_weights)(select(direction, choice), select(scale, choice))
-            return add_bias(sample_conv(x, kernels.astype(self.dtype)), select(bias, choice)[:, None, None])
-        return sparse_conv(x, normalize_weights(direction, scale), bias, gamma)
+            kernels = jax.vmap(_normalized)(*(select(parameter, choice) for parameter in parameters))
+            return sample_conv(x, kernels.astype(self.dtype), select(bias, choice))
+        return sparse_conv(x, _normalized(*parameters), bias, gamma)

@@ -1,4 +1,4 @@
-"""Convolution of every sample with a kernel of its own: `y[b] = conv(x[b], kernels[b])`.
+"""Convolution of every sample with a kernel and a bias of its own: `y[b] = conv(x[b], kernels[b]) + biases[b]`.
 
 XLA sees `vmap` of a convolution as one grouped convolution with B groups, which no backend does well. There are two
 other forms:
@@ -21,15 +21,18 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
+from nsr_jax.ops.bias import add_bias
+
 Form = Literal['loop', 'matmul']
-Binary = Callable[[jax.Array, jax.Array], jax.Array]  # of two batches
+OfBatches = Callable[..., jax.Array]  # each argument and the result (B, ...)
 
 
-def _convolve_by_loop(x: jax.Array, kernels: jax.Array) -> jax.Array:
+def _convolve_by_loop(x: jax.Array, kernels: jax.Array, biases: jax.Array) -> jax.Array:
     def convolve_one(images: jax.Array, index: int | jax.Array) -> jax.Array:
-        image = lax.dynamic_slice_in_dim(images, index, 1)
+        image, bias = (lax.dynamic_slice_in_dim(array, index, 1) for array in (images, biases))
         kernel = lax.dynamic_index_in_dim(kernels, index, keepdims=False)
-        return lax.conv_general_dilated(image, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+        y = lax.conv_general_dilated(image, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+        return add_bias(y, bias[:, None, None])
 
     if x.shape[0] == 1:  # nothing to loop over, and nothing to copy
         return convolve_one(x, 0)
@@ -44,13 +47,12 @@ def _convolve_by_loop(x: jax.Array, kernels: jax.Array) -> jax.Array:
     return lax.fori_loop(0, x.shape[0], body, start)
 
 
-def _convolve_by_matmul(x: jax.Array, kernels: jax.Array) -> jax.Array:
-    batch, height, width, _ = x.shape
-    _, kernel_height, kernel_width, _, outputs = kernels.shape
-    patches = jax.vmap(lambda image: _shifts(image, _taps(kernel_height), _taps(kernel_width)))(x)
+def _convolve_by_matmul(x: jax.Array, kernels: jax.Array, biases: jax.Array) -> jax.Array:
+    batch, kernel_height, kernel_width, _, outputs = kernels.shape
+    patches = _shifts(x, _taps(kernel_height), _taps(kernel_width))
     flat = kernels.reshape(batch, -1, outputs)
     y = jnp.einsum('bpt,bto->bpo', patches, flat, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
-    return y.astype(x.dtype).reshape(batch, height, width, outputs)
+    return (y + biases[:, None]).astype(x.dtype).reshape(*x.shape[:3], outputs)
 
 
 def _taps(side: int) -> range:
@@ -58,17 +60,19 @@ def _taps(side: int) -> range:
     return range(-(side // 2), side // 2 + 1)
 
 
-def _shifts(image: jax.Array, rows: Sequence[int], columns: Sequence[int]) -> jax.Array:
-    """`(H, W, C)` moved up by each of `rows` and left by each of `columns`, zero outside: `(H W, rows columns C)`."""
-    height, width, _ = image.shape
+def _shifts(images: jax.Array, rows: Sequence[int], columns: Sequence[int]) -> jax.Array:
+    """`(B, H, W, C)` moved up by each of `rows` and left by each of `columns`, zero outside: `(B, H W, taps C)`."""
+    batch, height, width, _ = images.shape
     most_rows, most_columns = max(map(abs, rows)), max(map(abs, columns))
-    padded = jnp.pad(image, ((most_rows,) * 2, (most_columns,) * 2, (0, 0)))
-    moved = [padded[most_rows + row :, most_columns + column :][:height, :width] for row in rows for column in columns]
-    return jnp.concatenate(moved, axis=-1).reshape(height * width, -1)
+    padded = jnp.pad(images, ((0, 0), (most_rows,) * 2, (most_columns,) * 2, (0, 0)))
+    moved = [
+        padded[:, most_rows + row :, most_columns + column :][:, :height, :width] for row in rows for column in columns
+    ]
+    return jnp.concatenate(moved, axis=-1).reshape(batch, height * width, -1)
 
 
-def _correlate_one(kernel_size: tuple[int, int], x: jax.Array, y: jax.Array) -> jax.Array:
-    """One matrix product, of one sample's x and y moved against each other by each tap of the kernel.
+def _correlate(kernel_size: tuple[int, int], x: jax.Array, y: jax.Array) -> jax.Array:
+    """One matrix product for each sample, of its x and y moved against each other by each tap of the kernel.
 
     A tap can be a shift of x or an opposite shift of y. All taps on one side copy that side kh kw times; the rows of
     the kernel on y and its columns on x copy them kh and kw times. What copies least is taken. XLA's own derivative
@@ -86,28 +90,27 @@ def _correlate_one(kernel_size: tuple[int, int], x: jax.Array, y: jax.Array) -> 
     x_rows, y_rows = (rows, (0,)) if rows_on_x else ((0,), [-row for row in rows])
     x_columns, y_columns = (columns, (0,)) if columns_on_x else ((0,), [-column for column in columns])
 
-    product = lax.dot_general(
-        _shifts(y, y_rows, y_columns),
-        _shifts(x, x_rows, x_columns),
+    multiply = functools.partial(
+        lax.dot_general,
         dimension_numbers=(((0,), (0,)), ((), ())),
         preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
     )
-    shape = (len(y_rows), len(y_columns), y_channels, len(x_rows), len(x_columns), x_channels)
+    moved = _shifts(y, y_rows, y_columns), _shifts(x, x_rows, x_columns)
+    # With a batch axis of 1, XLA's product has no name, and a profile would not tell what it belongs to.
+    product = multiply(moved[0][0], moved[1][0]) if x.shape[0] == 1 else jax.vmap(multiply)(*moved)
+    shape = (x.shape[0], len(y_rows), len(y_columns), y_channels, len(x_rows), len(x_columns), x_channels)
     # Of each pair of axes for the taps one has length 1.
-    return product.reshape(shape).transpose(0, 3, 1, 4, 5, 2).reshape(*kernel_size, x_channels, y_channels)
+    taps = product.reshape(shape).transpose(0, 1, 4, 2, 5, 6, 3)
+    return taps.reshape(x.shape[0], *kernel_size, x_channels, y_channels)
 
 
 def _correlate_by_loop(kernel_size: tuple[int, int], x: jax.Array, y: jax.Array) -> jax.Array:
     if x.shape[0] == 1:
-        return _correlate_one(kernel_size, x[0], y[0])[None]
-    return lax.map(lambda sample: _correlate_one(kernel_size, *sample), (x, y))
+        return _correlate(kernel_size, x, y)
+    return lax.map(lambda sample: _correlate(kernel_size, sample[0][None], sample[1][None])[0], (x, y))
 
 
-def _correlate_by_matmul(kernel_size: tuple[int, int], x: jax.Array, y: jax.Array) -> jax.Array:
-    return jax.vmap(functools.partial(_correlate_one, kernel_size))(x, y)
-
-
-def _compute(loop: Binary, matmul: Binary, form: Form | None, x: jax.Array, y: jax.Array) -> jax.Array:
+def _compute(loop: OfBatches, matmul: OfBatches, form: Form | None, *batches: jax.Array) -> jax.Array:
     """Apply one of two forms of a function of independent samples, on each device to its own samples.
 
     Which form is asked for, or else chosen by the platform that is compiled for. Which samples are a device's own says
@@ -117,16 +120,16 @@ def _compute(loop: Binary, matmul: Binary, form: Form | None, x: jax.Array, y: j
     divide: the results are right all the same.
     """
 
-    def function(x: jax.Array, y: jax.Array) -> jax.Array:
+    def function(*batches: jax.Array) -> jax.Array:
         if form is None:
-            return lax.platform_dependent(x, y, cpu=loop, default=matmul)
-        return {'loop': loop, 'matmul': matmul}[form](x, y)
+            return lax.platform_dependent(*batches, cpu=loop, default=matmul)
+        return {'loop': loop, 'matmul': matmul}[form](*batches)
 
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1 or mesh.are_all_axes_manual or x.shape[0] % mesh.size:
-        return function(x, y)
+    if mesh.empty or mesh.size == 1 or mesh.are_all_axes_manual or batches[0].shape[0] % mesh.size:
+        return function(*batches)
     batch = PartitionSpec(mesh.axis_names)
-    return jax.shard_map(function, in_specs=batch, out_specs=batch, check_vma=False)(x, y)
+    return jax.shard_map(function, in_specs=batch, out_specs=batch, check_vma=False)(*batches)
 
 
 def check_odd(kernel_size: tuple[int, ...]) -> None:
@@ -135,18 +138,14 @@ def check_odd(kernel_size: tuple[int, ...]) -> None:
         raise ValueError(f'the kernel must have odd sides, not {"x".join(map(str, kernel_size))}')
 
 
-def _transposed(kernels: jax.Array) -> jax.Array:
-    """Kernels of the transposed convolution: flipped in space, inputs and outputs exchanged."""
-    return kernels[:, ::-1, ::-1].swapaxes(-1, -2)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def sample_conv(x: jax.Array, kernels: jax.Array, form: Form | None = None) -> jax.Array:
-    """Convolve each sample with its own kernel, zero padding, stride 1.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def sample_conv(x: jax.Array, kernels: jax.Array, biases: jax.Array, form: Form | None = None) -> jax.Array:
+    """Convolve each sample with its own kernel and add its own bias, zero padding, stride 1.
 
     Args:
         x: `(B, H, W, Cin)`.
         kernels: `(B, kh, kw, Cin, Cout)`, odd kh and kw, of x's dtype.
+        biases: `(B, Cout)`, float32. Here, and not on the result: a loop over samples adds them on the way.
         form: see the top of this file; None chooses by the platform.
 
     Returns:
@@ -156,17 +155,24 @@ def sample_conv(x: jax.Array, kernels: jax.Array, form: Form | None = None) -> j
         ValueError: a kernel with an even side.
     """
     check_odd(kernels.shape[1:3])
-    return _compute(_convolve_by_loop, _convolve_by_matmul, form, x, kernels)
+    return _compute(_convolve_by_loop, _convolve_by_matmul, form, x, kernels, biases)
 
 
-def _sample_conv_forward(x, kernels, form):
-    return sample_conv(x, kernels, form), (x, kernels)
+def _sample_conv_forward(x, kernels, biases, form):
+    return sample_conv(x, kernels, biases, form), (x, kernels, biases)
 
 
 def _sample_conv_backward(form, residuals, output_gradient):
-    x, kernels = residuals
-    kernel_gradient = sample_correlation(x, output_gradient, kernels.shape[1:3], form)
-    return sample_conv(output_gradient, _transposed(kernels), form), kernel_gradient.astype(kernels.dtype)
+    x, kernels, biases = residuals
+    kernel_gradient = sample_correlation(x, output_gradient, kernels.shape[1:3], form).astype(kernels.dtype)
+    bias_gradient = jnp.sum(output_gradient, axis=(1, 2), dtype=biases.dtype)
+    return _transposed_conv(output_gradient, kernels, form), kernel_gradient, bias_gradient
+
+
+def _transposed_conv(y: jax.Array, kernels: jax.Array, form: Form | None) -> jax.Array:
+    """From each output to the inputs that it was made of: kernels flipped in space, inputs and outputs exchanged."""
+    transposed = kernels[:, ::-1, ::-1].swapaxes(-1, -2)
+    return sample_conv(y, transposed, jnp.zeros((y.shape[0], transposed.shape[-1])), form)
 
 
 sample_conv.defvjp(_sample_conv_forward, _sample_conv_backward)
@@ -185,9 +191,7 @@ def sample_correlation(x: jax.Array, y: jax.Array, kernel_size: tuple[int, int],
     Returns:
         `(B, kh, kw, Cin, Cout)` in float32 at least, and summed in it, whatever the dtype of x.
     """
-    loop, matmul = (
-        functools.partial(correlate, kernel_size) for correlate in (_correlate_by_loop, _correlate_by_matmul)
-    )
+    loop, matmul = (functools.partial(correlate, kernel_size) for correlate in (_correlate_by_loop, _correlate))
     return _compute(loop, matmul, form, x, y)
 
 
@@ -198,7 +202,8 @@ def _sample_correlation_forward(x, y, kernel_size, form):
 def _sample_correlation_backward(kernel_size, form, residuals, kernels):
     x, y = residuals
     kernels = kernels.astype(x.dtype)
-    return sample_conv(y, _transposed(kernels), form), sample_conv(x, kernels, form).astype(y.dtype)
+    zeros = jnp.zeros((x.shape[0], kernels.shape[-1]))
+    return _transposed_conv(y, kernels, form), sample_conv(x, kernels, zeros, form).astype(y.dtype)
 
 
 sample_correlation.defvjp(_sample_correlation_forward, _sample_correlation_backward)

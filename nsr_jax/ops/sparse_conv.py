@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nsr_jax.ops.bias import add_bias
 from nsr_jax.ops.sample_conv import check_odd, sample_conv
-from nsr_jax.ops.static_conv import add_bias, static_conv
+from nsr_jax.ops.static_conv import static_conv
 
 Implementation = Literal['loop', 'matmul', 'mix_last', 'vmap']
 
@@ -46,9 +47,11 @@ def _mix_backward(residuals, gradient):
     batch, (*_, groups, cardinality, width) = gradient.shape[0], bank.shape
     split = gradient.reshape(*gradient.shape[:-1], cardinality, width)
     bank_gradient = jnp.einsum('bhwide,bkd->hwikde', split, gamma.astype(bank.dtype))
-    # A product and a sum in one pass: as an einsum, transposing for it takes more than half of the time.
-    products = gradient.reshape(batch, -1, 1, cardinality * width) * bank.reshape(1, -1, groups, cardinality * width)
-    gamma_gradient = products.sum(axis=1).reshape(batch, groups, cardinality, width).sum(axis=3)
+    # A product and a sum in one pass: as an einsum, transposing for it takes more than half of the time. Summed over
+    # all rows at once, XLA's code for one sample takes 20 times as long.
+    rows = (bank.shape[0] * bank.shape[1], bank.shape[2])
+    products = gradient.reshape(batch, *rows, 1, cardinality * width) * bank.reshape(1, *rows, groups, -1)
+    gamma_gradient = products.sum(axis=1).sum(axis=1).reshape(batch, groups, cardinality, width).sum(axis=3)
     return bank_gradient, gamma_gradient.astype(gamma.dtype)
 
 
@@ -118,18 +121,20 @@ def sparse_conv(
     if implementation not in (None, *get_args(Implementation)):
         raise ValueError(f'unknown implementation {implementation!r}: one of {", ".join(get_args(Implementation))}')
     # A matrix product, which XLA does not fuse into the addition, where it would mix again for each pixel.
-    mixed_bias = jnp.einsum('kde,bkd->bde', bias, gamma.astype(bias.dtype)).reshape(x.shape[0], 1, 1, -1)
+    biases = jnp.einsum('kde,bkd->bde', bias, gamma.astype(bias.dtype)).reshape(x.shape[0], -1)
     if implementation == 'mix_last':
-        return add_bias(_conv_then_mix(x, bank, gamma), mixed_bias)
+        return add_bias(_conv_then_mix(x, bank, gamma), biases[:, None, None])
 
     # The backward pass keeps x, the bank and gamma and mixes again: B mixed kernels for each layer would fill the
     # memory (2.4 GB for EDSR-L at batch 64), and mixing is 0.2 % of the convolution.
     @jax.checkpoint
-    def mix_and_convolve(x, bank, gamma):
+    def mix_and_convolve(x, bank, gamma, biases):
         kernels = mix(bank, gamma).astype(x.dtype)
-        return _conv_by_vmap(x, kernels) if implementation == 'vmap' else sample_conv(x, kernels, implementation)
+        if implementation == 'vmap':
+            return add_bias(_conv_by_vmap(x, kernels), biases[:, None, None])
+        return sample_conv(x, kernels, biases, implementation)
 
-    return add_bias(mix_and_convolve(x, bank, gamma), mixed_bias)
+    return mix_and_convolve(x, bank, gamma, biases)
 
 
 def _check_shapes(x: jax.Array, bank: jax.Array, bias: jax.Array, gamma: jax.Array) -> None:

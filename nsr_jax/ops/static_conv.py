@@ -50,8 +50,3 @@ def _backward(residuals, output_gradient):
 
 
 static_conv.defvjp(_forward, _backward)
-
-
-def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
-    """Add a float32 bias `(..., Cout)` to `y` `(B, H, W, Cout)`; in float32, as its gradient sums over all pixels."""
-    return (y.astype(jnp.promote_types(y.dtype, jnp.float32)) + bias).astype(y.dtype)

@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from nsr_jax.nn import gates
-from nsr_jax.nn.conv import SparseConv, WeightNormConv, normalize_weights
+from nsr_jax.nn.conv import SparseConv, WeightNormConv, fold_weight_norm, normalize_weights
 
 SPARSE = {'features': 6, 'groups': 3, 'cardinality': 2}
 
@@ -113,6 +113,22 @@ def test_initial_parameters(module, filters):
     np.testing.assert_array_equal(parameters['bias'], 0)
     kernel = np.asarray(normalize_weights(parameters['direction'], parameters['scale']))
     np.testing.assert_allclose(norms(kernel), module.initial_scale, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'module',
+    [WeightNormConv(6), SparseConv(**SPARSE), SparseConv(**SPARSE, activation=gates.hard)],
+    ids=['weight norm', 'sparse', 'hard'],
+)
+def test_kernels_that_were_normalised_before_give_the_same(module):
+    x = random_input()
+    parameters = randomized(module, x)
+    folded = fold_weight_norm({'block': {'conv': parameters}})['block']['conv']
+    assert set(folded) == {'kernel'} | (set(parameters) - {'direction', 'scale'})
+    expected = parameters['scale'] * parameters['direction'] / norms(parameters['direction'])
+    np.testing.assert_allclose(folded['kernel'], expected, rtol=1e-5)
+    out = module.apply({'params': folded}, x)
+    np.testing.assert_allclose(out, module.apply({'params': parameters}, x), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize('kind', [WeightNormConv, SparseConv])

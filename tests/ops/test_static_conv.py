@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from nsr_jax.ops.static_conv import add_bias, static_conv
+from nsr_jax.ops.bias import add_bias
+from nsr_jax.ops.static_conv import static_conv
 
 
 def xla_conv(x, kernel):

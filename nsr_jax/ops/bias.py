@@ -1,0 +1,9 @@
+"""What is added to each pixel of a convolution's output."""
+
+import jax
+import jax.numpy as jnp
+
+
+def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
+    """Add a float32 bias `(..., Cout)` to `y` `(B, H, W, Cout)`; in float32, as its gradient sums over all pixels."""
+    return (y.astype(jnp.promote_types(y.dtype, jnp.float32)) + bias).astype(y.dtype)
