@@ -40,39 +40,29 @@ class Collective(NamedTuple):
 
 
 def predict(network: Network, data: int, fsdp: int) -> Iterator[Collective]:
-    """The collectives of a step on a mesh, as XLA compiles them for CPUs; those over one device are left out.
+    """The collectives of a step on a mesh; those over one device are left out.
 
-    A kernel that is split over `fsdp` is gathered for the convolution and once more, transposed, for the gradient of
-    its input; a bank of kernels also for mixing a second time in the backward pass. The gradient of a kernel is summed
-    whole over all devices; that of a bank, or of a gate, whole over `fsdp` and then each part over `data`. What is not
-    split, for want of an axis that divides, is summed over all devices. Not counted are the gathers of vectors and the
-    sums of weight normalisation: less than one per cent.
+    A parameter that is split over `fsdp` is gathered once; its gradient is summed over `fsdp`, where each device keeps
+    its part, and each part over `data`. What is not split, for want of an axis that divides, is summed over all
+    devices. Not counted are the norm of the gradient and the metrics: a few numbers.
 
     Args:
-        network: a residual one, without remat.
+        network: what is trained.
         data: devices that hold the same parameters.
         fsdp: devices that split them.
     """
     mesh = AbstractMesh((data, fsdp), BATCH_AXES, axis_types=(AxisType.Auto,) * 2)
-
-    def sum_over(axes: tuple[str, ...], nbytes: float) -> Collective:
-        return Collective('all-reduce', nbytes, math.prod(mesh.shape[axis] for axis in axes), axes)
-
     shapes = parameter_shapes(network)
-    shardings = jax.tree.leaves(state_shardings(mesh, shapes))
-    for (path, leaf), sharding in zip(jax.tree.leaves_with_path(shapes), shardings, strict=True):
-        layer, name, nbytes = path[0].key, path[-1].key, math.prod(leaf.shape) * leaf.dtype.itemsize
-        is_bank, is_gate_kernel = leaf.ndim == 6, name == 'kernel'
-        gather = Collective('all-gather', nbytes, fsdp, ('fsdp',))
+    for leaf, sharding in zip(jax.tree.leaves(shapes), jax.tree.leaves(state_shardings(mesh, shapes)), strict=True):
+        nbytes = math.prod(leaf.shape) * leaf.dtype.itemsize
         if sharding.is_fully_replicated:
-            found = [sum_over(BATCH_AXES, nbytes)]
-        elif is_bank or is_gate_kernel:
-            times = 3 if is_bank else 1
-            found = [gather] * times + [sum_over(('fsdp',), nbytes), sum_over(('data',), nbytes / fsdp)]
+            found = [Collective('all-reduce', nbytes, data * fsdp, BATCH_AXES)]
         else:
-            # The gradient of the image, which head and skip see, is not computed.
-            times = 0 if name != 'direction' else 1 if layer in ('head', 'skip') else 2
-            found = [gather] * times + [sum_over(BATCH_AXES, nbytes)]
+            found = [
+                Collective('all-gather', nbytes, fsdp, ('fsdp',)),
+                Collective('reduce-scatter', nbytes, fsdp, ('fsdp',)),
+                Collective('all-reduce', nbytes / fsdp, data, ('data',)),
+            ]
         yield from (each for each in found if each.devices > 1)
 
 

@@ -20,6 +20,7 @@ from nsr_jax.data.store import ImageStore
 from nsr_jax.errors import UserError
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_multi_adds
+from nsr_jax.training.gradients import find_microbatch_size, loss_and_gradients
 from nsr_jax.training.sharding import make_mesh, over_batch, replicated
 from nsr_jax.training.state import ADAM, TrainState, abstract_state, create_state, learning_rate_at
 from nsr_jax.training.step import make_train_steps
@@ -77,6 +78,7 @@ class Training:
         self.network = build_network(config.model, dtype)
         self._exact = build_network(config.model, 'float32')
         self._mesh = make_mesh(-1, 1, config.batch_size)
+        self._microbatch_size = find_microbatch_size(config.microbatch_size, config.batch_size, self._mesh)
         self.abstract = abstract_state(self.network, self._mesh)
         self._patch, self._margin, self._scale = config.data.patch_size, config.data.margin, config.model.scale
         sample = functools.partial(
@@ -102,6 +104,7 @@ class Training:
             batch_size=config.batch_size,
             stop_after_skipped=config.stop_after_skipped,
             mesh=self._mesh,
+            microbatch_size=self._microbatch_size,
             abstract=self.abstract,
         )
         by_samples = over_batch(self._mesh)
@@ -207,11 +210,11 @@ class Training:
         )
 
     def _gradient(self, calls: int) -> Candidate:
-        def loss_and_gradients(*arguments):
-            with jax.sharding.use_abstract_mesh(self._mesh.abstract_mesh):  # as in the whole step
-                return jax.value_and_grad(functools.partial(_loss, self.network))(*arguments)
-
-        compute = jax.jit(loss_and_gradients, out_shardings=replicated(self._mesh))
+        @functools.partial(jax.jit, out_shardings=replicated(self._mesh))
+        def compute(params, inputs, targets):
+            sizes = {'mesh': self._mesh, 'microbatch_size': self._microbatch_size}
+            found, gradients = loss_and_gradients(self.network, params, inputs, targets, **sizes)
+            return found.l1, gradients
 
         def run(batches):
             return [compute(self.initial.params, *batch) for batch in batches]

@@ -38,6 +38,7 @@ def get_base() -> ConfigDict:
     config.degradation.quality = (10, 10)  # jpeg: lowest and highest quality, by libjpeg's rule
 
     config.batch_size = 16  # patches a step, over all devices
+    config.microbatch_size = 0  # patches that a device computes at once; 0 = 1 on a CPU, elsewhere all of its part
     config.num_steps = 1_500_000  # of the optimizer
     config.learning_rate = 1e-3  # of Adam, at the start
     config.learning_rate_drops = (2 / 3, 5 / 6)  # fractions of num_steps after which the rate drops

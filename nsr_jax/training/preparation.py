@@ -22,6 +22,7 @@ from nsr_jax.models.build import Network, build_network
 from nsr_jax.models.cost import count_multi_adds, count_parameters
 from nsr_jax.ops.colour import rgb_to_gray_uint8, rgb_to_y_uint8
 from nsr_jax.training.feed import ResidentFeed, StreamedFeed
+from nsr_jax.training.gradients import find_microbatch_size
 from nsr_jax.training.sharding import make_mesh, replicate
 from nsr_jax.training.state import TrainState, abstract_state, learning_rate_at
 from nsr_jax.training.step import MakeBatch, make_train_steps
@@ -117,6 +118,7 @@ def prepare(config: ml_collections.ConfigDict) -> Preparation:
         batch_size=config.batch_size,
         stop_after_skipped=config.stop_after_skipped,
         mesh=mesh,
+        microbatch_size=find_microbatch_size(config.microbatch_size, config.batch_size, mesh),
         abstract=abstract,
         streamed=streamed,
     )
@@ -176,6 +178,8 @@ def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) ->
             value = value[part]
         if not isinstance(value, int) or not 1 <= value < 2**31:
             raise UserError(f'config.{name} must be a whole number from 1, and below 2^31, not {value!r}')
+    if not isinstance(config.microbatch_size, int) or config.microbatch_size < 0:
+        raise UserError(f'config.microbatch_size must be a whole number from 0, not {config.microbatch_size!r}')
     if not config.data.resident_megabytes >= 0:
         raise UserError(f'config.data.resident_megabytes must be from 0, not {config.data.resident_megabytes!r}')
     if not isinstance(config.data.margin, int) or config.data.margin < 0:
@@ -192,7 +196,8 @@ def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) ->
     make_degradation(config)
     if config.model.get('gate') == 'hard':
         raise UserError("config.model.gate 'hard' has no gradient: train with softmax, sigmoid or uniform")
-    make_mesh(config.mesh.data, config.mesh.fsdp, config.batch_size)
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.batch_size)
+    find_microbatch_size(config.microbatch_size, config.batch_size, mesh)
     check_workdir(pathlib.Path(workdir), config)
     check_warm_start(config, workdir)
 

@@ -87,8 +87,8 @@ def _apply(run: Preparation, params: Any, inputs: jax.Array, targets: jax.Array)
             return prediction, value, psnr, gradient
 
         predictions, losses, psnrs, gradients = lax.map(of_one, (inputs, targets))
-        norms = jax.vmap(optax.global_norm)(gradients)
-        whole = optax.global_norm(jax.tree.map(lambda leaf: leaf.mean(axis=0), gradients))
+        norms = jax.vmap(optax.tree.norm)(gradients)
+        whole = optax.tree.norm(jax.tree.map(lambda leaf: leaf.mean(axis=0), gradients))
         return predictions, {'loss': losses, 'psnr': psnrs, 'gradient_norm': norms, 'batch_gradient_norm': whole}
 
     return of_each(params, inputs, targets)

@@ -23,7 +23,7 @@ LOCK = '.lock'
 # What may differ when a run goes on: nothing of it changes a batch, a weight or a step.
 _FREE = (
     'data.data_dir', 'data.tfds_dir', 'data.resident_megabytes', 'data.store_dir', 'remat', 'steps_per_call',
-    'checkpoints_to_keep', 'stop_after_skipped',
+    'checkpoints_to_keep', 'stop_after_skipped', 'microbatch_size',
 )  # fmt: skip
 _FREE_SECTIONS = ('mesh.', 'evaluation.')
 _FREE_PERIODS = ('log_every_steps', 'evaluate_every_steps', 'checkpoint_every_steps')

@@ -62,15 +62,19 @@ def test_data_parallel_devices_sum_every_gradient_once():
     assert list(predict(PLAIN, 1, 1)) == []
 
 
-def test_devices_that_split_parameters_gather_them_too():
-    bank, gate = 4 * 9 * 64 * 4 * 64, 4 * 64 * 4 * 16
+def test_devices_that_split_parameters_gather_them_and_keep_their_part_of_the_sums():
     found = list(predict(SPARSE, 2, 4))
-    gathers = [each.nbytes for each in found if each.kind == 'all-gather']
-    assert {each.devices for each in found if each.kind == 'all-gather'} == {4}
-    head, tail, skip = 4 * 9 * 3 * 64, 4 * 9 * 64 * 12, 4 * 25 * 3 * 12
-    assert sum(gathers) == 2 * (3 * bank + gate) + head + 2 * tail + skip
-    sums = {(each.axes, each.nbytes) for each in found if each.kind == 'all-reduce'}
-    assert {(('fsdp',), bank), (('data',), bank / 4), (('data', 'fsdp'), tail)} <= sums
+    whole = 4 * count_parameters(SPARSE)  # 64, 16, 12 or 4 is a multiple of 4 in the shape of each parameter
+    by_kind = {(each.kind, each.axes, each.devices): 0 for each in found}
+    for each in found:
+        by_kind[each.kind, each.axes, each.devices] += each.nbytes
+    assert by_kind == {
+        ('all-gather', ('fsdp',), 4): whole,
+        ('reduce-scatter', ('fsdp',), 4): whole,
+        ('all-reduce', ('data',), 2): whole / 4,
+    }
+    # No more bytes than where every device holds all parameters.
+    assert sum(each.sent for each in found) == sum(each.sent for each in predict(SPARSE, 8, 1))
     # 1/256 of no axis of these kernels is a whole number: nothing is split.
     assert [each[:3] for each in predict(SPARSE, 1, 256)] == [each[:3] for each in predict(SPARSE, 256, 1)]
 
@@ -149,9 +153,9 @@ def test_the_command_agrees_with_what_is_compiled(tmp_path):
     assert [row['mesh'] for row in checked] == [[8, 1], [2, 4], [1, 8]]
     for row in checked:
         assert row['failure'] == ''
-        assert row['model'] == pytest.approx(row['compiled'], rel=0.01)
+        assert row['model'] == pytest.approx(row['compiled'], rel=0.001)
     assert checked[0]['arrays'].keys() == {'all-reduce'}
-    assert checked[1]['arrays']['all-gather'] > 2 * checked[1]['arrays']['all-reduce']
+    assert checked[1]['arrays'].keys() == {'all-gather', 'reduce-scatter', 'all-reduce'}
     by_preset = {row['preset']: row for row in timed if row['mesh'] == [256, 1]}
     assert by_preset['edsr_s']['from'] == 'measured on 1 x chip (gpu)'
     assert by_preset['edsr_s']['device_seconds'] == 0.01

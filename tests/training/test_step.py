@@ -26,7 +26,7 @@ def batch_of(step, indices, side=10):
     return inputs, jnp.repeat(jnp.repeat(inputs, 2, axis=1), 2, axis=2)
 
 
-def program_of(mesh, network, make_batch=None, side=10):
+def program_of(mesh, network, make_batch=None, side=10, microbatch_size=1):
     """`train_steps` of a network, and of the empty store that `batch_of` does not read."""
     train_steps = make_train_steps(
         network,
@@ -35,6 +35,7 @@ def program_of(mesh, network, make_batch=None, side=10):
         batch_size=3,
         stop_after_skipped=3,
         mesh=mesh,
+        microbatch_size=microbatch_size,
         abstract=abstract_state(network, mesh),
     )
     empty = ImageStore(np.zeros((1, 2, 2, 3), np.uint8), np.zeros((1, 1, 1, 3), np.uint8), np.ones((1, 2), np.int32))
@@ -128,8 +129,8 @@ def test_remat_saves_memory():
     mesh = make_mesh(data=-1, fsdp=1, batch_size=3)
     bytes_needed = []
     for remat in (False, True):
-        network = NETWORK.clone(num_blocks=4, width_multiplier=4, remat=remat)
-        train_steps, store = program_of(mesh, network, side=40)
+        network = NETWORK.clone(num_blocks=8, width_multiplier=4, remat=remat)
+        train_steps, store = program_of(mesh, network, side=40, microbatch_size=3)
         program = train_steps.lower(abstract_state(network, mesh), store, 1).compile()
         bytes_needed.append(program.memory_analysis().temp_size_in_bytes)
     assert bytes_needed[1] < 0.85 * bytes_needed[0]
@@ -154,7 +155,7 @@ sample = functools.partial(sample_patches, key=jax.random.key(0), scale=2, patch
 def take_ten(state, mesh):
     train_steps = make_train_steps(
         network, lambda store, first_step, step, indices: sample(store, step=step, indices=indices), lambda step: 1e-3,
-        batch_size=16, stop_after_skipped=3, mesh=mesh, abstract=abstract_state(network, mesh))
+        batch_size=16, stop_after_skipped=3, mesh=mesh, microbatch_size=1, abstract=abstract_state(network, mesh))
     losses, images = [], replicate(store, mesh)
     for _ in range(10):
         state, sums = train_steps(state, images, 1)

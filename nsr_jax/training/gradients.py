@@ -1,0 +1,103 @@
+"""The loss of a batch and its gradient: on each device a few samples at a time, and then one sum over all devices.
+
+The loss is a mean over samples, so any number of them may be computed at once. On a CPU that is one: what a sample
+needs stays in the cache, and no sample is copied in or out of a loop over the samples' own kernels. Other devices take
+all of theirs. Weight normalisation does not depend on the samples and is done once, before and after them.
+
+Between devices go, once a step, the parts of the parameters that are split over `fsdp`, and the gradient.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+
+from nsr_jax.errors import UserError
+from nsr_jax.models.build import Network
+from nsr_jax.nn.conv import fold_weight_norm
+from nsr_jax.training.sharding import BATCH_AXES, state_shardings
+
+
+class Losses(NamedTuple):
+    """Means over a batch, of images on [0, 1].
+
+    Attributes:
+        l1: of the absolute error; what is minimised.
+        squared: of the squared error.
+    """
+
+    l1: jax.Array
+    squared: jax.Array
+
+
+def find_microbatch_size(asked: int, batch_size: int, mesh: Mesh) -> int:
+    """How many samples each device computes at once: `asked`, or what is best for the kind of device if it is 0.
+
+    Raises:
+        UserError: a device's part of the batch is no multiple of it.
+    """
+    part = batch_size // mesh.size
+    if asked == 0:
+        return 1 if mesh.devices.flat[0].platform == 'cpu' else part
+    if part % asked:
+        raise UserError(f'config.microbatch_size {asked} does not divide the {part} samples of each device')
+    return asked
+
+
+def loss_and_gradients(
+    network: Network, params: dict, inputs: jax.Array, targets: jax.Array, *, mesh: Mesh, microbatch_size: int
+) -> tuple[Losses, dict]:
+    """Compare a batch's restored images with the targets.
+
+    Args:
+        network: what is trained.
+        params: its parameters, on the mesh in any way.
+        inputs: `(B, P, P, C)` on [0, 1], split over the mesh.
+        targets: `(B, sP, sP, C)`, the same.
+        mesh: both of its axes split the batch.
+        microbatch_size: how many samples a device computes at once; divides B / devices.
+
+    Returns:
+        the losses, and the gradient of the L1 loss with respect to `params`.
+    """
+
+    specs = jax.tree.map(lambda sharding: sharding.spec, state_shardings(mesh, params))
+    whole, split = PartitionSpec(), PartitionSpec(BATCH_AXES)
+
+    def losses(kernels: dict, inputs: jax.Array, targets: jax.Array) -> tuple[jax.Array, Losses]:
+        error = network.apply({'params': kernels}, inputs) - targets
+        found = Losses(jnp.mean(jnp.abs(error)), jnp.mean(jnp.square(error)))
+        return found.l1, found
+
+    def on_one_device(parts: dict, inputs: jax.Array, targets: jax.Array) -> tuple[Losses, dict]:
+        kernels, unfold = jax.vjp(fold_weight_norm, jax.tree.map(_gather, parts, specs))
+
+        def add(sums, microbatch):
+            gradients, found = jax.grad(losses, has_aux=True)(kernels, *microbatch)
+            return jax.tree.map(jnp.add, sums, (found, gradients)), None
+
+        zeros = jax.tree.map(jnp.zeros_like, (Losses(jnp.zeros(()), jnp.zeros(())), kernels))
+        microbatches = [images.reshape(-1, microbatch_size, *images.shape[1:]) for images in (inputs, targets)]
+        sums, _ = lax.scan(add, zeros, microbatches)
+        found, gradients = jax.tree.map(lambda leaf: leaf / (len(microbatches[0]) * mesh.size), sums)
+        return lax.psum(found, BATCH_AXES), jax.tree.map(_sum, *unfold(gradients), specs)
+
+    on_devices = jax.shard_map(
+        on_one_device, mesh=mesh, in_specs=(specs, split, split), out_specs=(whole, specs), check_vma=False
+    )
+    return on_devices(params, inputs, targets)
+
+
+def _gather(part: jax.Array, spec: PartitionSpec) -> jax.Array:
+    """The whole parameter, of which each device along `fsdp` has a part."""
+    return lax.all_gather(part, 'fsdp', axis=tuple(spec).index('fsdp'), tiled=True) if 'fsdp' in tuple(spec) else part
+
+
+def _sum(gradient: jax.Array, spec: PartitionSpec) -> jax.Array:
+    """The sum over all devices, of which each along `fsdp` gets the part that it has of the parameter."""
+    if 'fsdp' not in tuple(spec):
+        return lax.psum(gradient, BATCH_AXES)
+    part = lax.psum_scatter(gradient, 'fsdp', scatter_dimension=tuple(spec).index('fsdp'), tiled=True)
+    return lax.psum(part, 'data')

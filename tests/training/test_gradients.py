@@ -1,0 +1,66 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nsr_jax.errors import UserError
+from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.training.gradients import find_microbatch_size, loss_and_gradients
+from nsr_jax.training.sharding import make_mesh
+
+NETWORK = RestorationNetwork(scale=2, channels=3, num_blocks=1, features=8, groups=2, cardinality=4)
+
+
+def compile_gradients(network, microbatch_size, batch_size=4, side=10):
+    mesh = make_mesh(data=-1, fsdp=1, batch_size=batch_size)
+    keys = jax.random.split(jax.random.key(0), 3)
+    inputs = jax.random.uniform(keys[0], (batch_size, side, side, 3))
+    targets = jax.random.uniform(keys[1], (batch_size, 2 * side, 2 * side, 3))
+    arguments = network.init(keys[2], inputs[:1])['params'], inputs, targets
+
+    @jax.jit
+    def compute(*arguments):
+        return loss_and_gradients(network, *arguments, mesh=mesh, microbatch_size=microbatch_size)
+
+    options = {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'}  # as the train step
+    return compute.lower(*arguments).compile(options), arguments
+
+
+@pytest.mark.parametrize('microbatch_size', [1, 2])
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(microbatch_size):
+    compute, (params, inputs, targets) = compile_gradients(NETWORK, microbatch_size)
+
+    @jax.jit
+    def by_definition(params):
+        error = NETWORK.apply({'params': params}, inputs) - targets
+        return jnp.abs(error).mean(), jnp.square(error).mean()
+
+    (l1, squared), gradients = compute(params, inputs, targets)
+    expected = by_definition(params)
+    np.testing.assert_allclose((l1, squared), expected, rtol=1e-6)
+    expected = jax.jit(jax.grad(lambda params: by_definition(params)[0]))(params)
+    assert jax.tree.structure(gradients) == jax.tree.structure(expected)
+    for ours, theirs in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6 * np.abs(theirs).max())
+
+
+def test_a_sample_at_a_time_takes_little_memory():
+    one, all_four = (compile_gradients(NETWORK, size, 4 * jax.device_count(), 40)[0] for size in (1, 4))
+    assert one.memory_analysis().temp_size_in_bytes < 0.65 * all_four.memory_analysis().temp_size_in_bytes
+
+
+def test_each_block_costs_the_same():
+    """XLA may compute the sum of gradients at a residual connection again for all blocks before it."""
+    moved = [
+        compile_gradients(NETWORK.clone(num_blocks=blocks), 1)[0].cost_analysis()['bytes accessed']
+        for blocks in (3, 5, 7)
+    ]
+    assert moved[2] - moved[1] < 1.01 * (moved[1] - moved[0])
+
+
+def test_a_device_computes_one_sample_or_what_is_asked_for():
+    mesh = make_mesh(data=-1, fsdp=1, batch_size=12 * jax.device_count())
+    find = lambda asked: find_microbatch_size(asked, 12 * mesh.size, mesh)  # noqa: E731
+    assert [find(asked) for asked in (0, 1, 4, 12)] == [1, 1, 4, 12]  # on a CPU
+    with pytest.raises(UserError, match=r'microbatch_size 5 does not divide the 12 samples of each device'):
+        find(5)
