@@ -40,10 +40,10 @@ class Comparison:
         """The config itself."""
         return importlib.import_module(f'configs.same_data.{self.file}').get_config(self._argument(steps))
 
-    def train_arguments(self, steps: int | None = None) -> list[str]:
-        """What follows `python`, from the root of the repository."""
-        arguments = ['train.py', f'--config={self.config_flag(steps)}', f'--workdir={FOLDER}/{self.name}']
-        return arguments + ([f'--config.warm_start={FOLDER}/{self.warm_start}'] if self.warm_start else [])
+    def train_arguments(self, steps: int | None = None, folder: str = FOLDER) -> list[str]:
+        """What follows `python`, from the root of the repository; `folder` holds the run and what it begins with."""
+        arguments = ['train.py', f'--config={self.config_flag(steps)}', f'--workdir={folder}/{self.name}']
+        return arguments + ([f'--config.warm_start={folder}/{self.warm_start}'] if self.warm_start else [])
 
     def evaluate_arguments(self, steps: int | None = None) -> list[str]:
         """The same for its scores; float32, by the weights in half precision that came back."""

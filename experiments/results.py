@@ -9,13 +9,14 @@ A run that is added is kept as experiments/results/NAME.json; what is not there 
 import functools
 import json
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
 from absl import flags
 
-from experiments import archives
+from experiments import archives, prove
 from experiments.comparisons import COMPARISONS, FOLDER, Comparison, find_comparison
 from nsr_jax import command
 from nsr_jax.data.benchmarks import find_benchmark
@@ -32,13 +33,33 @@ from nsr_jax.restoring import weights
 
 RECORDS = pathlib.Path('experiments/results')
 PAGE, CURVES = pathlib.Path('docs/results.md'), pathlib.Path('docs/results_curves.png')
-NOT_RUN = 'not run yet'
+NOT_RUN, NOT_KEPT = 'not run yet', 'not kept'
 _INTRODUCTION = """# Results
 
 What the networks of this project score, beside what was published for networks that were trained on the same images.
 Written by `python -m experiments.results`, never by hand. Rows marked *published* are numbers of papers. Ours are those
 of the last step, never of the step that scored best, and of the weights in half precision as they are kept;
-"not run yet" means just that. Multi-Adds are counted for an output of 1280x720; FLOPs are twice as many.
+"not run yet" means just that, "not kept" that it was not written down. Multi-Adds are counted for an output of
+1280x720; FLOPs are twice as many.
+"""
+_COMMANDS = """
+## Commands
+
+`NSR_DATA_DIR` names the folder of image sets; a CPU does as well as a GPU. The seeds of training stand in the table of
+runs. Noise to be removed is drawn by NumPy's seed 0 for each image, so scores do not change from call to call. Those of
+shipped networks are made again from the weights in the package itself; the last digit printed may differ by one: the
+order of sums depends on the machine, and a card may be scored before half precision rounds the weights.
+"""
+_SHORT_RUNS = """
+## Short runs on a CPU: they prove that the configs run, not what they reach
+
+By `python -m experiments.prove`: each command of above with another number of steps, without scores on the way and
+with other periods of log and checkpoint; then `eval.py` in float32 on one small dataset at one level. The networks of
+x3 and x4 begin with the short run of x2. The loss is the mean over a quarter of the steps, the first and the last.
+After so few steps a network may well score below its input (bicubic enlargement, or the degraded image itself), whose
+scores stand beside its own. Seconds include Python's start and compilation. `experiments/results/short_runs.json`
+holds the commands, both of each run.
+
 """
 _HOW = """
 ## Running them
@@ -86,19 +107,78 @@ def make_record(workdir: pathlib.Path) -> dict[str, Any]:
     }
 
 
-def to_page(records: Mapping[str, Mapping[str, Any]], cards: Sequence[weights.Card]) -> str:
-    """The whole page: records by the run's name, and the networks that come with the package."""
+def read_records(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """What was added so far, by the run's name."""
+    paths = {run.name: folder / f'{run.name}.json' for run in COMPARISONS}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+
+
+def to_page(
+    records: Mapping[str, Mapping[str, Any]],
+    cards: Sequence[weights.Card],
+    short_runs: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """The whole page.
+
+    Args:
+        records: by the run's name, of `make_record`.
+        cards: of the networks that come with the package.
+        short_runs: by the run's name, of `experiments.prove`.
+    """
     parts = [_INTRODUCTION, '\n## Runs, in the order of their worth\n\n', _runs_table(records, cards)]
     if records:
         parts.append(f'\n![PSNR over the steps]({CURVES.name})\n')
-    parts += ['\n## Scores\n', *_score_tables(records, cards), '\n## Commands\n\n']
+    parts += ['\n## Scores\n', *_score_tables(records, cards), _COMMANDS, '\n### That make the scores again\n\n']
+    for run in COMPARISONS:
+        if run.name in records:
+            again = ' '.join(['python', *run.evaluate_arguments(records[run.name]['step'])])
+            parts.append(f'- {run.name}: `{again}`\n')
+    parts += [f'- {card.name} (shipped): `{score_command(card)}`\n' for card in cards]
+    parts.append('\n### That train\n\n')
     for run in COMPARISONS:
         command_line = (
             records[run.name]['command'] if run.name in records else ' '.join(['python', *run.train_arguments()])
         )
         parts.append(f'- {run.name}: `{command_line}`\n')
     parts += [f'- {card.name} (shipped): `{card.command}`\n' for card in cards]
-    return ''.join(parts) + _HOW
+    return ''.join(parts) + _short_runs_section(short_runs) + _HOW
+
+
+def score_command(card: weights.Card) -> str:
+    """The command that makes the scores on a card again, from the weights that come with the package."""
+    scores = [each for each in card.scores if each['model'].startswith(f'{card.name} (')]
+    levels = dict.fromkeys(str(each['degradation']).partition(' ')[2] for each in scores)
+    ways = {each['model'] for each in scores}
+    tilings = dict.fromkeys(re.search(r'tiling (\w+)', way)[1] for way in sorted(ways))
+    eight = [('x8 ensemble' in way) for way in sorted(ways)]
+    arguments = [
+        re.search(r'--config=\S+', card.command)[0],
+        *(['--config.compute_dtype=float32'] if card.config['compute_dtype'] != 'float32' else []),
+        f'--shipped={card.name}',
+        f'--datasets={",".join(dict.fromkeys(each["dataset"].lower() for each in scores))}',
+        f'--protocol={",".join(dict.fromkeys(each["protocol"] for each in scores))}',
+        *([f'--levels={",".join(levels)}'] if any(levels) else []),
+        f'--tiling={",".join(tilings)}',
+        *([f'--ensemble={"1,8" if not all(eight) else "8"}'] if any(eight) else []),
+        f'--output=runs/shipped/{card.name}',
+    ]
+    return ' '.join(['python', 'eval.py', *arguments])
+
+
+def _short_runs_section(short_runs: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = [['run', 'steps', 'L1 at first', 'L1 at last', 'scored on', 'network', 'its input', 'train', 'score', 'on']]
+    for record in short_runs.values():
+        (first, loss), (last, last_loss) = record['losses']
+        given, made = sorted(record['scores'], key=lambda score: 'step' in score['model'])
+        where = f'{made["dataset"]}, {made["degradation"]}, `{made["protocol"]}`'
+        cells = [f'{score["psnr"]:.2f} / {score["ssim"]:.4f}' for score in (made, given)]
+        seconds = [f'{each:.0f} s' for each in record['seconds'].values()]
+        losses = f'{loss:.4f} (step {first})', f'{last_loss:.4f} (step {last})'
+        rows.append(
+            [record['name'], record['steps'], *losses, where, *cells, *seconds, record['environment']['processor']]
+        )
+    table = _table(rows, '--- | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---')
+    return _SHORT_RUNS + (table if short_runs else f'{NOT_RUN.capitalize()}.\n')
 
 
 def _runs_table(records: Mapping[str, Mapping[str, Any]], cards: Sequence[weights.Card]) -> str:
@@ -107,17 +187,22 @@ def _runs_table(records: Mapping[str, Mapping[str, Any]], cards: Sequence[weight
     for run in COMPARISONS:
         record = records.get(run.name)
         config = ml_collections.ConfigDict(record['config']) if record else run.config()
-        images = find_training_set(config.data.source)
         seconds = sum(piece['seconds'] for piece in record['pieces']) if record else None
         hardware = ', '.join(dict.fromkeys(piece['hardware'] for piece in record['pieces'])) if record else NOT_RUN
         begin = f', from {run.warm_start}' if run.warm_start else ''
-        row = [run.rank, run.name + begin, f'{images.name} ({images.images})', _length(config), config.seed, hardware]
+        row = [run.rank, run.name + begin, _images(config), _length(config), config.seed, hardware]
         rows.append([*row, NOT_RUN if seconds is None else f'{seconds / 60:.1f} min', *_size(config)])
     for card in cards:
         config = ml_collections.ConfigDict(card.config)
-        row = ['', f'{card.name} (shipped)', config.data.source, _length(config), config.seed, card.hardware]
-        rows.append([*row, '', *_size(config)])
+        row = ['', f'{card.name} (shipped)', _images(config), _length(config), config.seed, card.hardware]
+        minutes = re.search(r'[\d.]+ min', card.hardware)
+        rows.append([*row, minutes[0] if minutes else NOT_KEPT, *_size(config)])
     return _table(rows, '---: | --- | --- | --- | ---: | --- | ---: | ---: | ---:')
+
+
+def _images(config: ml_collections.ConfigDict) -> str:
+    known = find_training_set(config.data.source)
+    return f'{known.name} ({known.images})' if known else config.data.source
 
 
 def _length(config: ml_collections.ConfigDict) -> str:
@@ -143,6 +228,7 @@ def _score_tables(records: Mapping[str, Mapping[str, Any]], cards: Sequence[weig
             groups.setdefault(degradation, []).append(run)
     files = [run.file for run in COMPARISONS]
     for degradation, runs in sorted(groups.items(), key=lambda item: (files.index(item[1][0].file), item[0])):
+        known = {card.name: find_training_set(card.config['data']['source']) for card in cards}
         shipped = {card.name: _own_scores(card, degradation) for card in cards}
         datasets = [find_benchmark(name).name for name in runs[0].datasets]
         datasets = list(
@@ -155,7 +241,7 @@ def _score_tables(records: Mapping[str, Mapping[str, Any]], cards: Sequence[weig
             ]
             rows += _rows_of(run.name, scores, datasets) or [[run.name, NOT_RUN, *[''] * len(datasets)]]
         for name, scores in shipped.items():
-            rows += _rows_of(f'{name} (shipped, other images)', scores, datasets)
+            rows += _rows_of(f'{name} (shipped{"" if known[name] else ", other images"})', scores, datasets)
         for rival in runs[0].rivals:
             found = [row for row in PUBLISHED if (row.model, row.degradation) == (rival, degradation)]
             cells = {row.dataset: f'{row.psnr:.2f}' + (f' / {row.ssim:.4f}' if row.ssim else '') for row in found}
@@ -221,11 +307,11 @@ def main(argv: Sequence[str]) -> None:
     for name in flags.FLAGS.add:
         record = make_record(pathlib.Path(FOLDER) / find_comparison(name).name)
         write_atomically(make_output_folder(RECORDS) / f'{name}.json', json.dumps(record, indent=1) + '\n')
-    there = [run.name for run in COMPARISONS if (RECORDS / f'{run.name}.json').exists()]
-    records = {name: json.loads((RECORDS / f'{name}.json').read_text()) for name in there}
+    records = read_records(RECORDS)
     if records:
         plot_curves(records, CURVES)
-    write_atomically(PAGE, to_page(records, [weights.read_card(name) for name in weights.shipped_names()]))
+    cards = [weights.read_card(name) for name in weights.shipped_names()]
+    write_atomically(PAGE, to_page(records, cards, prove.read_records()))
 
 
 if __name__ == '__main__':

@@ -1,13 +1,20 @@
 """The page of results: nothing on it that was not run, and nothing missing that was."""
 
+import dataclasses
+import importlib
 import json
 import pathlib
 
 import pytest
 
-from experiments import archives, results
+from experiments import archives, prove, results
+from experiments.comparisons import find_comparison
+from nsr_jax.data.benchmarks import find_benchmark
 from nsr_jax.errors import UserError
+from nsr_jax.evaluation.comparison import check_architectures
+from nsr_jax.evaluation.degradation import find_degradations
 from nsr_jax.evaluation.evaluate import Score
+from nsr_jax.evaluation.protocols import find_protocols
 from nsr_jax.evaluation.tables import to_json
 from nsr_jax.restoring import weights
 
@@ -20,13 +27,16 @@ def cards():
 
 
 def test_the_page_is_what_its_command_writes(cards):
-    files = {path.stem: path for path in (ROOT / results.RECORDS).glob('*.json')}
-    records = {name: json.loads(path.read_text()) for name, path in files.items()}
-    assert (ROOT / results.PAGE).read_text() == results.to_page(records, cards), 'run python -m experiments.results'
+    records = results.read_records(ROOT / results.RECORDS)
+    short_runs = prove.read_records(ROOT / prove.RECORDS)
+    page = results.to_page(records, cards, short_runs)
+    assert (ROOT / results.PAGE).read_text() == page, 'run python -m experiments.results'
+    stems = {path.stem for path in (ROOT / results.RECORDS).glob('*.json')}
+    assert stems - {prove.RECORDS.stem} == records.keys()
 
 
 def test_without_records_every_run_says_so_and_shipped_scores_are_the_cards(cards):
-    page = results.to_page({}, cards)
+    page = results.to_page({}, cards, {})
     lines = page.splitlines()
     assert sum('| not run yet | not run yet |' in line for line in lines) == 18
     assert '| sr_x2_nsr | not run yet |  |  |  |' in lines
@@ -37,6 +47,51 @@ def test_without_records_every_run_says_so_and_shipped_scores_are_the_cards(card
             if score['model'].startswith(card.name):
                 assert f'{score["psnr"]:.2f} / {score["ssim"]:.4f}' in page
     assert '![' not in page
+    assert 'they prove that the configs run, not what they reach' in page
+    assert page.count('Not run yet.') == 1
+
+
+def test_each_shipped_score_has_the_command_that_makes_it_again(cards):
+    lines = results.to_page({}, cards, {}).splitlines()
+    gray = next(card for card in cards if card.name == 'denoise_gray')
+    expected = (
+        'python eval.py --config=configs/shipped.py:model=denoise_gray --shipped=denoise_gray --datasets=set12,bsd68 '
+        '--protocol=denoise --levels=15,25,50 --tiling=feathered --output=runs/shipped/denoise_gray'
+    )
+    assert results.score_command(gray) == expected
+    for card in cards:
+        assert f'- {card.name} (shipped): `{results.score_command(card)}`' in lines
+        row = next(line for line in lines if line.startswith(f'|  | {card.name} (shipped) |'))
+        assert '| 0 |' in row and '| not kept |' in row
+    # Of weights from elsewhere: their config, float32, and every way in which they were applied.
+    scores = [score | {'model': f'{gray.name} (tiling {way})'} for way in ('whole', 'whole, x8 ensemble') for score in
+              gray.scores[:1]]  # fmt: skip
+    other = dataclasses.replace(
+        gray, config=dict(gray.config) | {'compute_dtype': 'bfloat16'}, scores=scores, hardware='a GPU, 24 minutes',
+        command='python train.py --config=configs/same_data/denoise.py:sigma=25 --workdir=runs/x',
+    )  # fmt: skip
+    assert results.score_command(other) == (
+        'python eval.py --config=configs/same_data/denoise.py:sigma=25 --config.compute_dtype=float32 '
+        '--shipped=denoise_gray --datasets=set12 --protocol=denoise --levels=15 --tiling=whole --ensemble=1,8 '
+        '--output=runs/shipped/denoise_gray'
+    )
+    assert '| a GPU, 24 minutes | 24 min |' in results.to_page({}, [other], {})
+
+
+def test_score_commands_can_be_run(cards):
+    """Their configs are there and describe the shipped networks; datasets, levels and protocols are known."""
+    for card in cards:
+        given = dict(word[2:].split('=', 1) for word in results.score_command(card).split()[2:])
+        path, _, argument = given['config'].partition(':')
+        config = importlib.import_module(path.removesuffix('.py').replace('/', '.')).get_config(argument)
+        check_architectures(config.model, {card.name: card.config['model']})
+        (protocol,) = find_protocols(given['protocol'].split(','))
+        levels = given['levels'].split(',') if 'levels' in given else ()
+        degradations = find_degradations(protocol.task, config.model.scale, levels)
+        assert {str(each) for each in degradations} == {score['degradation'] for score in card.scores}
+        assert {find_benchmark(name).name for name in given['datasets'].split(',')} == {
+            score['dataset'] for score in card.scores
+        }
 
 
 @pytest.fixture
@@ -55,10 +110,12 @@ def evaluated(tmp_path, make_run):
 
 def test_a_run_with_scores_gets_its_rows_and_its_curve(evaluated, tmp_path, cards):
     record = json.loads(json.dumps(results.make_record(evaluated)))
-    page = results.to_page({'denoise_25': record}, cards)
+    page = results.to_page({'denoise_25': record}, cards, {})
     assert '| denoise_25 | `denoise` | 29.50 / 0.7500 |  |' in page
     assert '| 2 | denoise_25 | train400 (400) | 30 x 32 of 48² | 0 | a machine | 2.0 min | ' in page
     assert '- denoise_25: `python train.py --config=c`' in page
+    again = ' '.join(find_comparison('denoise_25').evaluate_arguments(30))
+    assert f'- denoise_25: `python {again}`' in page
     assert '| denoise_25 | not run yet' not in page
     assert record['curve'] == {'of': 'Set12/psnr', 'points': [[15, 28.0], [30, 29.0]]}
     assert f'({results.CURVES.name})' in page
