@@ -4,7 +4,7 @@
         --datasets=set5,set14,bsd100 --baselines=bicubic --output=runs/x2/eval --report
 
 Several of each make a sweep; what an earlier call with the same --output has scored is not scored again. A network is
-the one that its checkpoint's own config describes; --config must not contradict it, and gives what no flag gives.
+the one that its checkpoint or card describes; --config must not contradict it, and gives what no flag gives.
 """
 
 from collections.abc import Sequence
@@ -25,10 +25,11 @@ from nsr_jax.evaluation.tables import to_markdown
 from nsr_jax.evaluation.tiling import Tiling
 from nsr_jax.files import make_output_folder
 from nsr_jax.models.build import build_network
-from nsr_jax.training.checkpoints import load_model
+from nsr_jax.restoring.weights import load_named
 
 CONFIG = config_flags.DEFINE_config_file('config', help_string='A file in configs/, with its argument.')
-CHECKPOINT = flags.DEFINE_list('checkpoint', [], 'Workdirs or checkpoint folders; none: baselines alone.')
+CHECKPOINT = flags.DEFINE_list('checkpoint', [], 'Workdirs or checkpoint folders.')
+SHIPPED = flags.DEFINE_list('shipped', [], 'Networks that come with the package, by name: sr_x2, denoise_gray.')
 OUTPUT = flags.DEFINE_string('output', None, 'Folder for scores.{json,csv,md}, pictures/ and index.html.')
 DATASETS = flags.DEFINE_list('datasets', None, 'Names or folders; default: config.evaluation.datasets.')
 SPLIT = flags.DEFINE_string('split', '', "Split of the datasets; '' = each one's own for evaluation.")
@@ -53,24 +54,23 @@ def main(argv: Sequence[str]) -> None:
         tilings = [Tiling(name, asked.tile, asked.overlap) for name in TILING.value or [asked.tiling]]
         degradations = find_degradations(protocols[0].task, config.model.scale, LEVELS.value or asked.levels)
         baselines = baseline_contenders(BASELINES.value, degradations)
-        if not (CHECKPOINT.value or BASELINES.value):
-            raise UserError('nothing to score: give --checkpoint, --baselines=bicubic, or both')
-        models = {path.rstrip('/'): load_model(path) for path in CHECKPOINT.value}
-        check_architectures(config.model, {path: model.config.model for path, model in models.items()})
+        if not (CHECKPOINT.value or SHIPPED.value or BASELINES.value):
+            raise UserError('nothing to score: give --checkpoint, --shipped=sr_x2, --baselines=bicubic, or several')
+        models = load_named(CHECKPOINT.value, SHIPPED.value)
+        check_architectures(config.model, {name: model.config.model for name, _, model in models})
         ensembles = parse_ensembles(ENSEMBLE.value)
-        output = make_output_folder(OUTPUT.value)
         folders = {'data_dir': config.data.data_dir, 'tfds_dir': config.data.tfds_dir}
         names = DATASETS.value or asked.datasets.split(',')
         sources = [open_source(name, SPLIT.value, config.model.scale, **folders) for name in names]
-        networks = []
-        for path, model in models.items():
+        networks, output = [], make_output_folder(OUTPUT.value)
+        for name, form, model in models:
             network = build_network(model.config.model, config.compute_dtype)
             check_network(network, sources, protocols, degradations[0])
             if GATES.value:
                 check_gates(network, GATES.value)
-            networks += network_contenders(f'{path}, step {model.step}', network, model.params, tilings, ensembles)
+            networks += network_contenders(name, network, model.params, tilings, ensembles, form)
     scores = run_sweep([*baselines, *networks], sources, protocols, degradations, output)
-    shown = (networks, sources, protocols[0], degradations, scores, list(models), output, PICTURES.value)
+    shown = (networks, sources, protocols[0], degradations, scores, CHECKPOINT.value, output, PICTURES.value)
     show(*shown, gates=GATES.value, report=REPORT.value)
     logging.info('written to %s\n\n%s', output, to_markdown(scores))
 

@@ -18,6 +18,7 @@ from absl import flags, logging
 
 from nsr_jax import command
 from nsr_jax.errors import UserError
+from nsr_jax.evaluation.baselines import BASELINES
 from nsr_jax.evaluation.evaluate import Mean, means
 from nsr_jax.evaluation.tables import from_json
 from nsr_jax.files import make_output_folder, write_atomically
@@ -26,14 +27,31 @@ from nsr_jax.models.cost import count_parameters
 from nsr_jax.restoring import weights
 from nsr_jax.training.checkpoints import load_model
 
+_BSDS500 = (
+    '399 photographs of BSDS500: its train and test splits without one image that Set5 holds too; its val split, '
+    'which holds BSD100, BSD68 and CBSD68, was not seen',
+    'The training images are BSDS500 (UC Berkeley), whose terms are non-commercial research and education; '
+    'the weights hold none of them. For other uses, train on images whose terms allow it.',
+)
 # By config.data.source: which images these are, and the terms that weights trained on them come with.
 TRAINING_DATA = {
-    'bsds500': (
-        '399 photographs of BSDS500: its train and test splits without one image that Set5 holds too; its val split, '
-        'which holds BSD100, BSD68 and CBSD68, was not seen',
-        'The training images are BSDS500 (UC Berkeley), whose terms are non-commercial research and education; '
-        'the weights hold none of them. For other uses, train on images whose terms allow it.',
-    )
+    'bsds500': _BSDS500,
+    'bsds400': _BSDS500,  # the same images, by a list of their names
+    't91_bsds200': (
+        "289 images, VDSR's and DRRN's 291 without two: 90 of the 91 of Yang et al. (T91, without t20, which is too "
+        'small for the patches) and 199 photographs of BSDS500, its train split without one image that Set5 holds too; '
+        'its val split, which holds BSD100, was not seen',
+        'Of the training images those of BSDS500 (UC Berkeley) come for non-commercial research and education, those '
+        'of T91 (Yang et al., 2010) for research, without a stated licence; the weights hold none of them. For other '
+        'uses, train on images whose terms allow it.',
+    ),
+    'train400': (
+        "400 gray images of 180x180 pixels, DnCNN's own training set (Zhang et al., 2017); one of them, test_135, "
+        'comes from a photograph that Set5 holds too, none from Set12 or BSD68',
+        "The training images come without a stated licence of their own. One comes from BSDS500's 302003 for certain, "
+        'and the terms of BSDS500 (UC Berkeley) are non-commercial research and education; the weights hold none of '
+        'them. For other uses, train on images whose terms allow it.',
+    ),
 }
 
 
@@ -54,7 +72,8 @@ def package_weights(
 
     Raises:
         UserError: the name is unknown, the checkpoint is of another task, scale or number of channels, its training
-            data is not in `TRAINING_DATA`, the scores are of another step, or float16 does not hold the parameters.
+            data is not in `TRAINING_DATA`, the scores are of another step or of weights that come with the package, or
+            float16 does not hold the parameters.
     """
     if name not in weights.NETWORKS:
         raise UserError(f'unknown name {name!r}: one of {", ".join(weights.NETWORKS)}')
@@ -98,11 +117,13 @@ def _read_scores(path: pathlib.Path, name: str, step: int) -> list[dict[str, str
 
 def _renamed(mean: Mean, path: pathlib.Path, name: str, step: int) -> Mean:
     network = re.search(r', step (\d+), ', mean.model)
-    if network is None:  # a baseline
+    if network is None:
+        if mean.model not in BASELINES:
+            raise UserError(f'{path}: scores of {mean.model}, not of the checkpoint')
         return mean
     if int(network[1]) != step:
         raise UserError(f'{path}: scores of step {network[1]}, but the checkpoint is of step {step}')
-    return dataclasses.replace(mean, model=f'{name} ({mean.model[network.end() :]})')
+    return dataclasses.replace(mean, model=weights.IN_TABLES.format(name, mean.model[network.end() :]))
 
 
 def to_markdown(cards: Sequence[weights.Card]) -> str:

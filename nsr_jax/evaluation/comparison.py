@@ -79,9 +79,7 @@ def check_architecture(asked: Mapping[str, object], saved: Mapping[str, object],
         if asked.get(name) != saved.get(name)
     ]
     if differences:
-        raise UserError(
-            f'--config describes another network than the checkpoint {checkpoint}: {"; ".join(differences)}'
-        )
+        raise UserError(f'--config describes another network than {checkpoint}: {"; ".join(differences)}')
 
 
 def compare_largest_gains(
@@ -207,7 +205,8 @@ def show(
                 title = f'{networks[0].name}: {comparison.image}, {comparison.degradation}'
                 write_gate_maps(path, title, *networks[0].weights, comparison.network_input, gates)
         if report:
-            write_report(output, f'Evaluation of {", ".join(workdirs) or "baselines"}', scores, pictures, curves)
+            names = '; '.join(network.name for network in networks)
+            write_report(output, f'Evaluation of {names or "baselines"}', scores, pictures, curves)
 
     processes.by_first(write)
 

@@ -46,7 +46,12 @@ class Contender:
 
 
 def network_contenders(
-    name: str, network: Network, params: dict, tilings: Sequence[Tiling], ensembles: Sequence[bool]
+    name: str,
+    network: Network,
+    params: dict,
+    tilings: Sequence[Tiling],
+    ensembles: Sequence[bool],
+    form: str = '{}, {}',
 ) -> list[Contender]:
     """A network in each way of applying it, with its weights on every local device.
 
@@ -56,6 +61,7 @@ def network_contenders(
         params: arrays that this process holds in full.
         tilings: what the network sees at once.
         ensembles: whether the eight orientations of each image are averaged.
+        form: of a name in tables: places for `name` and for the way of applying it.
     """
     weights = hashlib.sha256()
     for path, leaf in jax.tree.leaves_with_path(params):
@@ -66,7 +72,7 @@ def network_contenders(
         predictors = device_predictors(network, params, tiling, ensemble=ensemble)
         identity = f'{network} {weights.hexdigest()} {words}'
         same = functools.partial(_whatever, predictors)
-        contenders.append(Contender(f'{name}, {words}', identity, same, (network, params)))
+        contenders.append(Contender(form.format(name, words), identity, same, (network, params)))
     return contenders
 
 

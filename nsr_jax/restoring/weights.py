@@ -24,7 +24,7 @@ import safetensors.numpy
 from nsr_jax.errors import UserError
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
-from nsr_jax.training.checkpoints import LoadedModel
+from nsr_jax.training.checkpoints import LoadedModel, load_model
 
 FOLDER = pathlib.Path(str(importlib.resources.files('nsr_jax') / 'weights'))
 # What each network must be: its task, scale and channels.
@@ -36,6 +36,7 @@ NETWORKS = {
     'denoise_colour': ('denoise', 1, 3),
     'jpeg': ('jpeg', 1, 1),
 }
+IN_TABLES = '{} ({})'  # how a network is called beside its scores: its name, and how it was applied
 LARGEST_ERROR = 1e-3  # of a packed parameter, of the largest one in its tensor
 
 
@@ -151,6 +152,24 @@ def load_shipped(name: str) -> LoadedModel:
     config = ml_collections.ConfigDict(card.config).lock()
     params = unpack(contents, parameter_shapes(build_network(config.model)), str(path))
     return LoadedModel(config, params, card.step, path)
+
+
+def load_named(checkpoints: Sequence[str], shipped: Sequence[str]) -> list[tuple[str, str, LoadedModel]]:
+    """Networks to score beside each other, with what they are called in tables.
+
+    Args:
+        checkpoints: workdirs or checkpoints' folders.
+        shipped: names of networks that come with the package.
+
+    Returns:
+        For each one its name, the form that `sweep.network_contenders` puts it into, and the network.
+
+    Raises:
+        UserError: one of them is not there, or cannot be read.
+    """
+    runs = {path.rstrip('/'): load_model(path) for path in checkpoints}
+    found = [(f'{path}, step {model.step}', '{}, {}', model) for path, model in runs.items()]
+    return found + [(name, IN_TABLES, load_shipped(name)) for name in dict.fromkeys(shipped)]
 
 
 def pack(params: Mapping[str, Any]) -> bytes:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from configs.sr import get_config
+from nsr_jax.data.images import write_image
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.baselines import bicubic
@@ -24,6 +25,8 @@ from nsr_jax.evaluation.sweep import Contender, baseline_contenders, run_sweep
 from nsr_jax.evaluation.tables import from_json
 from nsr_jax.evaluation.tiling import Tiling
 from nsr_jax.models.build import build_network
+from nsr_jax.restoring.restorer import Restorer
+from nsr_jax.restoring.weights import read_card
 from nsr_jax.training.checkpoints import save_model
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -101,9 +104,9 @@ def test_architectures():
         check_architectures({'scale': 3, 'groups': 4}, several)
 
 
-def run_script(*arguments):
+def run_script(*arguments, config='configs/sr.py:scale=2,preset=edsr_s_nsr'):
     return subprocess.run(
-        [sys.executable, 'eval.py', '--config=configs/sr.py:scale=2,preset=edsr_s_nsr', *arguments],
+        [sys.executable, 'eval.py', f'--config={config}', *arguments],
         cwd=ROOT, env=os.environ | {'JAX_PLATFORMS': 'cpu'}, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
@@ -139,11 +142,35 @@ def test_script(tfds_dir, photos, tmp_path):
     assert Image.open(picture).size[0] > 1000
 
 
+def test_script_scores_a_shipped_network_as_restore_applies_it(tfds_dir, photos, tmp_path):
+    folder = tmp_path / 'crops'
+    folder.mkdir()
+    write_image(folder / 'cat.png', photos[0].hr[100:148, 100:160])
+    result = run_script(
+        '--shipped=sr_x2', f'--config.data.tfds_dir={tfds_dir}', f'--datasets={folder}', '--protocol=sr-y,sr-rgb',
+        '--report', f'--output={tmp_path / "eval"}', config='configs/shipped.py:model=sr_x2',
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    scores = from_json((tmp_path / 'eval' / 'scores.json').read_text())
+    (example,) = open_source(str(folder), '', 2, tfds_dir=tfds_dir)
+    restored = Restorer.load('sr_x2')(example.lr) / 255
+    card = read_card('sr_x2')
+    assert [(each.model, each.protocol) for each in scores] == [
+        (card.scores[1]['model'], name) for name in ('sr-y', 'sr-rgb')
+    ]
+    for each in scores:
+        expected = score(PROTOCOLS[each.protocol], restored, example.hr, 2)
+        assert (each.psnr, each.ssim) == pytest.approx(expected, abs=1e-3)
+    assert 'Evaluation of sr_x2 (tiling feathered 96/16)' in (tmp_path / 'eval' / 'index.html').read_text()
+
+
 @pytest.mark.parametrize(
     'arguments, message',
     [
         (['--datasets=photos,set55', '--baselines=bicubic'], 'set55'),
-        (['--datasets=photos'], 'nothing to score'),
+        (['--datasets=photos'], 'nothing to score: give --checkpoint, --shipped=sr_x2, '),
+        (['--datasets=photos', '--shipped=sr_x5'], 'no weights called sr_x5 come with the package; there are: sr_x2, '),
+        (['--datasets=photos', '--shipped=sr_x2'], '--config describes another network than sr_x2: cardinality 16'),
         (['--datasets=photos', '--checkpoint=/no/such/folder'], '/no/such/folder'),
     ],
 )

@@ -91,6 +91,9 @@ def test_a_network_is_known_by_its_weights_and_the_way_it_is_applied():
         'runs/a, tiling feathered 64/8', 'runs/a, tiling feathered 64/8, x8 ensemble',
     ]  # fmt: skip
     assert len({each.identity for each in contenders}) == 4
+    (named,) = network_contenders('sr_x2', network, params, tilings[:1], [False], form='{} ({})')
+    assert named.name == 'sr_x2 (tiling whole)'
+    assert named.identity == contenders[0].identity
     (again,) = network_contenders('runs/a', network, params, tilings[:1], [False])
     assert again.identity == contenders[0].identity
     other = jax.tree.map(lambda leaf: leaf * 1.0001, params)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from experiments.comparisons import COMPARISONS
 from nsr_jax import package_weights
+from nsr_jax.data.training_sets import find_training_set
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.evaluate import Score
 from nsr_jax.evaluation.tables import to_json
@@ -58,6 +60,39 @@ def test_the_card_says_where_weights_come_from(shipped):
         '2 CPU cores',
     ):
         assert said in readme
+
+
+@pytest.mark.parametrize(
+    ('source', 'images', 'terms'),
+    [
+        ('t91_bsds200', '289 images', ('T91', 'without a stated licence', 'BSDS500', 'non-commercial')),
+        ('bsds400', '399 photographs', ('BSDS500', 'non-commercial')),
+        ('train400', '400 gray images of 180x180', ('without a stated licence', 'BSDS500', 'non-commercial')),
+    ],
+)
+def test_training_sets_of_published_networks_have_their_terms(shipped, tmp_path, random_model, source, images, terms):
+    shipped()
+    assert images.split()[0] == str(find_training_set(source).images)
+    config, parameters = random_model('denoise', 1, 1)
+    config.data.source = source
+    save_model(tmp_path / 'run', parameters, config, step=30)
+    card = package_weights.package_weights(tmp_path / 'run', 'denoise_gray', [], 'a laptop', 'train')
+    assert card == weights.read_card('denoise_gray')
+    assert images in card.data
+    for words in (*terms, 'the weights hold none of them'):
+        assert words in card.terms
+
+
+def test_terms_are_known_for_every_comparison():
+    assert {run.config().data.source for run in COMPARISONS} <= package_weights.TRAINING_DATA.keys()
+
+
+def test_networks_to_score_have_the_names_of_tables(shipped, tmp_path):
+    shipped('sr_x2')
+    run = str(tmp_path / 'runs' / 'sr_x2')
+    found = weights.load_named([f'{run}/', run], ['sr_x2', 'sr_x2'])
+    assert [form.format(name, 'whole') for name, form, _ in found] == [f'{run}, step 30, whole', 'sr_x2 (whole)']
+    assert found[1][2].path == weights.FOLDER / 'sr_x2.safetensors'
 
 
 @pytest.mark.parametrize('place', [0, 9, 200, -1])
@@ -125,6 +160,8 @@ def test_a_checkpoint_that_does_not_fit_is_not_packaged(shipped, tmp_path, rando
     save_model(tmp_path / 'x2', parameters, config, step=30)
     scores = tmp_path / 'scores.json'
     scores.write_text(to_json([Score('Set5', 'x2', 'x2, step 20, tiling whole', 'sr-y', 'baby', 30.0, 0.9)]))
+    shipped_scores = tmp_path / 'shipped_scores.json'
+    shipped_scores.write_text(to_json([Score('Set5', 'x2', 'sr_x2 (tiling whole)', 'sr-y', 'baby', 30.0, 0.9)]))
     other = ml_collections.ConfigDict(config.to_dict())
     other.data.source = 'holiday'
     save_model(tmp_path / 'holiday', parameters, other, step=30)
@@ -133,6 +170,7 @@ def test_a_checkpoint_that_does_not_fit_is_not_packaged(shipped, tmp_path, rando
         ('x2', 'sr_x3', [], 'is of task, scale and channels'),
         ('x2', 'sr_x2', [scores], 'scores of step 20, but the checkpoint is of step 30'),
         ('x2', 'sr_x2', [tmp_path / 'absent.json'], 'absent.json'),
+        ('x2', 'sr_x2', [shipped_scores], r'scores of sr_x2 \(tiling whole\), not of the checkpoint'),
         ('holiday', 'sr_x2', [], "no terms are known for weights trained on 'holiday'"),
     ]
     for checkpoint, name, paths, message in mistakes:
