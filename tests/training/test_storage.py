@@ -1,5 +1,6 @@
 """Disks that lie, fill up or are shared: the last good checkpoint stays, and what is wrong is said."""
 
+import ctypes
 import fcntl
 import json
 import os
@@ -142,4 +143,27 @@ def test_a_disk_without_space_costs_no_checkpoint(workdir, config, job, finished
     assert last.endswith('complete ones there are of steps: 5, 10')
     code, error = job.run(config, workdir)
     assert code == 0, error
+    assert metrics_of(workdir) == metrics_of(finished)
+
+
+def without_rights_of_root():
+    """Files' permissions count for root too from here on."""
+    drop_from_bounding_set, may_write_everywhere = 24, 1  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
+    if os.geteuid() == 0 and ctypes.CDLL(None).prctl(drop_from_bounding_set, may_write_everywhere, 0, 0, 0):
+        raise OSError('prctl')
+
+
+def test_a_folder_that_became_read_only_costs_no_checkpoint(workdir, config, job, finished, metrics_of):
+    checkpoints = workdir / 'checkpoints'
+    shutil.rmtree(checkpoints / '12')
+    checkpoints.chmod(0o555)
+    try:
+        code, error = job.run(config, workdir, prepare=without_rights_of_root)
+    finally:
+        checkpoints.chmod(0o755)
+    assert code == 2, error
+    last = error.splitlines()[-1]
+    assert last.startswith(f'error: a checkpoint cannot be written into {checkpoints}: ')
+    assert last.endswith('complete ones there are of steps: 5, 10')
+    train(config, workdir)
     assert metrics_of(workdir) == metrics_of(finished)
