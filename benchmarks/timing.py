@@ -6,6 +6,7 @@ that what else the machine does falls on all of them.
 """
 
 import dataclasses
+import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -104,7 +105,9 @@ def take_turns(candidates: Sequence[Candidate], rounds: int) -> list[Measurement
     with bar:
         for number in range(-1, rounds + 1):  # -1 compiles, 0 warms up; both are checked
             bar.set_description('compiling' if number < 0 else 'timing')
-            for measured in measurements if number % 2 else reversed(measurements):
+            # Each round in another order: what runs before leaves its mark on the caches and on the heap.
+            shuffled = random.Random(number).sample(measurements, len(measurements))
+            for measured in shuffled if number > 0 else measurements:
                 if not measured.failure:
                     _take_turn(measured, number)
                 bar.update()

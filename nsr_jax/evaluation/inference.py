@@ -147,7 +147,8 @@ def _strips(
             output = _restore(network, params, to_network_input(image, network.channels)[None])
         yield np.asarray(output)[0]
         return
-    tile_batch = tile_batch or max(1, PIXELS_AT_ONCE // side**2)
+    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+    tile_batch = tile_batch or (1 if platform == 'cpu' else max(1, PIXELS_AT_ONCE // side**2))
     if mesh is not None and len(tiles) <= tile_batch:  # several devices would take as long
         mesh, params = None, on_first_device(params)
     outputs = _run(function, network, params, cut, tiles, tile_batch, mesh)
@@ -176,8 +177,8 @@ def predict(
           parameters cost no compilation.
         image: (H, W, C), uint8 or float on [0, 1]; gray is replicated for a network of colours.
         tiling: what the network sees at once. Tiles of all images go through one compiled function.
-        tile_batch: how many tiles run at once on a device, always that many; None: as many as hold 36,864 pixels, at
-          least one.
+        tile_batch: how many tiles run at once on a device, always that many; None: one on a CPU, whose caches hold no
+          more, elsewhere as many as hold 36,864 pixels, at least one.
         mesh: devices that share the tiles, as from `mesh.mesh_of`, with `params` replicated on it; an image of no more
           tiles than run at once on one device is restored by one. Of several processes each must call this alike, with
           the same image, and gets the same prediction. None: one device.

@@ -93,8 +93,8 @@ def predict_in_job(height, width, names):
         answers[name] |= {'batches': list(batches), 'cut': looked.count, 'digest': digest_of(many)}
         batches.clear()
         small = image[:32, :40]  # two tiles or one: not worth several devices
-        one = predict(network, params, small, tiling=tiling)
-        many = predict(network, replicate(params, mesh), small, tiling=tiling, mesh=mesh)
+        one = predict(network, params, small, tiling=tiling, tile_batch=2)
+        many = predict(network, replicate(params, mesh), small, tiling=tiling, tile_batch=2, mesh=mesh)
         assert (one == many).all() and not batches
     return answers
 
