@@ -72,23 +72,24 @@ class Source(Sequence[Example]):
         if not -len(self) <= index < len(self):
             raise IndexError(f'{self.name} has {len(self)} images, index {index} is none of them')
         index %= len(self)
-        name = self.names[index]
-        hr = crop_to_multiple(decode_image(self._encoded(index, 'hr'), name), self.scale, name)
+        record, name = self._records[index], self.names[index]
+        hr = crop_to_multiple(decode_image(_encoded(record, 'hr'), name), self.scale, name)
         if self.scale == 1:
             return Example(name, hr, None)
-        lr = decode_image(self._encoded(index, 'lr'), f'low-resolution partner of {name}')
+        lr = decode_image(_encoded(record, 'lr'), f'low-resolution partner of {name}')
         check_pair(hr, lr, self.scale, name, f'low-resolution partner of {name}')
         return Example(name, hr, lr)
 
     def hr_size(self, index: int) -> tuple[int, int]:
         """Height and width in the file of a clean image, which is not decoded: not turned upright, not cropped."""
-        return image_size(self._encoded(index, 'hr'), self.names[index])
-
-    def _encoded(self, index: int, feature: str) -> bytes:
-        return self._records[index][feature] or b''  # a damaged record may have none, and is no image then
+        return image_size(_encoded(self._records[index], 'hr'), self.names[index])
 
     def __iter__(self) -> Iterator[Example]:
         return (self[index] for index in range(len(self)))
+
+
+def _encoded(record: Mapping[str, bytes], feature: str) -> bytes:
+    return record[feature] or b''  # a damaged record may have none, which is no image
 
 
 def open_source(

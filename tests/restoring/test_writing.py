@@ -185,6 +185,15 @@ def test_what_strips_raise_is_raised_and_nothing_is_left(tmp_path, form, error):
     assert path.read_text() == 'old'
 
 
+@pytest.fixture
+def sigint():
+    """Python's own handler, also where the tests run in the background of a shell, which ignores the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures('sigint')
 def test_control_c_stops_it_between_strips(tmp_path):
     """Strips are made in the main thread, where signals arrive."""
 
