@@ -11,12 +11,12 @@ import numpy as np
 import PIL.Image
 import pytest
 import skimage.data
-import tensorflow_datasets as tfds
 
 from nsr_jax.data.images import encode_png, read_image, write_image
 from nsr_jax.data.sources import Source, open_source
 from nsr_jax.errors import UserError
 from nsr_jax.ops.imresize import imresize
+from tests.catalogue import PreparedElsewhere, noise
 
 
 @pytest.fixture(scope='module')
@@ -28,10 +28,6 @@ def tfds_dir(tmp_path_factory):
 def no_environment(monkeypatch):
     monkeypatch.delenv('NSR_DATA_DIR', raising=False)
     monkeypatch.delenv('TFDS_DATA_DIR', raising=False)
-
-
-def noise(seed, *shape):
-    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
 def check_sizes(source, scale):
@@ -202,28 +198,6 @@ def test_b100_and_bsd100_are_one_set(tmp_path, tfds_dir):
     for index in range(100):
         write_image(tmp_path / 'test' / 'B100' / 'HR' / f'{index}.png', noise(index, 4, 4, 3))
     assert open_source('bsd100', None, 1, data_dir=tmp_path, tfds_dir=tfds_dir).name == 'B100'
-
-
-class PreparedElsewhere(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """Stands for the catalogue's div2k, whose records have no names."""
-
-    name = 'div2k'
-    VERSION = tfds.core.Version('2.0.0')
-    BUILDER_CONFIGS = (tfds.core.BuilderConfig(name='bicubic_x2'),)
-    code_path = None
-    pkg_dir_path = pathlib.Path()
-
-    def _info(self):
-        features = tfds.features.FeaturesDict({'lr': tfds.features.Image(), 'hr': tfds.features.Image()})
-        return tfds.core.DatasetInfo(builder=self, features=features)
-
-    def _shard_iterators_per_split(self, dl_manager):
-        def examples(seeds):
-            for seed in seeds:
-                hr = noise(seed, 9, 8, 3)
-                yield seed, {'hr': encode_png(hr), 'lr': encode_png(imresize(hr[:8], 0.5))}
-
-        return {'train': [lambda: examples(range(3))], 'validation': [lambda: examples(range(3, 5))]}
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def answer(arguments, workdir):
                 code = command._report(error)
             except SystemExit as error:
                 code = error.code
-    except Exception:
+    except Exception:  # any is a failure of the test, which shows this traceback
         return {'code': 1, 'error': errors.getvalue(), 'traceback': traceback.format_exc()}
     return {'code': code, 'error': errors.getvalue(), 'traceback': ''}
 

@@ -9,7 +9,6 @@ import zipfile
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,14 +18,9 @@ from nsr_jax.data.images import encode_png
 from nsr_jax.data.sources import open_source
 from nsr_jax.data.store import build_store
 from nsr_jax.errors import UserError
-from nsr_jax.ops.imresize import imresize
 from nsr_jax.restoring.plan import plan
+from tests.catalogue import PreparedElsewhere, noise
 from tests.hostile.changes import ODD_VALUES, changed, changes, examples, is_one_line, with_odd_value
-
-
-def noise(seed, *shape):
-    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-
 
 PNG = encode_png(noise(0, 12, 16, 3))
 GRAY = encode_png(noise(0, 12, 16, 1))
@@ -191,28 +185,6 @@ def test_a_member_that_inflates_is_read_to_the_limit(tmp_path, monkeypatch):
 
 
 # --- Prepared records ---
-
-
-class PreparedElsewhere(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """Stands for the catalogue's div2k."""
-
-    name = 'div2k'
-    VERSION = tfds.core.Version('2.0.0')
-    BUILDER_CONFIGS = (tfds.core.BuilderConfig(name='bicubic_x2'),)
-    code_path = None
-    pkg_dir_path = pathlib.Path()
-
-    def _info(self):
-        features = tfds.features.FeaturesDict({'lr': tfds.features.Image(), 'hr': tfds.features.Image()})
-        return tfds.core.DatasetInfo(builder=self, features=features)
-
-    def _shard_iterators_per_split(self, dl_manager):
-        def pairs():
-            for seed in range(3):
-                hr = noise(seed, 8, 8, 3)
-                yield seed, {'hr': encode_png(hr), 'lr': encode_png(imresize(hr, 0.5))}
-
-        return {'train': [pairs]}
 
 
 @pytest.fixture(scope='module')
