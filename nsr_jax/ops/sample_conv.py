@@ -23,6 +23,10 @@ from jax.sharding import PartitionSpec
 
 from nsr_jax.ops.bias import add_bias
 
+# How much of an image a CPU correlates at once: a patch of training as a whole, a larger image by so many rows that
+# what is copied of them stays in the caches.
+_PIXELS_AT_ONCE = 48 * 48
+
 Form = Literal['loop', 'matmul']
 OfBatches = Callable[..., jax.Array]  # each argument and the result (B, ...)
 
@@ -75,8 +79,7 @@ def _correlate(kernel_size: tuple[int, int], x: jax.Array, y: jax.Array) -> jax.
     """One matrix product for each sample, of its x and y moved against each other by each tap of the kernel.
 
     A tap can be a shift of x or an opposite shift of y. All taps on one side copy that side kh kw times; the rows of
-    the kernel on y and its columns on x copy them kh and kw times. What copies least is taken. XLA's own derivative
-    takes longer, and inside a loop it is naive.
+    the kernel on y and its columns on x copy them kh and kw times. What copies least is taken.
     """
     kernel_height, kernel_width = kernel_size
     x_channels, y_channels = x.shape[-1], y.shape[-1]
@@ -90,24 +93,74 @@ def _correlate(kernel_size: tuple[int, int], x: jax.Array, y: jax.Array) -> jax.
     x_rows, y_rows = (rows, (0,)) if rows_on_x else ((0,), [-row for row in rows])
     x_columns, y_columns = (columns, (0,)) if columns_on_x else ((0,), [-column for column in columns])
 
-    multiply = functools.partial(
-        lax.dot_general,
-        dimension_numbers=(((0,), (0,)), ((), ())),
+    product = jnp.einsum(
+        'bpt,bps->bts',
+        _shifts(y, y_rows, y_columns),
+        _shifts(x, x_rows, x_columns),
         preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
     )
-    moved = _shifts(y, y_rows, y_columns), _shifts(x, x_rows, x_columns)
-    # With a batch axis of 1, XLA's product has no name, and a profile would not tell what it belongs to.
-    product = multiply(moved[0][0], moved[1][0]) if x.shape[0] == 1 else jax.vmap(multiply)(*moved)
     shape = (x.shape[0], len(y_rows), len(y_columns), y_channels, len(x_rows), len(x_columns), x_channels)
     # Of each pair of axes for the taps one has length 1.
     taps = product.reshape(shape).transpose(0, 1, 4, 2, 5, 6, 3)
     return taps.reshape(x.shape[0], *kernel_size, x_channels, y_channels)
 
 
+def _correlate_by_rows(kernel_size: tuple[int, int], x: jax.Array, y: jax.Array) -> jax.Array:
+    """Of one sample, `(H, W, Cin)` and `(H, W, Cout)`, to `(kh, kw, Cin, Cout)`.
+
+    A convolution in one dimension: x is a batch of Cin signals along the rows, with a channel for each column, and y
+    holds Cout kernels as long as the image is high. XLA moves them against each other by rows without a copy, close to
+    the peak of matrix products; by columns one of them is copied kw times. XLA's own derivative takes longer, and
+    inside a loop it is naive.
+    """
+    if x.shape[-1] <= y.shape[-1]:  # signals are transposed, so they are better few
+        return _slide_rows(kernel_size, x, y)
+    flipped = _slide_rows(kernel_size, y, x)  # moving y is moving x in the opposite direction
+    return flipped[::-1, ::-1].swapaxes(-1, -2)
+
+
+def _slide_rows(kernel_size: tuple[int, int], moving: jax.Array, fixed: jax.Array) -> jax.Array:
+    """`sum(moving[h + row, w + column, i] * fixed[h, w, j])` of each tap (row, column): `(kh, kw, I, J)`."""
+    (height, width, signals), filters = moving.shape, fixed.shape[-1]
+    kernel_height, kernel_width = kernel_size
+    margin = kernel_height // 2
+    moving = jnp.pad(moving, ((margin, margin), (0, 0), (0, 0)))
+    columns_of_moving = kernel_width * signals < filters  # else of the other one: what costs less
+
+    def add_rows(first: int | jax.Array, rows: int, total: jax.Array) -> jax.Array:
+        signal = lax.dynamic_slice_in_dim(moving, first, rows + 2 * margin)
+        kernel = lax.dynamic_slice_in_dim(fixed, first, rows)
+        if columns_of_moving:
+            signal = _shifts(signal[None], (0,), _taps(kernel_width)).reshape(rows + 2 * margin, width, -1)
+        else:
+            opposite = [-column for column in _taps(kernel_width)]
+            kernel = _shifts(kernel[None], (0,), opposite).reshape(rows, width, -1)
+        return total + lax.conv_general_dilated(
+            signal.transpose(2, 0, 1),
+            kernel,
+            (1,),
+            'VALID',
+            dimension_numbers=('NHC', 'HIO', 'NHC'),
+            preferred_element_type=total.dtype,
+        )
+
+    columns = (kernel_width, 1) if columns_of_moving else (1, kernel_width)
+    shape = (columns[0] * signals, kernel_height, columns[1] * filters)
+    total = jnp.zeros(shape, jnp.promote_types(moving.dtype, jnp.float32))
+    rows = max(1, _PIXELS_AT_ONCE // width)
+    num_blocks, rest = divmod(height, rows)
+    if num_blocks:
+        total = lax.fori_loop(0, num_blocks, lambda index, total: add_rows(index * rows, rows, total), total)
+    if rest:
+        total = add_rows(num_blocks * rows, rest, total)
+    total = total.reshape(columns[0], signals, kernel_height, columns[1], filters)
+    return total.transpose(2, 0, 3, 1, 4).reshape(*kernel_size, signals, filters)
+
+
 def _correlate_by_loop(kernel_size: tuple[int, int], x: jax.Array, y: jax.Array) -> jax.Array:
     if x.shape[0] == 1:
-        return _correlate(kernel_size, x, y)
-    return lax.map(lambda sample: _correlate(kernel_size, sample[0][None], sample[1][None])[0], (x, y))
+        return _correlate_by_rows(kernel_size, x[0], y[0])[None]
+    return lax.map(lambda sample: _correlate_by_rows(kernel_size, *sample), (x, y))
 
 
 def _compute(loop: OfBatches, matmul: OfBatches, form: Form | None, *batches: jax.Array) -> jax.Array:

@@ -135,9 +135,12 @@ def test_kernel_gradients_are_summed_in_float32():
     np.testing.assert_array_equal(gradient[0, :, :, 0, 0], np.outer(counts, counts))
 
 
+@pytest.mark.parametrize('pixels_at_once', [None, 12, 1])  # the image as a whole; two rows, two more and one; each row
 @pytest.mark.parametrize('batch', [1, 2])
-@pytest.mark.parametrize(('inputs', 'outputs'), [(1, 7), (4, 4), (7, 1)])  # taps on x, on both, on y
-def test_correlation_equals_the_definition(batch, inputs, outputs):
+@pytest.mark.parametrize(('inputs', 'outputs'), [(1, 7), (4, 4), (4, 7), (7, 4), (7, 1)])  # columns on x, or on y
+def test_correlation_equals_the_definition(batch, inputs, outputs, pixels_at_once, monkeypatch):
+    if pixels_at_once is not None:
+        monkeypatch.setattr('nsr_jax.ops.sample_conv._PIXELS_AT_ONCE', pixels_at_once)
     generator = np.random.default_rng(0)
     height, width, kernel_height, kernel_width = 5, 6, 3, 5
     x, y = (generator.normal(size=(batch, height, width, channels)) for channels in (inputs, outputs))
