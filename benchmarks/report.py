@@ -22,7 +22,7 @@ def define_flags() -> None:
     """Flags of every benchmark that takes turns."""
     flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Of convolutions; PyTorch: under autocast.')
     flags.DEFINE_integer('rounds', 7, 'How often each candidate is timed.', lower_bound=3)
-    flags.DEFINE_integer('calls', 0, 'In one timing, without waiting between; 0: 1 on a CPU, else 10.', lower_bound=0)
+    flags.DEFINE_integer('calls', 0, 'In one timing, without waiting between; 0: as many as needed.', lower_bound=0)
     flags.DEFINE_bool('torch', None, 'Whether PyTorch takes part; default: where it is installed.')
     modes = "'eager', or a mode of torch.compile; reduce-overhead: with CUDA graphs."
     flags.DEFINE_multi_enum('torch_mode', ['eager', 'default'], TORCH_MODES, f'How PyTorch runs, repeatable: {modes}')

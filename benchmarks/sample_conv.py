@@ -11,6 +11,7 @@ PyTorch takes part. Prints Markdown tables; `--output` writes them and every tim
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
@@ -95,6 +96,10 @@ def convolutions() -> dict[str, tuple[str, Callable[..., jax.Array]]]:
             if (kind, name) != (_SHARED, 'vmap'):  # a grouped convolution even of one kernel: never the floor
                 label = name if kind == _SPARSE else f'{name}, one kernel'
                 found[label] = kind, functools.partial(sparse_conv, implementation=name)
+    if jax.default_backend() == 'gpu':
+        from benchmarks import gpu_candidates
+
+        found |= {'shifted': (_SPARSE, gpu_candidates.shifted), 'implicit': (_SPARSE, gpu_candidates.implicit)}
     return found
 
 
@@ -162,7 +167,7 @@ def candidates(shape: Sequence[int], dtype: str, calls: int, variants: Sequence[
 
     by_samples, whole = over_devices(shape[0])
 
-    def prepare(kind: str, seed: int) -> list[tuple[Arguments, jax.Array]]:
+    def prepare(kind: str, calls: int, seed: int) -> list[tuple[Arguments, jax.Array]]:
         sets = [random_arguments(shape, dtype, seed * calls + index) for index in range(calls)]
         shardings = (by_samples, whole, whole, by_samples)[: len(_NAMES[kind])]
         return [
@@ -170,11 +175,12 @@ def candidates(shape: Sequence[int], dtype: str, calls: int, variants: Sequence[
             for *arguments, gradient in sets
         ]
 
-    batch, height, width, channels = shape[:4]
-    flops = 2.0 * batch * height * width * 9 * channels**2  # of one static convolution: mixing is not of use
+    flops = _flops(shape)
     found = []
     for group, (compute, convolutions_worth) in PASSES.items():
         for name, (kind, convolve) in convolutions().items():
+            # On a CPU that takes up to 60 times as long as the others.
+            own_calls = 1 if name == 'vmap' and jax.default_backend() == 'cpu' else calls
 
             def run(sets, convolve=convolve, compute=compute):
                 with jax.sharding.use_abstract_mesh(by_samples.mesh.abstract_mesh):  # each device its own samples
@@ -184,10 +190,10 @@ def candidates(shape: Sequence[int], dtype: str, calls: int, variants: Sequence[
                 Candidate(
                     name=name,
                     group=group,
-                    prepare=functools.partial(prepare, kind),
+                    prepare=functools.partial(prepare, kind, own_calls),
                     run=jax.jit(run),
                     wait=jax.block_until_ready,
-                    calls=calls,
+                    calls=own_calls,
                     flops=convolutions_worth * flops,
                     check=lambda computed, kind=kind: check(kind, computed[0]),
                 )
@@ -200,6 +206,20 @@ def candidates(shape: Sequence[int], dtype: str, calls: int, variants: Sequence[
         passes = [(group, worth * flops, functools.partial(check, _SPARSE)) for group, (_, worth) in PASSES.items()]
         found += torch_peers.convolution_candidates(shape, dtype, calls, example, passes, variants)
     return [*found, matmul_candidate(dtype)]
+
+
+def _flops(shape: Sequence[int]) -> float:
+    """Of one static convolution, forward: mixing is not of use."""
+    batch, height, width, channels = shape[:4]
+    return 2.0 * batch * height * width * 9 * channels**2
+
+
+def default_calls(shape: Sequence[int]) -> int:
+    """So many that a run takes about a tenth of a second on two CPU cores, and far longer than its launch on a GPU.
+
+    Which core the system wakes for each of two threads may double the time of a few milliseconds.
+    """
+    return math.ceil(20e9 / _flops(shape)) if jax.default_backend() == 'cpu' else 10
 
 
 def compare(shape: Sequence[int], dtype: str, measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
@@ -242,8 +262,8 @@ def main(argv: Sequence[str]) -> int:
     variants = report.torch_variants(options)
     report.compile_anew()
     written = report.Report(options.output, options.dtype)
-    calls = options.calls or (1 if jax.default_backend() == 'cpu' else 10)
     for shape in shapes:
+        calls = options.calls or default_calls(shape)
         measurements = take_turns(candidates(shape, options.dtype, calls, variants), options.rounds)
         for table in compare(shape, options.dtype, measurements):
             written.add(table, tables.to_markdown(table))
