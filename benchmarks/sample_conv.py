@@ -215,11 +215,12 @@ def _flops(shape: Sequence[int]) -> float:
 
 
 def default_calls(shape: Sequence[int]) -> int:
-    """So many that a run takes about a tenth of a second on two CPU cores, and far longer than its launch on a GPU.
+    """How many make a run of a tenth of a second on two CPU cores, and of far more than its launch on a GPU.
 
-    Which core the system wakes for each of two threads may double the time of a few milliseconds.
+    Which core the system wakes for each of two threads may double the time of a few milliseconds. Small shapes get no
+    more than 30 calls, whose compilation takes long enough.
     """
-    return math.ceil(20e9 / _flops(shape)) if jax.default_backend() == 'cpu' else 10
+    return min(30, math.ceil(20e9 / _flops(shape))) if jax.default_backend() == 'cpu' else 10
 
 
 def compare(shape: Sequence[int], dtype: str, measurements: Sequence[Measurement]) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ def test_sample_conv_and_memory_of_train_step(tmp_path):
     convolution, step = tmp_path / 'convolution.json', tmp_path / 'step.json'
     tiny = ['--presets=resnet', '--num_blocks=1', '--batch_size=2', '--patch_size=4']
     processes = [
-        start('sample_conv', '--shape=2,5,6,4,2,2', '--rounds=3', '--notorch', f'--output={convolution}'),
+        start('sample_conv', '--shape=2,5,6,4,2,2', '--rounds=3', '--calls=1', '--notorch', f'--output={convolution}'),
         start('train_step', '--memory', *tiny, f'--output={step}'),
     ]
     report, markdown = finish(processes[0], convolution)

@@ -79,6 +79,17 @@ def test_inputs_are_fresh(monkeypatch):
     }
 
 
+def test_one_timing_makes_enough_calls_to_be_long(monkeypatch):
+    large, small = (16, 48, 48, 64, 4, 16), (16, 48, 48, 32, 2, 16)
+    assert [sample_conv.default_calls(shape) for shape in (large, small)] == [8, 30]  # of 2.7 and 0.7 GFLOP
+    assert sample_conv.default_calls(SHAPE) == 30
+    calls = {each.name: each.calls for each in sample_conv.candidates(SHAPE, 'float32', 3)}
+    assert (calls['loop'], calls['vmap']) == (3, 1)
+    assert len(sample_conv.candidates(SHAPE, 'float32', 3)[0].prepare(0)) == 3
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+    assert sample_conv.default_calls(small) == 10
+
+
 def test_the_floor_is_the_fastest_static_one(monkeypatch):
     names = {'static, XLA': 'static', 'loop, one kernel': 'shared', 'loop': 'sparse'}
     only(monkeypatch, **{name: (kind, sparse_conv) for name, kind in names.items()})
