@@ -125,7 +125,8 @@ def _take_turn(measured: Measurement, number: int) -> None:
             measured.first_seconds = seconds
         if candidate.check is not None:
             measured.error = max(measured.error or 0.0, candidate.check(results))
-    except Exception as error:  # compilers' errors have no type in common; a row names it, and the exit code is 1
+    except (ArithmeticError, RuntimeError, ValueError) as error:
+        # RuntimeErrors are both frameworks' errors of compilation and memory, ValueErrors shapes that a kernel refuses.
         measured.failure = f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
         logging.error('%s, %s: %s', candidate.group, candidate.name, measured.failure)
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu_candidates, sample_conv
-from benchmarks.timing import Candidate, take_turns
 
 CANDIDATES = {
     'shifted': gpu_candidates.shifted,
@@ -73,19 +72,3 @@ def test_they_take_part_on_gpus_alone(monkeypatch):
     assert not set(CANDIDATES) & sample_conv.convolutions().keys()
     monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
     assert set(CANDIDATES) <= sample_conv.convolutions().keys()
-
-
-def test_a_candidate_that_cannot_be_lowered_costs_the_others_nothing():
-    class LoweringError(Exception):
-        """As Pallas has it: of no narrower kind."""
-
-    def run(arguments):
-        raise LoweringError('no such layout')
-
-    failing, right = (
-        Candidate(name=name, group='', prepare=lambda seed: seed, run=run, wait=lambda results: None)
-        for name, run in (('failing', run), ('right', lambda arguments: arguments))
-    )
-    measured = take_turns([failing, right], 3)
-    assert measured[0].failure == 'LoweringError: no such layout'
-    assert len(measured[1].seconds) == 3

@@ -128,8 +128,12 @@ def test_a_candidate_that_cannot_run_is_named_and_a_defect_is_not_hidden(monkeyp
 
         return Candidate('broken', 'group', prepare=int, run=run, wait=lambda value: None)
 
-    broken, working = take_turns([fail(RuntimeError('out of\n memory')), clock.candidate('works', [1] * 5)], rounds=3)
-    assert broken.failure == 'RuntimeError: out of memory'
+    broken = [fail(RuntimeError('out of\n memory')), fail(ValueError('channels must be multiples of 16'))]
+    *broken, working = take_turns([*broken, clock.candidate('works', [1] * 5)], rounds=3)
+    assert [each.failure for each in broken] == [
+        'RuntimeError: out of memory',
+        'ValueError: channels must be multiples of 16',
+    ]
     assert len(working.seconds) == 3
     with pytest.raises(TypeError):
         take_turns([fail(TypeError('a mistake in the benchmark'))], rounds=3)
