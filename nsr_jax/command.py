@@ -14,6 +14,7 @@ from ml_collections import config_flags
 
 import nsr_jax
 from nsr_jax import processes
+from nsr_jax.cores import count_cores
 from nsr_jax.errors import StoppedError, UserError
 from nsr_jax.files import make_output_folder
 
@@ -81,8 +82,7 @@ def _split_cores() -> None:
     XLA computes a convolution of small images on one core. Devices that share a batch compute at the same time.
     """
     if jax.config.jax_num_cpu_devices == -1 and _DEVICES_FLAG not in os.environ.get('XLA_FLAGS', ''):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-        jax.config.update('jax_num_cpu_devices', cores)
+        jax.config.update('jax_num_cpu_devices', count_cores())
 
 
 def _join_job() -> None:

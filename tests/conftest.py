@@ -6,6 +6,9 @@ import pathlib
 import jax
 import pytest
 
+from nsr_jax import cores
+from nsr_jax.ops import image_conv
+
 
 @pytest.fixture(scope='session', autouse=True)
 def compilation_cache(tmp_path_factory):
@@ -25,3 +28,12 @@ def data_dir() -> pathlib.Path:
     if os.environ.get('NSR_REQUIRE_DATA'):
         pytest.fail(f'{reason}, and NSR_REQUIRE_DATA is set')
     pytest.skip(reason)
+
+
+@pytest.fixture(params=[False, True], ids=['whole', 'halved'])
+def halved(request, monkeypatch):
+    """Both ways to convolve an image on a CPU: all multiplications, or half of them even for the fewest channels."""
+    if request.param:
+        monkeypatch.setattr(cores, 'are_devices', lambda: True)
+        monkeypatch.setattr(image_conv, '_LEAST_CHANNELS', 1)
+    return request.param

@@ -30,11 +30,13 @@ def mix(bank: jax.Array, gamma: jax.Array) -> jax.Array:
     Returns:
         `(B, kh, kw, Cin, Cout)` of the bank's dtype, with Cout ordered `(d, Cout / d)`.
     """
-    weights = gamma.astype(bank.dtype)[:, None, None, None, ..., None]
-    # Forward, a sum of k products in one pass takes a third of the time of an einsum on a CPU; differentiated, seven
-    # times as long. Hence the derivative by hand.
-    mixed = sum(weights[..., group, :, :] * bank[..., group, :, :] for group in range(bank.shape[3]))
-    return mixed.reshape(*mixed.shape[:-2], -1)
+    *kernel, groups, _, width = bank.shape
+    # Cardinal positions are written out to channels, over which XLA's code then runs in one piece: with 16 groups that
+    # takes a quarter of the time. Forward, a sum of k products in one pass takes a third of the time of an einsum on a
+    # CPU; differentiated, seven times as long. Hence the derivative by hand.
+    weights = jnp.repeat(gamma.astype(bank.dtype), width, axis=2)[:, None, None, None]
+    bank = bank.reshape(*kernel, groups, -1)
+    return sum(weights[..., group, :] * bank[..., group, :] for group in range(groups))
 
 
 def _mix_forward(bank, gamma):

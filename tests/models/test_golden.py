@@ -81,8 +81,12 @@ def test_large_images_by_the_authors_patches(name):
     np.testing.assert_allclose(out, expected, rtol=0, atol=OUTPUT_TOLERANCE)
 
 
-@pytest.mark.parametrize('name', CASES)
-def test_gradients_and_adam_steps(name):
+@pytest.mark.parametrize(
+    ('name', 'halved'),
+    [*((name, False) for name in CASES), ('nsr_x2', True), ('wdsr_x2', True)],
+    indirect=['halved'],
+)
+def test_gradients_and_adam_steps(name, halved):
     case = load(name)
     batch, target = case.numbers['batch_input'], case.numbers['batch_target']
     optimizer = optax.adam(1e-3, b1=0.9, b2=0.999, eps=1e-8)

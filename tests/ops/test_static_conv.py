@@ -36,10 +36,18 @@ def derivatives(conv, x, kernel):
 
 
 @pytest.mark.parametrize(
-    ('kernel_size', 'batch', 'platform'),
-    [((1, 1), 2, 'cpu'), ((3, 5), 1, 'cpu'), ((3, 3), 3, 'cpu'), ((3, 5), 2, 'default')],
+    ('kernel_size', 'batch', 'platform', 'halved'),
+    [
+        ((1, 1), 2, 'cpu', False),
+        ((3, 5), 1, 'cpu', False),
+        ((3, 3), 3, 'cpu', False),
+        ((3, 3), 3, 'cpu', True),
+        ((5, 3), 1, 'cpu', True),
+        ((3, 5), 2, 'default', False),
+    ],
+    indirect=['halved'],
 )
-def test_value_first_and_second_derivatives(kernel_size, batch, platform, monkeypatch):
+def test_value_first_and_second_derivatives(kernel_size, batch, platform, halved, monkeypatch):
     taken = []
 
     def platform_dependent(*arguments, **branches):
@@ -74,7 +82,7 @@ def test_bfloat16():
         assert (error <= 2.0**-8 * np.abs(theirs) + 1e-5).all()
 
 
-def test_gradient_descent_inside_a_loop():
+def test_gradient_descent_inside_a_loop(halved):
     x, kernel = random_arguments((3, 3))
 
     def descended(conv):
