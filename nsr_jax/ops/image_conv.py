@@ -23,13 +23,13 @@ _PIXELS_AT_ONCE = 48 * 48
 _LEAST_CHANNELS = 32
 
 
-def _half_is_less(kernel_width: int, inputs: int, outputs: int, dtype: jnp.dtype) -> bool:
-    """Whether half of the multiplications is worth its transforms, and exact enough."""
+def _winograd_pays(kernel_width: int, inputs: int, outputs: int, dtype: jnp.dtype) -> bool:
+    """Whether the transforms take less time than the multiplications that they save, and are exact enough."""
     return kernel_width == winograd.COLUMNS and min(inputs, outputs) >= _LEAST_CHANNELS and jnp.finfo(dtype).bits >= 32
 
 
-def is_halved(images: jax.Array, kernel: jax.Array) -> bool:
-    """Whether `convolve_image` saves multiplications.
+def uses_winograd(images: jax.Array, kernel: jax.Array) -> bool:
+    """Whether `convolve_image` is Winograd's, with half of the multiplications.
 
     One core for each image is best where there are as many devices as cores. The cores of a single device would be
     idle, for XLA spreads its own convolution over them, but not Winograd's short ones.
@@ -40,7 +40,7 @@ def is_halved(images: jax.Array, kernel: jax.Array) -> bool:
     """
     pixels = images.shape[-3] * images.shape[-2]
     small = not jax.export.is_symbolic_dim(pixels) and pixels <= _MOST_PIXELS
-    return small and cores.are_devices() and _half_is_less(*kernel.shape[1:], images.dtype)
+    return small and cores.are_devices() and _winograd_pays(*kernel.shape[1:], images.dtype)
 
 
 def convolve_image(image: jax.Array, kernel: jax.Array, transposed: bool = False) -> jax.Array:
@@ -54,7 +54,7 @@ def convolve_image(image: jax.Array, kernel: jax.Array, transposed: bool = False
     Returns:
         `(1, H, W, Cout)` of the image's dtype.
     """
-    if is_halved(image, kernel):
+    if uses_winograd(image, kernel):
         return winograd.convolve(image[0], kernel, transposed)[None]
     kernel = kernel.swapaxes(-1, -2) if transposed else kernel
     dimensions = ('NHWC', 'HWIO', 'NHWC')
@@ -73,7 +73,7 @@ def correlate_images(kernel_size: tuple[int, int], x: jax.Array, y: jax.Array) -
         `(kh, kw, Cin, Cout)` in float32 at least, and summed in it.
     """
     kernel_width = kernel_size[1]
-    if _half_is_less(kernel_width, x.shape[-1], y.shape[-1], x.dtype):
+    if _winograd_pays(kernel_width, x.shape[-1], y.shape[-1], x.dtype):
         return _add_up_blocks(winograd.correlate, kernel_size, x, y)
     slide_rows = functools.partial(_slide_rows, kernel_width)
     if x.shape[-1] <= y.shape[-1]:  # signals are transposed, so they are better few

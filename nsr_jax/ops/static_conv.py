@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nsr_jax.ops.image_conv import convolve_image, is_halved
+from nsr_jax.ops.image_conv import convolve_image, uses_winograd
 from nsr_jax.ops.sample_conv import check_odd, sample_correlation
 from nsr_jax.ops.samples import map_images, on_each_device
 
@@ -34,7 +34,7 @@ def _on_cpu(x, kernel):
     def one_after_another(x, kernel):
         return map_images(x, kernel.shape[-1], lambda image, _: convolve_image(image, kernel))
 
-    return on_each_device(one_after_another, [x], shared=[kernel]) if is_halved(x, kernel) else _by_xla(x, kernel)
+    return on_each_device(one_after_another, [x], shared=[kernel]) if uses_winograd(x, kernel) else _by_xla(x, kernel)
 
 
 def _by_xla(x, kernel):
