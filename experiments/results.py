@@ -246,9 +246,11 @@ def _score_tables(records: Mapping[str, Mapping[str, Any]], cards: Sequence[weig
             found = [row for row in PUBLISHED if (row.model, row.degradation) == (rival, degradation)]
             cells = {row.dataset: f'{row.psnr:.2f}' + (f' / {row.ssim:.4f}' if row.ssim else '') for row in found}
             images = found[0].training
-            rows.append([f'{rival} (*published*, {images})', '', *(cells.get(name, '') for name in datasets)])
+            rows.append(
+                [f'{rival} (*published*, {images})', f'`{found[0].protocol}`', *(cells.get(name, '') for name in datasets)]
+            )
         parts.append(f'\n### {degradation}\n\n{_table(rows, " | ".join(["---", "---", *["---:"] * len(datasets)]))}')
-    used = ('sr-y', 'sr-y-uint8', 'denoise', 'jpeg-y')
+    used = ('sr-y', 'sr-y-uint8', 'sr-luma', 'denoise', 'jpeg-y')
     parts.append(
         '\nPSNR in dB / SSIM (Wang et al., 11x11 Gaussian window, as scikit-image computes it). Protocols:\n\n'
     )

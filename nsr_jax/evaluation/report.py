@@ -80,7 +80,8 @@ def write_report(
         folder: where to.
         title: above everything.
         scores: means over the images stand in the first table, with what was published for the same datasets and
-            degradations, marked so; each image's in a table for each dataset, degradation and protocol.
+            degradations, marked so and with the protocol that it follows; each image's in a table for each dataset,
+            degradation and protocol.
         pictures: what to look at.
         curves: by the model's name, the metrics.jsonl of its training.
 
@@ -96,7 +97,7 @@ def write_report(
         headings=[_HEADINGS.get(name, name) for name in names],
         rows=_rows(scores),
         filters={name: list(dict.fromkeys(getattr(score, name) for score in scores)) for name in _FILTERS},
-        protocols={score.protocol: PROTOCOLS[score.protocol].description for score in scores},
+        protocols={name: PROTOCOLS[name].description for name in _protocols(scores)},
         image_tables=_image_tables(scores),
         pictures=[_picture_to_page(picture) for picture in pictures],
         legend={model: (i % len(_LINES) + 1, _style(i)) for i, model in enumerate(curves)},
@@ -124,18 +125,25 @@ def _cell(name: str, value: str | float | None) -> _Cell:
 
 class _Row(NamedTuple):
     cells: list[_Cell]  # for each field of `Mean`
-    training: str  # of a published row, what the model was trained on
+    published: str | None  # of a published row, in words that and on what it was trained; None: it is ours
 
 
 def _rows(scores: Sequence[Score]) -> list[_Row]:
     """Means, then what was published for the same datasets, under the names that they have here."""
-    rows = [_Row([_cell(*item) for item in dataclasses.asdict(mean).items()], '') for mean in means(scores)]
+    rows = [_Row([_cell(*item) for item in dataclasses.asdict(mean).items()], None) for mean in means(scores)]
     for dataset, degradation in dict.fromkeys((score.dataset, score.degradation) for score in scores):
         for published in published_rows(dataset, degradation):
             known = dataclasses.asdict(published) | {'dataset': dataset}
             cells = [_cell(field.name, known.get(field.name)) for field in dataclasses.fields(Mean)]
-            rows.append(_Row(cells, published.training))
+            rows.append(_Row(cells, f'training data: {published.training}' if published.training else 'not trained'))
     return rows
+
+
+def _protocols(scores: Sequence[Score]) -> list[str]:
+    """Those of the scores, then those of what was published beside them."""
+    cells = dict.fromkeys((score.dataset, score.degradation) for score in scores)
+    published = (row.protocol for cell in cells for row in published_rows(*cell))
+    return list(dict.fromkeys([*(score.protocol for score in scores), *published]))
 
 
 class _ImageTable(NamedTuple):

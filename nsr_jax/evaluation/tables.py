@@ -13,8 +13,11 @@ from nsr_jax.data.benchmarks import find_benchmark
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.evaluate import Mean, Score, means
 from nsr_jax.evaluation.protocols import PROTOCOLS
-from nsr_jax.evaluation.published import COMPARABLE, published_rows
+from nsr_jax.evaluation.published import COMPARABLE, describe, published_rows
 from nsr_jax.files import write_atomically
+
+# By the first character of a cell, spreadsheets know a formula.
+_FORMULA_STARTS = ('=', '+', '-', '@', '\t', '\r', '\n')
 
 _SPECIAL = {'inf': math.inf, '-inf': -math.inf, 'nan': math.nan}
 
@@ -54,19 +57,25 @@ def from_json(text: str) -> list[Score]:
 
 
 def to_csv(scores: Sequence[Score]) -> str:
-    """One line for each image and protocol, with a header."""
+    """One line for each image and protocol, with a header.
+
+    A name that a spreadsheet would take for a formula gets an apostrophe in front of it, which spreadsheets hide.
+    """
     buffer = io.StringIO()
-    fields = [field.name for field in dataclasses.fields(Score)]
-    writer = csv.DictWriter(buffer, fields, lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(dataclasses.asdict(score) for score in scores)
+    writer = csv.writer(buffer, lineterminator='\n', quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow(field.name for field in dataclasses.fields(Score))
+    writer.writerows(map(_without_formula, dataclasses.astuple(score)) for score in scores)
     return buffer.getvalue()
+
+
+def _without_formula(cell: str | float) -> str | float:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
 
 
 def to_markdown(scores: Sequence[Score]) -> str:
     """A table of means for each degradation and protocol: models as rows, datasets as columns, cells "PSNR / SSIM".
 
-    What was published for the same whole datasets stands below, marked so.
+    What was published for the same whole datasets stands below, marked so, with the protocol that it follows.
     """
     all_means = means(scores)
     parts = []
@@ -82,7 +91,7 @@ def to_markdown(scores: Sequence[Score]) -> str:
             if name not in COMPARABLE or known is None or known.images != images:
                 continue
             for row in published_rows(dataset, degradation):
-                model = f'{row.model} (published{f", trained on {row.training}" if row.training else ""})'
+                model = describe(row)
                 models += [model] if model not in models else []
                 cells[model, column] = f'{row.psnr:.2f}' + (f' / {row.ssim:.4f}' if row.ssim else '')
         rows = [['model', *columns], ['---', *('---:' for _ in columns)]]

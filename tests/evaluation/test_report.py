@@ -1,6 +1,7 @@
 """The report's file, read back by an HTML parser and by an image decoder."""
 
 import base64
+import html
 import html.parser
 import io
 import json
@@ -92,18 +93,28 @@ def test_means(tmp_path):
     numbers = [cell['data-number'] for cell in Page(text).attributes('td') if 'data-number' in cell]
     assert numbers[:6] == ['2.0', '31.5', '0.925', '1.0', 'Infinity', '1.0']
     assert PROTOCOLS['sr-y'].description in text and PROTOCOLS['sr-rgb'].description in text
-    assert PROTOCOLS['authors'].description not in text
+    shown = html.unescape(text)
+    assert (
+        PROTOCOLS['authors'].description in shown and PROTOCOLS['jpeg-y'].description not in shown
+    )  # of published rows
 
 
 def test_published_rows_are_marked(tmp_path):
     rows = Page(write(tmp_path, [Score('set5', 'x2', 'net', 'sr-y', 'baby.png', 30.0, 0.9)])).tables[0]
     assert not any('published' in cell for cell in rows[0])
-    assert all('published training data: ' in row[2] for row in rows[1:])
+    assert all('published training data: ' in row[2] for row in rows[1:] if 'Bicubic' not in row[2])
     (vdsr,) = (row for row in rows if row[2].startswith('VDSR'))
-    assert vdsr == ['set5', 'x2', 'VDSR published training data: 91 + 200 images', '–', '–', '37.53', '0.9590']
+    assert vdsr == ['set5', 'x2', 'VDSR published training data: 91 + 200 images', 'sr-luma', '–', '37.53', '0.9590']
     (paper,) = (row for row in rows if row[2].startswith('EDSR-S + NSR'))
     assert paper[5:] == ['38.11', '–']
     assert len(Page(write(tmp_path, [Score('mine', 'x2', 'net', 'sr-y', 'x.png', 30.0, 0.9)])).tables[0]) == 1
+
+
+def test_rows_of_what_is_not_trained_are_marked_too(tmp_path):
+    text = write(tmp_path, [Score('BSD68', 'sigma 25', 'net', 'denoise', '1.png', 29.0, 0.8)])
+    (bm3d,) = (row for row in Page(text).tables[0] if row[2].startswith('BM3D'))
+    assert bm3d[2:4] == ['BM3D published not trained', 'denoise']
+    assert [row.get('class') for row in Page(text).attributes('tr')][1:3] == [None, 'published']
 
 
 def test_each_image(tmp_path):

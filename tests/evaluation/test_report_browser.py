@@ -170,7 +170,7 @@ def report(tmp_path_factory) -> pathlib.Path:
     picture = Picture(HOSTILE, HOSTILE, images, {'bicubic': (8.5, 0.9)}, (20, 90))
     metrics = folder / 'metrics.jsonl'
     metrics.write_text(''.join(f'{{"step": {step}, "loss": {1 / step}, "a/psnr": {step}}}\n' for step in range(1, 9)))
-    published = Published('p', HOSTILE, 'Set5', 'x2', 33.2)
+    published = Published('p', HOSTILE, 'sr-y', 'Set5', 'x2', 33.2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('nsr_jax.evaluation.report.published_rows', lambda name, _: [published] if name == 'Set5' else [])
         write_report(folder, HOSTILE, scores, [picture], {HOSTILE: metrics})
@@ -249,7 +249,7 @@ def choose(page, selector, value):
 def test_filters_leave_what_was_chosen(page):
     choose(page, '#filters [data-column="0"]', '=Set5')
     assert column(page, '#scores', 0) == ['Set5'] * 5
-    choose(page, '#filters [data-column="3"]', '=sr-rgb')  # published rows belong to no protocol
+    choose(page, '#filters [data-column="3"]', '=sr-rgb')  # published rows stay
     assert [model[:11] for model in column(page, '#scores', 2)] == ['p published']
     choose(page, '#filters [data-column="0"]', '')
     assert column(page, '#scores', 0) == [HOSTILE] * 4 + ['Set5']

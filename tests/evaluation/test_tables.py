@@ -1,6 +1,7 @@
 """Tables: nothing is lost on the way to a file and back."""
 
 import csv
+import io
 import json
 import math
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.evaluate import Score
 from nsr_jax.evaluation.protocols import PROTOCOLS
+from nsr_jax.evaluation.published import PUBLISHED
 from nsr_jax.evaluation.tables import from_json, to_csv, to_json, to_markdown, write_tables
 
 SCORES = [
@@ -70,6 +72,21 @@ def test_csv():
     assert [float(row['psnr']) for row in rows] == [score.psnr for score in SCORES]
 
 
+@pytest.mark.parametrize('name', ['=1+1', '+1', '-1', '@SUM(A1)', '\t=1', '\r=1', '\n=1'])
+def test_names_are_no_formulas_in_csv(name):
+    score = Score(name, 'x2', name, 'sr-y', name, -math.inf, -0.5)
+    (row,) = csv.DictReader(io.StringIO(to_csv([score]), newline=''))
+    assert {row[field] for field in ('dataset', 'model', 'image')} == {f"'{name}"}
+    assert (float(row['psnr']), float(row['ssim'])) == (-math.inf, -0.5)  # numbers stay numbers
+
+
+def test_published_rows_follow_a_protocol_of_their_task():
+    tasks = {'x': 'sr', 's': 'denoise', 'q': 'jpeg'}
+    assert {PROTOCOLS[row.protocol].task == tasks[row.degradation[0]] for row in PUBLISHED} == {True}
+    keys = [(row.model, row.training, row.dataset, row.degradation) for row in PUBLISHED]
+    assert len(set(keys)) == len(keys)
+
+
 def test_markdown():
     tables = to_markdown(SCORES).split('## ')[1:]
     assert [table.splitlines()[0] for table in tables] == [
@@ -93,8 +110,8 @@ def test_published_rows_stand_beside_whole_sets_alone():
 
     whole = to_markdown(scores_of(68)).splitlines()
     assert '| ours | 29.30 / 0.8000 |' in whole
-    assert '| DnCNN-S (published, trained on Train400) | 29.23 |' in whole
-    assert '| BM3D (published) | 28.57 |' in whole
+    assert '| DnCNN-S (published, denoise, trained on Train400) | 29.23 |' in whole
+    assert '| BM3D (published, denoise) | 28.57 |' in whole
     assert 'published' not in to_markdown(scores_of(67))
     assert 'published' not in to_markdown(scores_of(68, 'denoise-authors'))
 
