@@ -245,10 +245,9 @@ def _score_tables(records: Mapping[str, Mapping[str, Any]], cards: Sequence[weig
         for rival in runs[0].rivals:
             found = [row for row in PUBLISHED if (row.model, row.degradation) == (rival, degradation)]
             cells = {row.dataset: f'{row.psnr:.2f}' + (f' / {row.ssim:.4f}' if row.ssim else '') for row in found}
-            images = found[0].training
-            rows.append(
-                [f'{rival} (*published*, {images})', f'`{found[0].protocol}`', *(cells.get(name, '') for name in datasets)]
-            )
+            first = found[0]
+            label = f'{rival} (*published*, {first.training})'
+            rows.append([label, f'`{first.protocol}`', *(cells.get(name, '') for name in datasets)])
         parts.append(f'\n### {degradation}\n\n{_table(rows, " | ".join(["---", "---", *["---:"] * len(datasets)]))}')
     used = ('sr-y', 'sr-y-uint8', 'sr-luma', 'denoise', 'jpeg-y')
     parts.append(
