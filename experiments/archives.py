@@ -120,6 +120,21 @@ def read_state(parts: Sequence[pathlib.Path], workdir: pathlib.Path) -> None:
     try:
         contents = gzip.decompress(b''.join(path.read_bytes() for path in numbered))  # which checks the whole of it
         with tarfile.open(fileobj=io.BytesIO(contents)) as archive:
-            archive.extractall(make_output_folder(workdir), filter='data')
+            _extract(archive, workdir)
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise UserError(f'{numbered[0]}: not the whole state of a run: {error}') from error
+
+
+def _extract(archive: tarfile.TarFile, folder: pathlib.Path) -> None:
+    """Write what `write_state` packs, and nothing else; Python before 3.11.4 has no filter that sees to it."""
+    members = archive.getmembers()
+    for member in members:
+        path = pathlib.PurePosixPath(member.name)
+        if path.is_absolute() or '..' in path.parts or not (member.isdir() or member.isfile()):
+            raise tarfile.TarError(f'{member.name!r} in it is no file or folder of a run')
+    make_output_folder(folder)
+    for member in members:  # a folder stands before what is in it
+        if member.isdir():
+            make_output_folder(folder / member.name)
+        else:
+            write_atomically(folder / member.name, archive.extractfile(member).read())

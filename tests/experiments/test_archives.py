@@ -1,6 +1,9 @@
 """What travels between machines arrives whole, or is refused."""
 
+import gzip
+import io
 import json
+import tarfile
 import zipfile
 
 import jax
@@ -66,6 +69,42 @@ def test_a_run_that_was_stopped_before_its_first_step_has_a_state_too(tmp_path):
     archives.write_state(tmp_path / 'run', tmp_path)
     archives.read_state([tmp_path / 'run.state.0'], tmp_path / 'here')
     assert archives.last_checkpoint(tmp_path / 'here') is None
+
+
+def test_python_before_3_11_4_reads_a_state_too(tmp_path, make_run, monkeypatch):
+    workdir, _ = make_run(tmp_path / 'there', exit_code=75)
+    archives.write_state(workdir, tmp_path)
+
+    def without_filter(self, *arguments, **options):
+        raise TypeError("TarFile.extractall() got an unexpected keyword argument 'filter'")
+
+    for name in ('extract', 'extractall'):
+        monkeypatch.setattr(tarfile.TarFile, name, without_filter)
+    archives.read_state([tmp_path / 'denoise_25.state.0'], tmp_path / 'here')
+    assert archives.last_checkpoint(tmp_path / 'here').name == '30'
+
+
+@pytest.mark.parametrize(
+    ('name', 'kind'),
+    [
+        ('../outside', tarfile.REGTYPE),
+        ('checkpoints/../../outside', tarfile.REGTYPE),
+        ('/outside', tarfile.REGTYPE),
+        ('link', tarfile.SYMTYPE),
+        ('link', tarfile.LNKTYPE),
+        ('pipe', tarfile.FIFOTYPE),
+    ],
+)
+def test_a_state_writes_nothing_but_files_into_its_workdir(tmp_path, name, kind):
+    member, buffer = tarfile.TarInfo(name), io.BytesIO()
+    member.type, member.linkname = kind, '/etc/hostname'
+    with tarfile.open(fileobj=buffer, mode='w') as archive:
+        archive.addfile(tarfile.TarInfo('config.json'))
+        archive.addfile(member)
+    (tmp_path / 'run.state.0').write_bytes(gzip.compress(buffer.getvalue()))
+    with pytest.raises(UserError, match='is no file or folder of a run'):
+        archives.read_state([tmp_path / 'run.state.0'], tmp_path / 'here')
+    assert [path.name for path in tmp_path.iterdir()] == ['run.state.0']
 
 
 @pytest.mark.parametrize('damage', ['cut', 'not a zip', 'no run.json', 'other weights'])
