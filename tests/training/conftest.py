@@ -68,10 +68,14 @@ class Job:
             'JAX_COMPILATION_CACHE_DIR': str(compilation_cache),
         }
 
-    def start(self, config, workdir, *arguments, log=subprocess.DEVNULL, prepare=None, **environment):
-        """A process that trains by `config`, after `prepare()` in it; its standard error goes to `log`."""
+    def start(self, config, workdir, *arguments, log=subprocess.DEVNULL, prepare=None, held=None, **environment):
+        """A process that trains by `config`, after `prepare()` in it; its standard error goes to `log`.
+
+        `held`: what tests/training/held.py is told, if the process is to be held or killed at a certain moment.
+        """
+        script = ['train.py'] if held is None else ['-m', 'tests.training.held', json.dumps(held)]
         overrides = [f'--config.{name}={value}' for name, value in leaves(config.to_dict())]
-        command = [sys.executable, 'train.py', '--config=configs/sr.py', f'--workdir={workdir}', *overrides, *arguments]
+        command = [sys.executable, *script, '--config=configs/sr.py', f'--workdir={workdir}', *overrides, *arguments]
         root = pathlib.Path(__file__).parents[2]
         environment = self._environment | environment
         return subprocess.Popen(command, cwd=root, env=environment, stderr=log, text=True, preexec_fn=prepare)

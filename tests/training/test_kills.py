@@ -26,15 +26,10 @@ def uninterrupted(tmp_path_factory, long_config, job):
     return workdir
 
 
-def lines_of(workdir):
-    path = workdir / 'metrics.jsonl'
-    return path.read_bytes().count(b'\n') if path.exists() else 0
-
-
-def wait_for_lines(process, workdir, count):
-    """Wait until that many more lines of metrics are written."""
-    wanted = lines_of(workdir) + count
-    while process.poll() is None and lines_of(workdir) < wanted:
+def wait_for(condition, process):
+    """Wait for what the process is to bring about."""
+    while not condition():
+        assert process.poll() is None
         time.sleep(0.01)
 
 
@@ -49,21 +44,18 @@ def assert_same_weights(workdir, uninterrupted, step):
 
 
 def kill_and_restart(config, workdir, job, kills, seed):
-    """Kill at random moments, early and late in a process's life, then let it end; returns how many kills came."""
-    moments, killed = random.Random(seed), 0
+    """Kill at random moments, early and late in a process's life, then let it end."""
+    moments = random.Random(seed)
     for _ in range(kills):
-        process = job.start(config, workdir)
-        wait_for_lines(process, workdir, moments.randrange(4))
-        time.sleep(moments.uniform(0, 0.2))
-        process.kill()
-        killed += process.wait() == -signal.SIGKILL
+        moment = [moments.randrange(1, 150), moments.uniform(0, 0.05)]
+        code, error = job.run(config, workdir, held={'kill': moment})
+        assert code == -signal.SIGKILL, error
     code, error = job.run(config, workdir)
     assert code == 0, error
-    return killed
 
 
 def test_killed_three_times_equals_uninterrupted(tmp_path, long_config, uninterrupted, job, metrics_of):
-    assert kill_and_restart(long_config, tmp_path, job, kills=3, seed=0) == 3
+    kill_and_restart(long_config, tmp_path, job, kills=3, seed=0)
     assert_same_run(tmp_path, uninterrupted, metrics_of, long_config.num_steps)
 
 
@@ -72,21 +64,32 @@ def test_killed_thirty_times_equals_uninterrupted(tmp_path, long_config, job, me
     long_config = long_config.copy_and_resolve_references()
     long_config.num_steps = 900
     assert job.run(long_config, tmp_path / 'uninterrupted')[0] == 0
-    assert kill_and_restart(long_config, tmp_path / 'killed', job, kills=30, seed=1) == 30
+    kill_and_restart(long_config, tmp_path / 'killed', job, kills=30, seed=1)
     assert_same_run(tmp_path / 'killed', tmp_path / 'uninterrupted', metrics_of, long_config.num_steps)
 
 
-def test_sigterm_saves_and_ends_with_its_own_exit_code(tmp_path, long_config, uninterrupted, job, metrics_of):
-    log = (tmp_path / 'log').open('w+')
-    workdir = tmp_path / 'run'
-    process = job.start(long_config, workdir, log=log)
-    wait_for_lines(process, workdir, 2)
-    process.terminate()
-    assert process.wait(timeout=60) == 75
-    log.seek(0)
-    last = log.read().splitlines()[-1]
+@pytest.fixture
+def held(tmp_path, long_config, job):
+    """A process that has heard a SIGTERM, in the middle of a run, and waits for the file `go` before its next step."""
+    with (tmp_path / 'log').open('w') as log:
+        process = job.start(long_config, tmp_path / 'run', log=log, held={'hold': [14, str(tmp_path)]})
+        try:
+            wait_for((tmp_path / 'held').exists, process)
+            process.terminate()
+            wait_for(lambda: 'SIGTERM: saves, then stops' in (tmp_path / 'log').read_text(), process)
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_sigterm_saves_and_ends_with_its_own_exit_code(tmp_path, held, long_config, uninterrupted, job, metrics_of):
+    (tmp_path / 'go').touch()
+    assert held.wait(timeout=300) == 75
+    last = (tmp_path / 'log').read_text().splitlines()[-1]
     assert last.startswith('stopped: as asked to at step '), last
     step = int(last.removeprefix('stopped: as asked to at step ').split(',')[0])
+    workdir = tmp_path / 'run'
     assert (workdir / 'checkpoints' / str(step)).is_dir()
     assert metrics_of(workdir)[-1]['step'] == step
 
@@ -95,18 +98,7 @@ def test_sigterm_saves_and_ends_with_its_own_exit_code(tmp_path, long_config, un
     assert_same_weights(workdir, uninterrupted, long_config.num_steps)
 
 
-def test_a_second_sigterm_ends_at_once(tmp_path, long_config, job):
-    """The first call of so many steps would take minutes."""
-    long_config = long_config.copy_and_resolve_references()
-    long_config.update(num_steps=10**6, log_every_steps=10**5, checkpoint_every_steps=10**5, steps_per_call=10**5)
-    with (tmp_path / 'log').open('w+') as log:
-        process = job.start(long_config, tmp_path / 'run', log=log)
-        time.sleep(1)
-        while 'SIGTERM: saves, then stops' not in (tmp_path / 'log').read_text():
-            assert process.poll() is None
-            if (tmp_path / 'run' / 'config.json').exists():
-                time.sleep(3)
-                process.terminate()
-                time.sleep(1)
-        process.terminate()
-        assert process.wait(timeout=20) == -signal.SIGTERM
+def test_a_second_sigterm_ends_at_once(held):
+    """Between two steps, which the first one would wait for."""
+    held.terminate()
+    assert held.wait(timeout=300) == -signal.SIGTERM
