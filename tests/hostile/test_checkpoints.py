@@ -12,6 +12,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import zipfile
 
 import jax
@@ -31,6 +32,7 @@ from nsr_jax.torch_file import read_torch_checkpoint
 from nsr_jax.training import checkpoints
 from nsr_jax.training.checkpoints import load_model, save_model
 from tests.hostile.changes import ODD_VALUES, changed, changes, examples, is_one_line, with_odd_value
+from tests.memory import run_within
 
 ROOT = pathlib.Path(torch_file.__file__).parents[1]
 REFERENCE = ROOT / 'tests' / 'reference'
@@ -191,27 +193,16 @@ REASONS = {
     'large memo': 'its pickle numbers an object 2147483647',
 }
 
-WITHIN_BOUNDS = """
-import pathlib, resource, sys, tempfile
-from tests.hostile import test_checkpoints
-files = test_checkpoints.hostile_torch_files()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-resource.setrlimit(resource.RLIMIT_AS, 2 * (int(open('/proc/self/statm').read().split()[0]) * 4096 + 2**30,))
-with tempfile.TemporaryDirectory() as folder:
-    for name, data in files.items():
-        print(name, test_checkpoints.read_or_refuse(pathlib.Path(folder) / 'a.pth', data), sep='=', flush=True)
-"""
+
+def read_hostile_torch_files():
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in hostile_torch_files().items():
+            print(name, read_or_refuse(pathlib.Path(folder) / 'a.pth', data), sep='=', flush=True)
 
 
 def test_hostile_torch_files_stay_within_bounds():
     """One process, given 1 GiB, survives them all."""
-    command = [sys.executable, '-c', WITHIN_BOUNDS]
-    environment = os.environ | {'JAX_PLATFORMS': 'cpu'}
-    process = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
-    assert process.returncode == 0, process.stdout[-500:] + process.stderr[-3000:]
-    answers = dict(line.split('=', 1) for line in process.stdout.splitlines())
+    answers = dict(line.split('=', 1) for line in run_within(read_hostile_torch_files, 2**30))
     assert answers.keys() == REASONS.keys()
     for name, reason in REASONS.items():
         assert re.search(reason, answers[name]), name
