@@ -1,5 +1,8 @@
-"""What every test stands on: one compilation cache for the session, and the folder of real images."""
+"""What every test stands on: one environment, one compilation cache, and the folder of real images."""
 
+import tests.environment  # noqa: F401
+
+# isort: split
 import os
 import pathlib
 

@@ -1,15 +1,17 @@
 """Jobs of several real processes on this machine's CPU, which find each other over the loopback address."""
 
 import concurrent.futures
+import contextlib
 import json
-import os
 import pathlib
+import random
 import socket
 import subprocess
 import sys
 from typing import Any, NamedTuple
 
 ROOT = pathlib.Path(__file__).parents[1]
+SLURM_PORT = 2**16 - 2**12  # a job of number n uses this port + n, modulo 2**12
 
 CODE = """
 import json, sys
@@ -31,18 +33,23 @@ class Answer(NamedTuple):
     stderr: str
 
 
+def free_port():
+    """A free one that no outgoing connection takes meanwhile, as it may take one that the system itself gives."""
+    for port in random.sample(range(SLURM_PORT, 2**16), 100):
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(('127.0.0.1', port))
+            return port
+    raise OSError('no free port')
+
+
 def run_together(function, count, *arguments, devices=1):
     """Call a function of a test module in each of `count` new processes of one job, with `devices` devices each."""
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        address = f'127.0.0.1:{free.getsockname()[1]}'
-    environment = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
+    address = f'127.0.0.1:{free_port()}'
     called = [str(devices), function.__module__, function.__name__, json.dumps(arguments)]
 
     def start(index):
         command = [sys.executable, '-c', CODE, address, str(count), str(index), *called]
-        options = {'cwd': ROOT, 'env': environment, 'capture_output': True, 'text': True, 'timeout': 200}
-        return subprocess.run(command, check=False, **options)
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
 
     with concurrent.futures.ThreadPoolExecutor(count) as threads:
         ended = list(threads.map(start, range(count)))

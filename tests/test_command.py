@@ -43,7 +43,7 @@ def start(**environment):
 
 def finish(process):
     """How many programs came from the cache, the result, and the lines on standard error."""
-    output, error = process.communicate(timeout=300)
+    output, error = process.communicate(timeout=900)
     assert process.returncode == 0, error
     return *json.loads(output), error.splitlines()
 

@@ -85,7 +85,7 @@ def folder(tmp_path_factory):
         save_model(run, params, config, step=7)
         processes.append(start(f'--checkpoint={run}', f'--output={output}'))
     for process in processes:
-        _, error = process.communicate(timeout=300)
+        _, error = process.communicate(timeout=900)
         assert process.returncode == 0, error
     return folder
 
@@ -122,7 +122,7 @@ def answers(folder):
         images['whole'] = images['large'][None].astype(np.float32) / 255
         np.savez(folder / name / 'out' / 'images.npz', **images)
     command = [sys.executable, '-c', SERVER, folder / 'documented.py', folder / 'gated/out', folder / 'plain/out']
-    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=900)
     assert process.returncode == 0, process.stderr
     return {name: dict(np.load(folder / name / 'out' / 'answers.npz')) for name in ('gated', 'plain')}
 
@@ -261,7 +261,7 @@ def test_mistakes_are_one_line_before_the_work(folder, tmp_path, monkeypatch):
         export.write_export(run, tmp_path / 'a.stablehlo')
     assert contents_of(tmp_path) == {'file': b'mine', 'b.stablehlo.json': b'mine'}
 
-    output, error = process.communicate(timeout=300)
+    output, error = process.communicate(timeout=900)
     assert (process.returncode, output) == (2, '')
     lines = [line for line in error.splitlines() if 'compiled programs are kept' not in line]
     assert lines == [next(line for line in lines if line.startswith('error: no model missing'))]

@@ -8,7 +8,6 @@ import pathlib
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import yaml
 from configs import sr
 from nsr_jax.data.images import write_image
 from nsr_jax.training.checkpoints import load_model
+from tests.processes import SLURM_PORT, free_port
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAUNCH = ROOT / 'examples' / 'launch'
@@ -55,7 +55,7 @@ env >"$RECORD/environment"
 [ "$CODE" = wait ] || exit "$CODE"
 trap 'echo >"$RECORD/stopped"; exit 75' TERM
 echo >"$RECORD/ready"
-for _ in {1..600}; do sleep 0.05; done
+for _ in {1..20000}; do sleep 0.05; done
 """
 
 
@@ -75,7 +75,7 @@ def place(tmp_path):
         'PYTHON': str(programs / 'python'),
         'SHARED': str(tmp_path / 'shared'),
         'HOME': str(tmp_path),
-        'SLURM_JOB_ID': str(os.getpid()),
+        'SLURM_JOB_ID': str(free_port() - SLURM_PORT),
         'SLURM_ARRAY_TASK_ID': '3',
         'TPU': 'slice',
         'ZONE': 'zone',
@@ -104,7 +104,7 @@ ENDLESS = ['--config.num_steps=1000000', '--config.checkpoint_every_steps=100000
 def run(script, environment, *arguments):
     """The exit code of one of the scripts, run to its end in the project's folder."""
     command = ['bash', LAUNCH / script, *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, check=False, timeout=200).returncode
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False, timeout=900).returncode
 
 
 def lines(path):
@@ -112,9 +112,8 @@ def lines(path):
 
 
 def wait_for_steps(count, workdir, process):
-    end = time.monotonic() + 120
     while len(lines(workdir / 'metrics.jsonl')) < count:
-        assert process.poll() is None and time.monotonic() < end
+        assert process.poll() is None
         time.sleep(0.05)
 
 
@@ -125,7 +124,7 @@ def end_all(process):
 
 
 def wait_for(path):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 300
     while not path.exists():
         assert time.monotonic() < end, f'no {path.name}'
         time.sleep(0.02)
@@ -164,7 +163,7 @@ def test_sigterm_to_the_script_of_one_host_reaches_python(place):
     try:
         wait_for(folder / 'ready')
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20) == 75
+        assert process.wait(timeout=300) == 75
     finally:
         end_all(process)
     assert lines(folder / 'python') == ['train.py', '--workdir=a b']
@@ -180,7 +179,7 @@ def test_one_host_trains_until_it_is_stopped(place, tiny):
     try:
         wait_for_steps(1, folder / 'run', process)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 75
+        assert process.wait(timeout=300) == 75
     finally:
         end_all(process)
     last = json.loads(lines(folder / 'run' / 'metrics.jsonl')[-1])['step']
@@ -214,10 +213,10 @@ def test_several_nodes_that_slurm_stops_are_queued_again_and_go_on(place, tiny):
             wait_for_steps(reached + 3, folder / 'run', process)
             for index in range(2):  # as slurmd does: every process of the step, not the shell
                 os.kill(int((folder / f'{index}.pid').read_text()), signal.SIGTERM)
-            assert process.wait(timeout=60) == 75
+            assert process.wait(timeout=300) == 75
         finally:
             end_all(process)
-        assert lines(folder / 'scontrol') == [f'requeue {os.getpid()}'] * number
+        assert lines(folder / 'scontrol') == [f'requeue {environment["SLURM_JOB_ID"]}'] * number
         log = (folder / '0.log').read_text()
         assert (f'going on from step {reached}' in log) == bool(reached)
         reached = load_model(folder / 'run').step
@@ -233,7 +232,7 @@ def test_slurm_queues_again_what_can_go_on(place, script, code, restarts, again)
     folder, environment = place
     environment |= {'CODE': str(code)} | ({} if restarts is None else {'SLURM_RESTART_COUNT': str(restarts)})
     assert run(script, environment, '--workdir=a b') == code
-    assert lines(folder / 'scontrol') == [f'requeue {os.getpid()}'] * again
+    assert lines(folder / 'scontrol') == [f'requeue {environment["SLURM_JOB_ID"]}'] * again
 
 
 def test_a_task_of_an_array_has_its_own_seed_and_workdir(place):
@@ -299,9 +298,7 @@ def test_the_command_of_the_pods_trains(place, tiny, manifest):
     folder, environment = place
     _, job, pod = manifest
     (container,) = pod['containers']
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        address = f'--coordinator_address=127.0.0.1:{free.getsockname()[1]}'
+    address = f'--coordinator_address=127.0.0.1:{free_port()}'
     own = {'--coordinator_address': [address], '--workdir': [f'--workdir={folder / "run"}'], '--config': tiny}
     processes = []
     for index in range(job['spec']['completions']):
@@ -312,7 +309,7 @@ def test_the_command_of_the_pods_trains(place, tiny, manifest):
                 command += own.get(name, [argument.replace('$(JOB_COMPLETION_INDEX)', str(index))])
         options = {'cwd': ROOT, 'env': environment | {'KUBERNETES_SERVICE_HOST': '127.0.0.1'}}
         processes.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options))
-    logs = [process.communicate(timeout=200)[1] for process in processes]
+    logs = [process.communicate(timeout=900)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], logs
     assert 'process 0 of 2, with 1 of 2 devices' in logs[0]
     assert load_model(folder / 'run').step == 6

@@ -44,7 +44,7 @@ def answers(tmp_path_factory):
     for number, (name, (arguments, _)) in enumerate(CASES.items()):
         command = [sys.executable, 'train.py', f'--workdir={folder}/run{number}', *arguments]
         processes[name] = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-    results = {name: (process.communicate(timeout=120)[1], process.returncode) for name, process in processes.items()}
+    results = {name: (process.communicate(timeout=900)[1], process.returncode) for name, process in processes.items()}
     return folder, results
 
 

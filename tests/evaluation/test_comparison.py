@@ -107,7 +107,7 @@ def test_architectures():
 def run_script(*arguments, config='configs/sr.py:scale=2,preset=edsr_s_nsr'):
     return subprocess.run(
         [sys.executable, 'eval.py', f'--config={config}', *arguments],
-        cwd=ROOT, env=os.environ | {'JAX_PLATFORMS': 'cpu'}, capture_output=True, text=True, timeout=300, check=False,
+        cwd=ROOT, env=os.environ | {'JAX_PLATFORMS': 'cpu'}, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
 
 

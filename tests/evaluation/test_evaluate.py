@@ -178,7 +178,7 @@ def test_a_level_of_noise_during_training():
 def test_devices_share_the_images_and_no_score_is_lost_or_moved():
     source = random_source(count=9)
     seen = [[] for _ in range(3)]
-    barrier = threading.Barrier(3, timeout=20)
+    barrier = threading.Barrier(3, timeout=300)
 
     def predictor_of(device):
         def predictor(image):

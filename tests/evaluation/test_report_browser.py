@@ -23,7 +23,7 @@ FLAGS = (
     '--headless', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--disable-quic', '--no-first-run',
     '--disable-background-networking', '--disable-component-update', '--disable-sync', '--remote-debugging-pipe',
 )  # fmt: skip
-SECONDS = 60  # without an answer, and the browser counts as hung
+SECONDS = 300  # without an answer, and the browser counts as hung
 # Chromium reads commands from file descriptor 3 and writes answers to 4.
 LAUNCH = (
     'import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])'

@@ -143,7 +143,7 @@ def test_the_slider_moves_in_a_browser(tmp_path):
         f'--user-data-dir={tmp_path}/profile',
     ]
     command = [browser, *flags, '--dump-dom', (tmp_path / 'driven.html').as_uri()]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
     said = json.loads(html.unescape(re.search('data-said="(.*?)"', shown)[1]))
     assert said == [50, True, True, 20, 'inset(0px 80% 0px 0px)', 75, 75, 100, 40, 20, True]
     assert '<title>hostile' not in shown

@@ -83,7 +83,7 @@ class Job:
     def run(self, config, workdir, *arguments, **options):
         """The exit code and the standard error."""
         process = self.start(config, workdir, *arguments, log=subprocess.PIPE, **options)
-        error = process.communicate(timeout=300)[1]
+        error = process.communicate(timeout=900)[1]
         return process.returncode, error
 
 

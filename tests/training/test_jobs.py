@@ -2,21 +2,14 @@
 
 import contextlib
 import json
-import os
 import signal
-import socket
 import time
 
 import numpy as np
 import pytest
 
 from nsr_jax.training.checkpoints import load_model
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        return free.getsockname()[1]
+from tests.processes import SLURM_PORT, free_port
 
 
 def by_flags(count):
@@ -27,9 +20,12 @@ def by_flags(count):
 
 def by_slurm(count):
     """The same as Slurm's `srun` describes it."""
-    job = {'SLURM_JOB_ID': str(os.getpid()), 'SLURM_STEP_NODELIST': '127.0.0.1', 'SLURM_NTASKS': str(count)}
+    job = {
+        'SLURM_JOB_ID': str(free_port() - SLURM_PORT), 'SLURM_STEP_NODELIST': '127.0.0.1',
+        'SLURM_NTASKS': str(count), 'SLURM_STEP_NUM_NODES': '1',
+    }  # fmt: skip
     places = [{'SLURM_PROCID': str(index), 'SLURM_LOCALID': str(index)} for index in range(count)]
-    return [(('--distributed',), job | {'SLURM_STEP_NUM_NODES': '1'} | place) for place in places]
+    return [(('--distributed',), job | place) for place in places]
 
 
 @contextlib.contextmanager
