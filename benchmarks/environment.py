@@ -28,7 +28,7 @@ def environment(dtype: str) -> dict[str, str]:
 
 def _processor() -> str:
     cpuinfo = pathlib.Path('/proc/cpuinfo')
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    lines = cpuinfo.read_text(encoding='utf-8').splitlines() if cpuinfo.exists() else []
     names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
     return names[0] if names else platform.machine()
 

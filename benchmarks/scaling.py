@@ -93,7 +93,7 @@ def measured_seconds(path: str, batch_size: int, patch_size: int) -> tuple[dict[
         UserError: the file is not what `benchmarks.train_step` writes, or of another batch, patch or several devices.
     """
     try:
-        written = json.loads(pathlib.Path(path).read_text())
+        written = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
         device, tables = written['environment']['device'], written['tables']
         (table,) = (table for table in tables if table['title'].startswith(f'{WHOLE}, '))
         rows = {row['candidate']: row['time']['median'] for row in table['rows'] if not row['failure']}

@@ -38,7 +38,7 @@ def last_checkpoint(workdir: pathlib.Path) -> pathlib.Path | None:
 def read_pieces(workdir: pathlib.Path) -> list[dict]:
     """How the run was trained so far: for each piece its seconds, exit code, hardware and software."""
     path = workdir / PIECES
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()] if path.exists() else []
 
 
 def is_finished(workdir: pathlib.Path) -> bool:

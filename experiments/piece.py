@@ -114,7 +114,7 @@ def train_all(
                 archives.write_state(workdir, output)
             return command.EXIT_STOPPED
         if code:
-            sys.stdout.write((workdir / archives.LOG).read_text(errors='replace')[-3000:])
+            sys.stdout.write((workdir / archives.LOG).read_text(encoding='utf-8', errors='replace')[-3000:])
             return 1
     return 0
 
@@ -133,9 +133,11 @@ def measure(runs: Sequence[Comparison], steps: int, output: pathlib.Path, extra:
         few = [f'--config.num_steps={steps}', '--config.log_every_steps=50', '--config.steps_per_call=50', *periods]
         arguments = [*run.train_arguments(), f'--workdir={workdir}', '--config.evaluation.datasets=', *few, *extra]
         if train_piece(arguments, workdir, RUN_SECONDS):
-            raise UserError(f'{run.name} fails: {(workdir / archives.LOG).read_text(errors="replace")[-2000:]}')
-        lines = [json.loads(line) for line in (workdir / archives.METRICS).read_text().splitlines()]
-        batch_size = json.loads((workdir / 'config.json').read_text())['batch_size']
+            raise UserError(
+                f'{run.name} fails: {(workdir / archives.LOG).read_text(encoding="utf-8", errors="replace")[-2000:]}'
+            )
+        lines = [json.loads(line) for line in (workdir / archives.METRICS).read_text(encoding='utf-8').splitlines()]
+        batch_size = json.loads((workdir / 'config.json').read_text(encoding='utf-8'))['batch_size']
         rate = statistics.median(line['images_per_second'] for line in lines[1:]) / batch_size
         rates[run.name] = {'steps_per_second': rate, 'steps_in_25_minutes': int(rate * RUN_SECONDS)}
         sys.stdout.write(f'{run.name}: {rate:.1f} steps/s, {int(rate * RUN_SECONDS)} in 25 minutes\n')

@@ -37,7 +37,7 @@ RECORDS = pathlib.Path('experiments/results/short_runs.json')
 
 def read_records(path: pathlib.Path = RECORDS) -> dict[str, dict[str, Any]]:
     """By the run's name; none where the file is not there yet."""
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
 
 
 def train_arguments(run: Comparison, steps: int) -> list[str]:
@@ -98,11 +98,11 @@ def make_record(
     Raises:
         UserError: the run logged no loss.
     """
-    lines = [json.loads(line) for line in (workdir / archives.METRICS).read_text().splitlines()]
+    lines = [json.loads(line) for line in (workdir / archives.METRICS).read_text(encoding='utf-8').splitlines()]
     losses = [[line['step'], line['loss']] for line in lines if 'loss' in line]
     if not losses:
         raise UserError(f'{workdir}: no loss was logged')
-    found = means(from_json((workdir / 'eval' / 'scores.json').read_text()))
+    found = means(from_json((workdir / 'eval' / 'scores.json').read_text(encoding='utf-8')))
     return {
         'name': run.name,
         'steps': losses[-1][0],
@@ -124,7 +124,7 @@ def _start(arguments: Sequence[str], workdir: pathlib.Path) -> float:
             env=os.environ | {'JAX_PLATFORMS': 'cpu'}, stdout=log, stderr=log, check=False,
         )  # fmt: skip
     if process.returncode:
-        said = (workdir / archives.LOG).read_text(errors='replace').split('\n')
+        said = (workdir / archives.LOG).read_text(encoding='utf-8', errors='replace').split('\n')
         end = next((line for line in reversed(said) if line.strip()), '')
         raise UserError(f'python {" ".join(arguments)} fails with exit code {process.returncode}: {end}')
     return time.monotonic() - started

@@ -88,9 +88,9 @@ def make_record(workdir: pathlib.Path) -> dict[str, Any]:
         UserError: something of it is missing, or the scores are of another step.
     """
     try:
-        run = json.loads((workdir / archives.RUN).read_text())
-        scores = means(from_json((workdir / 'eval' / 'scores.json').read_text()))
-        lines = [json.loads(line) for line in (workdir / archives.METRICS).read_text().splitlines()]
+        run = json.loads((workdir / archives.RUN).read_text(encoding='utf-8'))
+        scores = means(from_json((workdir / 'eval' / 'scores.json').read_text(encoding='utf-8')))
+        lines = [json.loads(line) for line in (workdir / archives.METRICS).read_text(encoding='utf-8').splitlines()]
     except (OSError, ValueError) as error:
         raise UserError(f'{workdir}: not an evaluated run: {error}') from error
     if not run['finished'] or not scores:
@@ -110,7 +110,7 @@ def make_record(workdir: pathlib.Path) -> dict[str, Any]:
 def read_records(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
     """What was added so far, by the run's name."""
     paths = {run.name: folder / f'{run.name}.json' for run in COMPARISONS}
-    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+    return {name: json.loads(path.read_text(encoding='utf-8')) for name, path in paths.items() if path.exists()}
 
 
 def to_page(

@@ -109,7 +109,7 @@ def package_weights(
 def _read_scores(path: pathlib.Path, name: str, step: int) -> list[dict[str, str | int | float]]:
     """Means of a scores.json, in which the network is called by the name that it comes with."""
     try:
-        found = means(from_json(path.read_text()))
+        found = means(from_json(path.read_text(encoding='utf-8')))
     except (OSError, UserError) as error:
         raise UserError(f'{path}: {error}') from error
     return [dataclasses.asdict(_renamed(mean, path, name, step)) for mean in found]

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -32,6 +33,11 @@ FORBIDDEN = {'tensorflow', 'torch', 'tests', 'benchmarks', 'train', 'eval'}
 MODULES = sorted((ROOT / 'nsr_jax').rglob('*.py'))
 CONFIGS = sorted((ROOT / 'configs').rglob('*.py'))
 SCRIPTS = sorted(ROOT.glob('*.py'))
+OTHERS = [path for name in ('benchmarks', 'experiments', 'examples') for path in sorted((ROOT / name).rglob('*.py'))]
+
+
+def text_of(path):
+    return path.read_text(encoding='utf-8')
 
 
 def imported_names(source):
@@ -81,9 +87,9 @@ def test_every_module_has_its_place():
 @pytest.mark.parametrize('path', MODULES, ids=relative)
 def test_imports_point_one_way(path):
     if part_of(path):
-        assert not violations(path.read_text(), part_of(path))
+        assert not violations(text_of(path), part_of(path))
     else:
-        assert imported_names(path.read_text()) == LAZY
+        assert imported_names(text_of(path)) == LAZY
 
 
 @pytest.mark.parametrize(
@@ -115,27 +121,44 @@ def test_a_wrong_import_is_seen(part, line):
 def test_configs_import_ml_collections_and_each_other_alone():
     assert len(CONFIGS) > 2
     for path in CONFIGS:
-        wrong = {
-            name for name in imported_names(path.read_text()) if not is_within(name, {'ml_collections', 'configs'})
-        }
+        wrong = {name for name in imported_names(text_of(path)) if not is_within(name, {'ml_collections', 'configs'})}
         assert not wrong, f'{relative(path)} imports {wrong}'
 
 
 def test_scripts_are_short_and_import_no_framework():
     assert {path.name for path in SCRIPTS} >= {'train.py', 'eval.py'}
     for path in SCRIPTS:
-        lines = path.read_text().splitlines()
+        lines = text_of(path).splitlines()
         assert len(lines) < 80, f'{path.name} has {len(lines)} lines'
-        wrong = {
-            name for name in imported_names(path.read_text()) if is_within(name, {'tensorflow', 'torch', 'configs'})
-        }
+        wrong = {name for name in imported_names(text_of(path)) if is_within(name, {'tensorflow', 'torch', 'configs'})}
         assert not wrong, f'{path.name} imports {wrong}'
 
 
 @pytest.mark.parametrize('path', [*MODULES, *CONFIGS, *SCRIPTS], ids=relative)
 def test_no_file_is_a_giant_or_a_grab_bag(path):
-    assert len(path.read_text().splitlines()) <= 350
+    assert len(text_of(path).splitlines()) <= 350
     assert path.stem not in ('utils', 'util', 'helpers', 'misc', 'common')
+
+
+def texts_by_locale(source):
+    """Lines that read or write text without saying in which encoding: then it is that of a user's locale."""
+    for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
+        name = getattr(call.func, 'attr', getattr(call.func, 'id', ''))
+        values = [each.value for each in call.args if isinstance(each, ast.Constant)]
+        opens = name == 'open' and any(re.fullmatch('[rwax][t+]*', str(value)) for value in values)
+        if (opens or name in ('read_text', 'write_text')) and 'encoding' not in {each.arg for each in call.keywords}:
+            yield call.lineno
+
+
+def test_text_is_utf8_in_every_locale():
+    found = {relative(path): list(texts_by_locale(text_of(path))) for path in (*MODULES, *CONFIGS, *SCRIPTS, *OTHERS)}
+    assert not {name: numbers for name, numbers in found.items() if numbers}
+
+
+@pytest.mark.parametrize('line', ["path.read_text(errors='replace')", "open('x', 'a+')", "path.open('w')"])
+def test_text_of_a_locale_is_seen(line):
+    assert list(texts_by_locale(line)) == [1]
+    assert not list(texts_by_locale("path.read_text('x', encoding='utf-8')\nopen('name', 'rb')\narchive.open('a.png')"))
 
 
 BLOCK = """

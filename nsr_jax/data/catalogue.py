@@ -45,7 +45,7 @@ def catalogue_records(folder: pathlib.Path, split: str) -> Sequence[Mapping[str,
 def _check_features(folder: pathlib.Path) -> None:
     """TFDS would import whatever modules this file names, which is to run code that data choose."""
     path = folder / 'features.json'
-    for name in _class_names(json.loads(path.read_text())):
+    for name in _class_names(json.loads(path.read_text(encoding='utf-8'))):
         if not name.startswith(_FEATURES):
             raise UserError(f'{path}: refers to {name!r}, which is no feature of TFDS; refused')
 

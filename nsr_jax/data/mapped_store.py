@@ -145,7 +145,7 @@ def _write_file(path: pathlib.Path, examples: Sequence[Example], layout: StoreLa
 @contextlib.contextmanager
 def _locked(path: pathlib.Path) -> Iterator[None]:
     """Hold a file's lock, waiting for the process that has it; the operating system takes it from one that dies."""
-    with path.with_name(f'.{path.name}.lock').open('a') as file:
+    with path.with_name(f'.{path.name}.lock').open('ab') as file:
         try:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

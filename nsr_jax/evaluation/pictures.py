@@ -97,7 +97,7 @@ def read_losses(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     """
     path = pathlib.Path(path)
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding='utf-8').splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f'{path}: cannot be read: {error}') from error
     losses = {}

@@ -90,7 +90,9 @@ def write_report(
     """
     names = [field.name for field in dataclasses.fields(Mean)]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string((importlib.resources.files('nsr_jax.evaluation') / 'report.html').read_text())
+    template = environment.from_string(
+        (importlib.resources.files('nsr_jax.evaluation') / 'report.html').read_text(encoding='utf-8')
+    )
     page = template.render(
         title=title,
         names=names,
@@ -208,7 +210,7 @@ def _data_uri(image: np.ndarray) -> str:
 def _read_psnrs(path: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """By name, such as 'Set5/sr-y', steps and PSNRs of the evaluations in a file that `read_losses` has read."""
     psnrs: dict[str, dict[int, float]] = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), start=1):
         record = json.loads(line)
         try:
             for name, value in record.items():

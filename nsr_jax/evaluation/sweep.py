@@ -178,7 +178,7 @@ def _read_cell(path: pathlib.Path) -> str | None:
     if not path.exists():
         return None
     try:
-        text = path.read_text()
+        text = path.read_text(encoding='utf-8')
         from_json(text)
     except (UserError, OSError) as error:
         raise UserError(f'{path}: {error}; remove it to score this cell again') from error

@@ -105,7 +105,9 @@ def write_page(path: str | os.PathLike, title: str, previews: Sequence[Preview],
         UserError: the file cannot be written.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string((importlib.resources.files('nsr_jax.restoring') / 'compare.html').read_text())
+    template = environment.from_string(
+        (importlib.resources.files('nsr_jax.restoring') / 'compare.html').read_text(encoding='utf-8')
+    )
     write_atomically(path, template.render(title=title, previews=previews, left_out=left_out))
 
 

@@ -125,7 +125,7 @@ def read_card(name: str) -> Card:
     """
     path = FOLDER / f'{find_shipped(name)}.json'
     try:
-        card = Card(**json.loads(path.read_text()))
+        card = Card(**json.loads(path.read_text(encoding='utf-8')))
         if card.name != name:
             raise ValueError(f'it is of {card.name!r}')
         _ = ml_collections.ConfigDict(card.config).model

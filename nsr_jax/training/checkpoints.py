@@ -243,7 +243,7 @@ def load_model(directory: str | pathlib.Path) -> LoadedModel:
 def _read_metadata(path: pathlib.Path) -> dict[str, Any]:
     """What stands beside the arrays of a checkpoint, checked against its own digest."""
     try:
-        metadata = json.loads((path / 'metadata' / 'metadata').read_text())
+        metadata = json.loads((path / 'metadata' / 'metadata').read_text(encoding='utf-8'))
         digest = metadata.pop('sha256')
     except (OSError, KeyError, ValueError, AttributeError) as error:
         raise BrokenCheckpointError(f'{path} is not a checkpoint of this library: {error!r}') from error
@@ -296,7 +296,7 @@ def _find_checkpoint(directory: pathlib.Path) -> pathlib.Path:
         _refuse_links(step)
         metrics = step / 'metrics' / 'metrics'
         try:
-            return _psnr(json.loads(metrics.read_text())), int(step.name)
+            return _psnr(json.loads(metrics.read_text(encoding='utf-8'))), int(step.name)
         except (OSError, ValueError, AttributeError) as error:
             raise BrokenCheckpointError(f'{metrics} cannot be read: {error}') from error
 

@@ -40,7 +40,7 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
     if not path.exists():
         return
     try:
-        saved = dict(_leaves(json.loads(path.read_text())))
+        saved = dict(_leaves(json.loads(path.read_text(encoding='utf-8'))))
     except (OSError, ValueError) as error:
         raise UserError(f'{path} cannot be read: {error}') from error
     asked = dict(_leaves(json.loads(config.to_json())))
@@ -67,7 +67,7 @@ def lock_workdir(workdir: pathlib.Path) -> Iterator[None]:
     if not processes.is_first():
         yield
         return
-    with (workdir / LOCK).open('a+') as file:
+    with (workdir / LOCK).open('a+', encoding='utf-8') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -110,7 +110,7 @@ class MetricsWriter:
         if not processes.is_first():
             return
         if self._path.exists():
-            kept = [line for line in self._path.read_text().splitlines() if _is_until(line, step)]
+            kept = [line for line in self._path.read_text(encoding='utf-8').splitlines() if _is_until(line, step)]
             write_atomically(self._path, ''.join(line + '\n' for line in kept))
         self._file = self._path.open('ab', buffering=0)
         self._tensorboard = tensorboardX.SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
