@@ -15,7 +15,7 @@ from configs.base import parse_arg
 from nsr_jax.models.build import build_network
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
-NAMES = sorted(path.stem for path in FOLDER.glob('*.py') if 'def get_config(' in path.read_text())
+NAMES = sorted(path.stem for path in FOLDER.glob('*.py') if 'def get_config(' in path.read_text(encoding='utf-8'))
 
 
 def leaves(config, prefix=''):
@@ -147,7 +147,7 @@ def assigned_fields(source):
 
 
 def test_every_field_is_explained_on_its_line():
-    source = (FOLDER / 'base.py').read_text()
+    source = (FOLDER / 'base.py').read_text(encoding='utf-8')
     fields = assigned_fields(source)
     assert fields.keys() == leaves(base.get_base()).keys()
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)

@@ -108,7 +108,7 @@ def run(script, environment, *arguments):
 
 
 def lines(path):
-    return path.read_text().splitlines() if path.exists() else []
+    return path.read_text(encoding='utf-8').splitlines() if path.exists() else []
 
 
 def wait_for_steps(count, workdir, process):
@@ -133,7 +133,7 @@ def wait_for(path):
 @pytest.mark.parametrize('path', SCRIPTS, ids=lambda path: path.name)
 def test_the_scripts_are_shell(path):
     subprocess.run(['bash', '-n', path], check=True)
-    assert os.access(path, os.X_OK) == path.read_text().startswith('#!/usr/bin/env bash\n')
+    assert os.access(path, os.X_OK) == path.read_text(encoding='utf-8').startswith('#!/usr/bin/env bash\n')
     if shutil.which('shellcheck'):
         subprocess.run(['shellcheck', '-e', 'SC1091', path], check=True)
 
@@ -142,9 +142,13 @@ def test_the_scripts_are_shell(path):
 def test_flags_and_fields_in_scripts_and_documentation_exist(path):
     """Of this project's commands, of Slurm's and Google's, and of the config."""
     files = ('train.py', 'eval.py', 'nsr_jax/command.py', 'benchmarks/scaling.py', 'benchmarks/train_step.py')
-    known = {name for file in files for name in re.findall(r"DEFINE_\w+\(\s*'(\w+)'", (ROOT / file).read_text())}
+    known = {
+        name
+        for file in files
+        for name in re.findall(r"DEFINE_\w+\(\s*'(\w+)'", (ROOT / file).read_text(encoding='utf-8'))
+    }
     known |= {'array', 'nodes', 'ntasks', 'output', 'requeue', 'signal', 'time'} | {'command', 'worker', 'zone'}
-    names = re.findall(r'(?<![\w-])--(\w[\w.]*\w)(?![\w-])', path.read_text())
+    names = re.findall(r'(?<![\w-])--(\w[\w.]*\w)(?![\w-])', path.read_text(encoding='utf-8'))
     for name in names:
         assert name in known | fields(sr.get_config(), 'config.') | {'config.mesh'}
 
@@ -191,7 +195,7 @@ def test_several_nodes_train_as_one_job(place, tiny):
     folder, environment = place
     environment |= {'PYTHON': sys.executable, 'TASKS': '2', 'SLURM_CPUS_PER_TASK': '8'}
     code = run('slurm_multi_node.sh', environment, *tiny, f'--workdir={folder / "run"}')
-    logs = [(folder / f'{index}.log').read_text() for index in range(2)]
+    logs = [(folder / f'{index}.log').read_text(encoding='utf-8') for index in range(2)]
     assert code == 0, logs
     assert 'process 0 of 2, with 1 of 2 devices' in logs[0]
     assert lines(folder / 'srun') == ['--cpus-per-task=8', '--kill-on-bad-exit=0', '--gpu-bind=none']
@@ -212,12 +216,12 @@ def test_several_nodes_that_slurm_stops_are_queued_again_and_go_on(place, tiny):
         try:
             wait_for_steps(reached + 3, folder / 'run', process)
             for index in range(2):  # as slurmd does: every process of the step, not the shell
-                os.kill(int((folder / f'{index}.pid').read_text()), signal.SIGTERM)
+                os.kill(int((folder / f'{index}.pid').read_text(encoding='utf-8')), signal.SIGTERM)
             assert process.wait(timeout=300) == 75
         finally:
             end_all(process)
         assert lines(folder / 'scontrol') == [f'requeue {environment["SLURM_JOB_ID"]}'] * number
-        log = (folder / '0.log').read_text()
+        log = (folder / '0.log').read_text(encoding='utf-8')
         assert (f'going on from step {reached}' in log) == bool(reached)
         reached = load_model(folder / 'run').step
         assert len(lines(folder / 'run' / 'metrics.jsonl')) == reached
@@ -269,7 +273,7 @@ def test_a_pod_slice_is_started_and_stopped_on_every_host(place):
 
 @pytest.fixture
 def manifest():
-    service, job = yaml.safe_load_all((LAUNCH / 'kubernetes_indexed_job.yaml').read_text())
+    service, job = yaml.safe_load_all((LAUNCH / 'kubernetes_indexed_job.yaml').read_text(encoding='utf-8'))
     return service, job, job['spec']['template']['spec']
 
 

@@ -33,8 +33,8 @@ def finish(process, path):
     """The JSON that a command has written, and what it printed."""
     output, errors = process.communicate()
     assert process.returncode == 0, errors
-    assert path.with_suffix('.md').read_text() == output
-    return json.loads(path.read_text()), output
+    assert path.with_suffix('.md').read_text(encoding='utf-8') == output
+    return json.loads(path.read_text(encoding='utf-8')), output
 
 
 def test_sample_conv_and_memory_of_train_step(tmp_path):

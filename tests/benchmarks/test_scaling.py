@@ -147,8 +147,8 @@ def test_the_command_agrees_with_what_is_compiled(tmp_path):
     command = [sys.executable, '-m', 'benchmarks.scaling', f'--output={output}', f'--step_times={times}', '--share=0.5']
     process = subprocess.run([*command, '--devices=1,256'], check=False, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
-    assert output.with_suffix('.md').read_text() == process.stdout
-    sent, timed, checked = (table['rows'] for table in json.loads(output.read_text())['tables'])
+    assert output.with_suffix('.md').read_text(encoding='utf-8') == process.stdout
+    sent, timed, checked = (table['rows'] for table in json.loads(output.read_text(encoding='utf-8'))['tables'])
     assert len(sent) == len(timed) == 9 * 3  # presets; (1, 1), (256, 1), (32, 8)
     assert [row['mesh'] for row in checked] == [[8, 1], [2, 4], [1, 8]]
     for row in checked:

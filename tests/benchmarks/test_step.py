@@ -34,7 +34,7 @@ def test_tables(training, tmp_path, monkeypatch):
     written = Report(str(tmp_path / 'out.json'), 'float32')
     train_step.measure([training], [], options, written)
     assert written.exit_code == 0
-    _, whole, gradient, parts = json.loads((tmp_path / 'out.json').read_text())['tables']
+    _, whole, gradient, parts = json.loads((tmp_path / 'out.json').read_text(encoding='utf-8'))['tables']
     assert whole['title'] == 'whole step, batch 2, patches 4x4, 1 blocks, float32'
     assert [row['candidate'] for row in whole['rows']] == ['resnet whole step']
     assert [row['candidate'] for row in gradient['rows']] == ['resnet forward + backward']
@@ -45,7 +45,7 @@ def test_tables(training, tmp_path, monkeypatch):
         assert row['per_second']['images'] == pytest.approx(2 * row['per_second']['steps'])
         assert (row['error'] is None) == (row['group'] == SAMPLING)
         assert row['error'] is None or row['error'] < 1e-4
-    assert 'Most memory of the process' in (tmp_path / 'out.md').read_text()
+    assert 'Most memory of the process' in (tmp_path / 'out.md').read_text(encoding='utf-8')
 
 
 def test_ratios_are_to_the_first_preset_and_to_the_fastest_peer():

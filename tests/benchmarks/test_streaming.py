@@ -20,7 +20,7 @@ def test_resident_and_streamed(tmp_path):
     sizes = ['--images=3', '--height=40', '--width=60', '--patch_size=8', '--batch_size=4', '--steps=3', '--calls=3']
     result = run('--tasks=sr', *sizes, '--rounds=3', f'--output={path}', f'--folder={tmp_path}')
     assert result.returncode == 0, result.stderr
-    (table,) = json.loads(path.read_text())['tables']
+    (table,) = json.loads(path.read_text(encoding='utf-8'))['tables']
     assert table['title'] == 'sampling for sr, 3 steps a call of 4 patches 8x8, 3 images, 0 MB'
     rows = {row['candidate']: row for row in table['rows']}
     assert list(rows) == ['resident', 'streamed', "streamed, the host's part"]
@@ -28,7 +28,7 @@ def test_resident_and_streamed(tmp_path):
         assert len(row['seconds']) == 3
         assert row['per_second']['images'] * row['time']['median'] == pytest.approx(3 * 4)
     assert rows['resident']['error'] == rows['streamed']['error'] == 0  # they were compared
-    assert path.with_suffix('.md').read_text() == result.stdout
+    assert path.with_suffix('.md').read_text(encoding='utf-8') == result.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ['streaming.json', 'streaming.md']
 
 

@@ -73,14 +73,14 @@ def test_report_grows_with_each_table_and_remembers_failures(tmp_path, capsys, t
     assert not path.exists()
     report.add({'title': 'first', 'rows': [{'preset': 'edsr_s'}]}, '**first**\n')
     assert report.exit_code == 0
-    assert len(json.loads(path.read_text())['tables']) == 1
+    assert len(json.loads(path.read_text(encoding='utf-8'))['tables']) == 1
     report.add(table, tables.to_markdown(table))
     assert report.exit_code == 1
-    contents = json.loads(path.read_text())
+    contents = json.loads(path.read_text(encoding='utf-8'))
     assert [each['title'] for each in contents['tables']] == ['first', 'title']
     assert {'device', 'processor', 'python', 'jax', 'jaxlib'} <= contents['environment'].keys()
     assert contents['environment']['dtype'] == 'bfloat16'
-    markdown = path.with_suffix('.md').read_text()
+    markdown = path.with_suffix('.md').read_text(encoding='utf-8')
     assert markdown == capsys.readouterr().out
     assert markdown.index('**first**') < markdown.index('| ours | 30.0')
 

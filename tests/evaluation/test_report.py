@@ -64,7 +64,7 @@ class Page(html.parser.HTMLParser):
 
 def write(folder, scores=SCORES, pictures=(), curves=None, title='A title'):
     write_report(folder, title, scores, pictures, curves or {})
-    return (folder / 'index.html').read_text()
+    return (folder / 'index.html').read_text(encoding='utf-8')
 
 
 def metrics_file(folder, *records):
@@ -240,10 +240,10 @@ def test_the_same_report_is_the_same_file(tmp_path):
 def test_broken_metrics_leave_the_old_report(tmp_path, line):
     (tmp_path / 'index.html').write_text('old')
     path = metrics_file(tmp_path, {'step': 1, 'loss': 0.5})
-    path.write_text(path.read_text() + line)
+    path.write_text(path.read_text(encoding='utf-8') + line, encoding='utf-8')
     with pytest.raises(UserError, match='line 2'):
         write(tmp_path, curves={'net': path})
-    assert (tmp_path / 'index.html').read_text() == 'old'
+    assert (tmp_path / 'index.html').read_text(encoding='utf-8') == 'old'
     assert sorted(each.name for each in tmp_path.iterdir()) == ['index.html', 'metrics.jsonl']
 
 

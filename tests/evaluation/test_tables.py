@@ -120,5 +120,5 @@ def test_files(tmp_path):
     write_tables(tmp_path, SCORES)
     write_tables(tmp_path, SCORES[:2])  # over what is there
     assert sorted(path.name for path in tmp_path.iterdir()) == ['scores.csv', 'scores.json', 'scores.md']
-    assert from_json((tmp_path / 'scores.json').read_text()) == SCORES[:2]
-    assert (tmp_path / 'scores.md').read_text() == to_markdown(SCORES[:2])
+    assert from_json((tmp_path / 'scores.json').read_text(encoding='utf-8')) == SCORES[:2]
+    assert (tmp_path / 'scores.md').read_text(encoding='utf-8') == to_markdown(SCORES[:2])

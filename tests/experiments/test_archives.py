@@ -28,9 +28,9 @@ def test_results_of_a_finished_run_arrive(tmp_path, make_run):
     for leaf, sent in zip(jax.tree.leaves(model.params), jax.tree.leaves(params), strict=True):
         np.testing.assert_array_equal(leaf, sent.astype(np.float16).astype(np.float32))
     for name in (archives.METRICS, archives.PIECES, archives.LOG):
-        assert (arrived / name).read_text() == (workdir / name).read_text()
+        assert (arrived / name).read_text(encoding='utf-8') == (workdir / name).read_text()
     assert archives.is_finished(arrived)
-    run = json.loads((arrived / archives.RUN).read_text())
+    run = json.loads((arrived / archives.RUN).read_text(encoding='utf-8'))
     assert (run['command'], run['step'], len(run['pieces'])) == ('python train.py', 30, 2)
 
 

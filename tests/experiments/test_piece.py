@@ -22,7 +22,7 @@ workdir = pathlib.Path(next(each.split('=')[1] for each in sys.argv if each.star
 stops, late = [], pathlib.Path('late')
 signal.signal(signal.SIGTERM, lambda *_: late.touch() if '--deaf' in sys.argv else stops.append(1))
 path = workdir / 'steps'
-steps = int(path.read_text()) if path.exists() else 0
+steps = int(path.read_text(encoding='utf-8')) if path.exists() else 0
 sys.stderr.write(f'from {steps}\\n')
 if '--fails' in sys.argv:
     sys.exit('a defect')
@@ -71,11 +71,11 @@ def train_all(names, seconds, *extra, state=False):
 
 
 def steps_of(name):
-    return int(pathlib.Path(FOLDER, name, 'steps').read_text())
+    return int(pathlib.Path(FOLDER, name, 'steps').read_text(encoding='utf-8'))
 
 
 def log_of(name):
-    return pathlib.Path(FOLDER, name, archives.LOG).read_text()
+    return pathlib.Path(FOLDER, name, archives.LOG).read_text(encoding='utf-8')
 
 
 def test_pieces_end_in_time_and_go_on(folder):
@@ -162,19 +162,21 @@ def test_real_pieces_end_as_one_uninterrupted_run(tmp_path, data_dir):
 
     for folder in (fresh, whole):
         archives.read_results(folder / 'out' / 'denoise_25_efficient.zip', folder / 'unpacked')
-    run = json.loads((fresh / 'unpacked' / 'denoise_25_efficient' / archives.RUN).read_text())
+    run = json.loads((fresh / 'unpacked' / 'denoise_25_efficient' / archives.RUN).read_text(encoding='utf-8'))
     assert [each['exit_code'] for each in run['pieces']] == [75, *codes]
     metrics = [
-        (folder / 'unpacked' / 'denoise_25_efficient' / archives.METRICS).read_text().splitlines()
+        (folder / 'unpacked' / 'denoise_25_efficient' / archives.METRICS).read_text(encoding='utf-8').splitlines()
         for folder in (fresh, whole)
     ]
     scores = [[line for line in lines if 'Set12' in line] for lines in metrics]
     assert len(scores[0]) == 10
     assert scores[0] == scores[1]
     packed = [(folder / FOLDER / 'denoise_25_efficient' / 'checkpoints' / '80000') for folder in (fresh, whole)]
-    fingerprints = [json.loads((path / 'metadata' / 'metadata').read_text())['fingerprints'] for path in packed]
+    fingerprints = [
+        json.loads((path / 'metadata' / 'metadata').read_text(encoding='utf-8'))['fingerprints'] for path in packed
+    ]
     assert fingerprints[0] == fingerprints[1]
 
     assert start(rates, '--measure=150') == 0
-    found = json.loads((rates / 'out' / 'rates.json').read_text())['runs']['denoise_25_efficient']
+    found = json.loads((rates / 'out' / 'rates.json').read_text(encoding='utf-8'))['runs']['denoise_25_efficient']
     assert found['steps_in_25_minutes'] == int(found['steps_per_second'] * 1500)

@@ -47,7 +47,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def calls(folder):
-    lines = (folder / 'calls').read_text().splitlines()
+    lines = (folder / 'calls').read_text(encoding='utf-8').splitlines()
     (folder / 'calls').unlink()
     return [line.strip() for line in lines]
 
@@ -91,7 +91,7 @@ def test_a_run_that_fails_says_why_and_those_before_it_stay(folder):
     with pytest.raises(UserError, match=r'^python train.py .*sr_x2_nsr.* fails with exit code 1: error: a defect$'):
         prove.prove_all([find_comparison('sr_x2_nsr')], 8, overwrite=False)
     assert list(prove.read_records()) == ['sr_x2']
-    assert 'a warning' in (folder / prove.FOLDER / 'sr_x2_nsr' / archives.LOG).read_text()
+    assert 'a warning' in (folder / prove.FOLDER / 'sr_x2_nsr' / archives.LOG).read_text(encoding='utf-8')
 
 
 @pytest.mark.parametrize('run', COMPARISONS, ids=lambda run: run.name)

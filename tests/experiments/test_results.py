@@ -30,7 +30,7 @@ def test_the_page_is_what_its_command_writes(cards):
     records = results.read_records(ROOT / results.RECORDS)
     short_runs = prove.read_records(ROOT / prove.RECORDS)
     page = results.to_page(records, cards, short_runs)
-    assert (ROOT / results.PAGE).read_text() == page, 'run python -m experiments.results'
+    assert (ROOT / results.PAGE).read_text(encoding='utf-8') == page, 'run python -m experiments.results'
     stems = {path.stem for path in (ROOT / results.RECORDS).glob('*.json')}
     assert stems - {prove.RECORDS.stem} == records.keys()
 
@@ -125,10 +125,10 @@ def test_a_run_with_scores_gets_its_rows_and_its_curve(evaluated, tmp_path, card
 
 def test_scores_of_another_step_and_runs_that_are_not_done_are_refused(evaluated):
     path = evaluated / 'eval' / 'scores.json'
-    path.write_text(path.read_text().replace('step 30', 'step 20'))
+    path.write_text(path.read_text(encoding='utf-8').replace('step 30', 'step 20'))
     with pytest.raises(UserError, match=r'scores of .*step 20.*, but the run ends at step 30'):
         results.make_record(evaluated)
-    run = json.loads((evaluated / archives.RUN).read_text())
+    run = json.loads((evaluated / archives.RUN).read_text(encoding='utf-8'))
     (evaluated / archives.RUN).write_text(json.dumps(run | {'finished': False}))
     with pytest.raises(UserError, match='the run is not done, or not scored'):
         results.make_record(evaluated)
