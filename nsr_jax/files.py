@@ -1,14 +1,27 @@
-"""Writing to the file system so that a file is whole or not there."""
+"""Writing to the file system so that a file is whole or not there, and sweeping up what killed processes left.
 
+What is being written has a random name that begins with `TEMPORARY`, and its writer holds a lock on it (flock), which
+the operating system takes from a process that dies, however it dies. So a temporary that can be locked has no living
+writer, in whichever container: `sweep` removes it. Where a file system has no such locks, nothing is ever removed.
+"""
+
+import contextlib
+import fcntl
 import os
 import pathlib
+import secrets
+import shutil
 import tempfile
+from collections.abc import Iterator
+from typing import BinaryIO
 
 from nsr_jax.errors import UserError
 
+TEMPORARY = '.nsr-tmp-'
+
 
 def make_output_folder(path: str | os.PathLike) -> pathlib.Path:
-    """Make the folder where it is missing and try whether a file can be written into it.
+    """Make the folder where it is missing, sweep it, and try whether a file can be written into it.
 
     Raises:
         UserError: it cannot be made or written into.
@@ -16,6 +29,7 @@ def make_output_folder(path: str | os.PathLike) -> pathlib.Path:
     path = pathlib.Path(path).expanduser()
     try:
         path.mkdir(parents=True, exist_ok=True)
+        sweep(path)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
@@ -29,13 +43,93 @@ def write_atomically(path: str | os.PathLike, contents: str | bytes) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    path = pathlib.Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
+        with replacing(path) as file:
+            file.write(contents.encode() if isinstance(contents, str) else contents)
+    except OSError as error:
+        raise UserError(f'{path}: cannot be written: {error.strerror}') from error
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A new file, to write and read, that takes the name `path` when the block has gone well, and is gone otherwise.
+
+    It has the permissions of any new file. Of several writers of one path each puts a whole file there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = pathlib.Path(path)
+    while True:
+        temporary = _unused(path.parent)
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        if _hold(descriptor, temporary):
+            break
+        os.close(descriptor)
+    with os.fdopen(descriptor, 'w+b') as file:
         try:
-            temporary.write_bytes(contents.encode() if isinstance(contents, str) else contents)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # some file systems say only here that they are full
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f'{path}: cannot be written: {error.strerror}') from error
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """A new folder in `parent`, which is there; what has not been moved out of it at the end of the block is gone.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    while True:
+        folder = _unused(pathlib.Path(parent))
+        folder.mkdir()
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:  # a sweep was quicker
+            continue
+        if _hold(descriptor, folder):
+            break
+        os.close(descriptor)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def sweep(folder: str | os.PathLike) -> None:
+    """Remove the temporaries in a folder that no living process writes; what cannot be removed stays."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if entry.name.startswith(TEMPORARY)]
+    except OSError:
+        return
+    for entry in found:
+        with contextlib.suppress(OSError):  # gone, another user's, or locked: somebody writes it
+            is_folder = entry.is_dir(follow_symlinks=False)
+            mode = os.O_RDONLY if is_folder else os.O_RDWR  # which network file systems ask for to lock a file
+            descriptor = os.open(entry.path, mode | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(entry.path) if is_folder else os.unlink(entry.path)
+            finally:
+                os.close(descriptor)
+
+
+def _unused(folder: pathlib.Path) -> pathlib.Path:
+    """A path that nobody else takes, of a length that every file system allows."""
+    return folder / f'{TEMPORARY}{secrets.token_hex(8)}'
+
+
+def _hold(descriptor: int, path: pathlib.Path) -> bool:
+    """Lock a temporary that was just made; False where a sweep was quicker and takes it for a dead one."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # without locks, which a sweep cannot have here either
+    return os.path.lexists(path)

@@ -9,7 +9,6 @@ import pathlib
 import re
 import subprocess
 import sys
-import types
 
 import jax
 import ml_collections
@@ -18,7 +17,7 @@ import pytest
 from jax import export as jax_export
 
 import nsr_jax
-from nsr_jax import export, files
+from nsr_jax import export
 from nsr_jax.errors import UserError
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_parameters, parameter_shapes
@@ -282,7 +281,7 @@ def test_files_are_replaced_when_asked_for_and_whole(folder, tmp_path, monkeypat
         raise OSError(28, 'No space left on device')
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, 'os', types.SimpleNamespace(replace=no_space, getpid=os.getpid))
+        patch.setattr(os, 'replace', no_space)
         with pytest.raises(UserError, match='No space left'):
             export.write_export(folder / 'gated' / 'run', output, overwrite=True)
     assert contents_of(tmp_path) == before

@@ -21,6 +21,7 @@ from absl import flags
 
 from nsr_jax import restore
 from nsr_jax.errors import UserError
+from nsr_jax.files import TEMPORARY, replacing
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.models.network import RestorationNetwork
 from nsr_jax.restoring import files, weights
@@ -223,6 +224,17 @@ def test_what_is_done_is_done_once(tmp_path, model, run):
     assert names_in(tmp_path / 'out') == ['a.png', 'b.png']
     assert run('in', '--output=out', f'--model={model}', '--overwrite') == 0
     assert read_photo(tmp_path / 'out' / 'a.png').pixels.shape == (14, 18, 3)
+
+
+def test_what_killed_runs_have_left_is_removed_and_what_living_ones_write_is_not(tmp_path, model, run):
+    for name in ('a.png', 'x/b.png'):
+        write(tmp_path / 'in' / name)
+        (tmp_path / 'out' / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / 'out' / name).with_name(f'{TEMPORARY}0123').write_bytes(b'half')
+    with replacing(tmp_path / 'out' / 'x' / 'c.png') as file:
+        assert run('in', '--output=out', f'--model={model}', '--recursive') == 0
+        file.write(b'of the other run')
+    assert names_in(tmp_path / 'out') == ['a.png', 'x/b.png', 'x/c.png']
 
 
 def test_folders_of_folders_and_patterns(tmp_path, model, run):

@@ -19,6 +19,7 @@ from nsr_jax.evaluation.pictures import choose_crop, draw_comparison, plot_losse
 from nsr_jax.evaluation.protocols import Protocol, round_prediction
 from nsr_jax.evaluation.report import ZOOM_SIZE, Picture, write_report
 from nsr_jax.evaluation.sweep import Contender
+from nsr_jax.files import make_output_folder
 
 CROP_SIZE = 96  # pixels of the true image
 
@@ -139,7 +140,7 @@ def draw(comparison: Comparison, folder: pathlib.Path) -> None:
         f'{comparison.dataset}, {comparison.image}, {comparison.degradation}: the crop with the largest gain on '
         f'{next(iter(comparison.restored))}; PSNR of the whole image, {comparison.protocol}'
     )
-    folder.mkdir(exist_ok=True)
+    make_output_folder(folder)
     path = folder / f'{comparison.file_name}.png'
     panels = [*panels, ('true image', comparison.truth)]
     draw_comparison(path, title, panels, _place(comparison, CROP_SIZE), CROP_SIZE)

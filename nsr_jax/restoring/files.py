@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import os
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ import tqdm
 
 from nsr_jax import processes
 from nsr_jax.errors import UserError
-from nsr_jax.files import make_output_folder
+from nsr_jax.files import make_output_folder, sweep
 from nsr_jax.restoring.formats import check_quality, takes_quality
 from nsr_jax.restoring.plan import Job
 from nsr_jax.restoring.reading import LARGEST_PIXELS, Photo, read_photo
@@ -46,6 +47,8 @@ def restore_files(
         largest_pixels: of an image that is read; a larger one fails.
     """
     failed = []
+    for folder in {job.target.parent for job in jobs if job.target}:
+        sweep(folder)
     sizes = [job.source.stat().st_size if job.source and job.source.exists() else 1 for job in jobs]
     # How long an image takes goes with its size, so the bar counts bytes of the inputs. On a terminal only.
     look = '{desc}{percentage:3.0f}%|{bar}| {elapsed} passed, {remaining} left'
@@ -113,7 +116,8 @@ def _write(
         except BrokenPipeError as error:  # as it is closed, with what is left to write
             raise UserError(f'standard output: cannot be written: {error.strerror}') from error
     else:
-        make_output_folder(target.parent)
+        if not os.path.isdir(target.parent):
+            make_output_folder(target.parent)
         write_photo(target, strips, **about)
 
 

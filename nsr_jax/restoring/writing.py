@@ -1,8 +1,6 @@
 """Writing images strip by strip, in any of the formats, so that a file is whole or not there."""
 
-import contextlib
 import os
-import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -12,6 +10,7 @@ import numpy as np
 import PIL.Image
 
 from nsr_jax.errors import UserError
+from nsr_jax.files import replacing
 from nsr_jax.restoring.formats import check_output, check_quality
 from nsr_jax.restoring.libvips import pyvips
 from nsr_jax.restoring.metadata import Metadata
@@ -75,7 +74,7 @@ def write_photo(
 
     try:
         if is_path:
-            with _replacing(pathlib.Path(target)) as file:
+            with replacing(target) as file:
                 write(file)
         else:
             with tempfile.TemporaryFile() as file:
@@ -121,19 +120,6 @@ class _Strips:
 
     def __str__(self) -> str:
         return f'an image of {self._dtype} {self._shape}'
-
-
-@contextlib.contextmanager
-def _replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """A new file beside `path` that takes its name when all has gone well, and is gone otherwise."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    temporary.unlink(missing_ok=True)
-    try:
-        with open(temporary, 'x+b') as file:  # never through a link that somebody has put there
-            yield file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_whole(

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -35,6 +36,7 @@ FOLDER = 'checkpoints'
 BROKEN_FOLDER = 'broken_checkpoints'
 METRIC = 'psnr'
 
+_UNFINISHED = '.orbax-checkpoint-tmp'  # in the names that Orbax gives to what it still writes
 _LONGEST_REASON = 400  # characters of a library's message that are shown
 
 # What Orbax and TensorStore raise for files that cannot be written. For files that are missing, cut or changed it can
@@ -199,6 +201,15 @@ class Checkpoints:
                 self._manager.wait_until_finished()
         finally:
             self._manager.close()
+
+
+def remove_unfinished(workdir: pathlib.Path) -> None:
+    """Remove what killed runs left of checkpoints half written; for who has locked the workdir, so that none is alive.
+
+    Orbax itself removes such a one only where it saves the same step again.
+    """
+    for path in (workdir / FOLDER).glob(f'*{_UNFINISHED}*'):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def save_model(directory: str | pathlib.Path, params: Any, config: ml_collections.ConfigDict, step: int = 0) -> None:

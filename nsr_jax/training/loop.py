@@ -15,7 +15,7 @@ from absl import logging
 
 from nsr_jax import processes
 from nsr_jax.errors import StoppedError, UserError
-from nsr_jax.training.checkpoints import BROKEN_FOLDER, BrokenCheckpointError, Checkpoints
+from nsr_jax.training.checkpoints import BROKEN_FOLDER, BrokenCheckpointError, Checkpoints, remove_unfinished
 from nsr_jax.training.feed import ResidentFeed, StreamedFeed
 from nsr_jax.training.preparation import Preparation, check_run, prepare
 from nsr_jax.training.sharding import gather, replicate
@@ -45,7 +45,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, evalua
     """
     workdir = pathlib.Path(workdir).resolve()
     check_run(config, workdir)
-    with lock_workdir(workdir):
+    with lock_workdir(workdir) as is_locked:
+        if is_locked:
+            remove_unfinished(workdir)
         run = prepare(config)
         write_config(workdir, config)
         with Checkpoints(workdir, config.checkpoints_to_keep) as checkpoints:

@@ -56,16 +56,16 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
 
 
 @contextlib.contextmanager
-def lock_workdir(workdir: pathlib.Path) -> Iterator[None]:
+def lock_workdir(workdir: pathlib.Path) -> Iterator[bool]:
     """Keep other jobs out of the folder; the operating system takes the lock from a process that dies.
 
-    Of a job of several processes the first one holds the lock.
+    Of a job of several processes the first one holds the lock. The block is given whether this process holds it.
 
     Raises:
         UserError: another job trains in the folder.
     """
     if not processes.is_first():
-        yield
+        yield False
         return
     with (workdir / LOCK).open('a+', encoding='utf-8') as file:
         try:
@@ -75,10 +75,13 @@ def lock_workdir(workdir: pathlib.Path) -> Iterator[None]:
             raise UserError(f'another job trains in {workdir}: {file.read().strip() or "unknown"}') from error
         except OSError as error:
             logging.warning('%s cannot be locked (%s): take care that no other job trains in it', workdir, error)
+            is_locked = False
+        else:
+            is_locked = True
         file.truncate(0)
         file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
         file.flush()
-        yield
+        yield is_locked
 
 
 def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:

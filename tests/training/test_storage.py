@@ -1,6 +1,7 @@
 """Disks that lie, fill up or are shared: the last good checkpoint stays, and what is wrong is said."""
 
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -113,12 +114,27 @@ def test_broken_weights_are_not_evaluated(workdir, damage):
         load_model(workdir)
 
 
-def test_what_a_killed_save_leaves_is_ignored(workdir, config, finished, metrics_of):
-    half = workdir / 'checkpoints' / '12.orbax-checkpoint-tmp'
-    (workdir / 'checkpoints' / '12').rename(half)
-    shutil.rmtree(half / 'params')
+def test_what_a_killed_save_leaves_is_removed(workdir, config, finished, metrics_of):
+    """Also that of a step that is never saved again."""
+    for left in ('11.orbax-checkpoint-tmp', '12.orbax-checkpoint-tmp'):
+        shutil.copytree(workdir / 'checkpoints' / '12', workdir / 'checkpoints' / left)
+        shutil.rmtree(workdir / 'checkpoints' / left / 'params')
+    shutil.rmtree(workdir / 'checkpoints' / '12')
     train(config, workdir)
     assert metrics_of(workdir) == metrics_of(finished)
+    assert sorted(path.name for path in (workdir / 'checkpoints').iterdir()) == ['10', '12', '5']
+
+
+def test_what_may_be_another_jobs_is_not_removed(workdir, config, monkeypatch):
+    left = workdir / 'checkpoints' / '11.orbax-checkpoint-tmp'
+    left.mkdir()
+
+    def no_locks(*_):
+        raise OSError(errno.ENOTSUP, 'Operation not supported')
+
+    monkeypatch.setattr(fcntl, 'flock', no_locks)
+    train(config, workdir)
+    assert left.exists()
 
 
 def test_one_job_at_a_time(workdir, config):
