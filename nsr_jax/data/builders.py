@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import json
 import lzma
 import os
 import pathlib
@@ -18,10 +19,23 @@ import tensorflow_datasets as tfds
 from absl import logging
 from google.protobuf import json_format
 
-from nsr_jax.data.images import check_pair, crop_to_multiple, decode_image, encode_png, read_file, read_limited
+from nsr_jax.data.digests import digest_files
+from nsr_jax.data.images import (
+    check_file,
+    check_pair,
+    crop_to_multiple,
+    decode_image,
+    encode_png,
+    read_file,
+    read_limited,
+)
 from nsr_jax.errors import UserError
+from nsr_jax.files import sweep, temporary_folder
 from nsr_jax.ops.imresize import imresize
 
+# Of what is made of the files: to be raised when decoding, cropping or shrinking gives other pixels than before.
+_PIXELS_VERSION = 1
+_LONGEST_WORD = 40  # of a source's name, in the name of a folder
 # Images of one array_record file: TFDS holds the bytes of one such file in memory while it writes it.
 _IMAGES_PER_SHARD = 50
 
@@ -78,36 +92,55 @@ class ImagePair:
 class ImagePairsConfig(tfds.core.BuilderConfig):
     """What one preparation holds: one split of one image set at one scale. Make it with `image_pairs_config`.
 
-    `border` is imresize's, for the partners that are made. `name` ends in a fingerprint of the files (name, size and
-    time of change), so that changed files are another dataset and stale records are never read.
+    `border` is imresize's, for the partners that are made. `name` ends in a digest of all that the records depend on:
+    what the files hold (`digests`, by their paths), what they are called, in which order, and what is made of them. So
+    files that hold something else are another dataset, and stale records are never read.
     """
 
     split: str = ''
     scale: int = 1
     border: str = 'clamp'
     pairs: Sequence[ImagePair] = dataclasses.field(default=(), repr=False)
+    digests: Mapping[pathlib.Path, str] = dataclasses.field(default_factory=dict, repr=False)
 
 
 def image_pairs_config(
-    source: str, split: str, pairs: Sequence[ImagePair], scale: int, border: str
+    source: str,
+    split: str,
+    pairs: Sequence[ImagePair],
+    scale: int,
+    border: str,
+    tfds_dir: str | os.PathLike | None = None,
 ) -> ImagePairsConfig:
-    """The config of `pairs`, in this order. Raises `UserError` if a file is missing."""
-    fingerprint = hashlib.sha256()
-    for pair in pairs:
-        for file in (pair.hr, pair.lr):
-            fingerprint.update(repr(file and _identity(file)).encode())
+    """The config of `pairs`, in this order.
+
+    `tfds_dir` is where records are prepared; digests of the files are kept there. None: all files are read.
+
+    Raises:
+        UserError: a file is missing, cannot be read, or is larger than that of any image.
+    """
+    files = [file for pair in pairs for file in (pair.hr, pair.lr) if file]
+    for file in files:
+        if not file.member:
+            check_file(file.path)
+    digests = digest_files((file.path for file in files), tfds_dir and pathlib.Path(tfds_dir) / ImagePairs.name)
     partners_are_made = scale > 1 and any(pair.lr is None for pair in pairs)
     lr = f'x{scale}_{border}' if partners_are_made else f'x{scale}'
-    words = (re.sub(r'\W+', '_', source), split, lr, fingerprint.hexdigest()[:16])
-    return ImagePairsConfig(name='_'.join(words), split=split, scale=scale, border=border, pairs=tuple(pairs))
+    identities = [
+        file and (file.path.name, file.member, digests[file.path]) for pair in pairs for file in (pair.hr, pair.lr)
+    ]
+    fingerprint = hashlib.sha256(json.dumps([_PIXELS_VERSION, source, split, lr, identities]).encode())
+    words = (re.sub(r'[^0-9A-Za-z]+', '_', source)[:_LONGEST_WORD], split, lr, fingerprint.hexdigest()[:32])
+    return ImagePairsConfig(
+        name='_'.join(words), split=split, scale=scale, border=border, pairs=tuple(pairs), digests=digests
+    )
 
 
-def _identity(file: ImageFile) -> tuple[str, str, int, int]:
-    try:
-        status = file.path.stat()
-    except OSError as error:
-        raise UserError(f'{file.path}: cannot be read: {error.strerror}') from error
-    return file.path.name, file.member, status.st_size, status.st_mtime_ns
+class _LocalInfo(tfds.core.DatasetInfo):
+    """What is known of a dataset that is not one of Google's."""
+
+    def initialize_from_bucket(self) -> None:
+        """Ask nobody; TFDS would, and leave an empty folder among the system's temporary files each time."""
 
 
 class ImagePairs(tfds.core.ShardBasedBuilder):
@@ -127,7 +160,7 @@ class ImagePairs(tfds.core.ShardBasedBuilder):
         features = {'name': tfds.features.Text(), 'hr': tfds.features.Image(shape=(None, None, None))}
         if self.builder_config.scale > 1:
             features['lr'] = tfds.features.Image(shape=(None, None, None))
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+        return _LocalInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> Mapping[str, Sequence[Callable[[], Iterator]]]:
         del dl_manager
@@ -156,26 +189,46 @@ class ImagePairs(tfds.core.ShardBasedBuilder):
 def open_records(config: ImagePairsConfig, tfds_dir: str | os.PathLike) -> Sequence[Mapping[str, bytes]]:
     """Prepare the config's records under `tfds_dir` unless they are there; then random access to them, undecoded.
 
-    TFDS writes into a folder of another name and renames it when all is written, so an interrupted preparation leaves
-    nothing that a later call takes for a dataset. Several processes may prepare the same: the first to finish wins.
+    They are written into a temporary folder and moved when all is written, so an interrupted preparation leaves nothing
+    that a later call takes for a dataset; what it does leave is removed by the next call, whatever that asks for.
+    Several processes may prepare the same: the first to finish wins.
 
     Raises:
-        UserError: a broken image, a pair that does not fit, a folder that cannot be written, or damaged records.
+        UserError: a broken image, a pair that does not fit, files that have changed since the config was made, a folder
+            that cannot be written, or damaged records.
     """
-    folder = pathlib.Path(tfds_dir) / ImagePairs.name / config.name
+    place = pathlib.Path(tfds_dir) / ImagePairs.name
+    folder = place / config.name
+    sweep(place)
     with quiet_tfds(), damage_told(folder):
         builder = _builder(config, tfds_dir)
         prepared = builder.is_prepared()
     if not prepared:
         logging.info('Preparing %d images (%s) in %s', len(config.pairs), config.name, builder.data_dir)
-        with quiet_tfds():
-            try:
-                builder.download_and_prepare()
-            except OSError as error:
-                if not builder.is_prepared():
-                    raise UserError(f'{builder.data_dir}: cannot be prepared: {error}') from error
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            with temporary_folder(place) as temporary:
+                _prepare(config, temporary, pathlib.Path(builder.data_dir))
+        except (OSError, RuntimeError) as error:  # the latter of array_record, as on a full disk
+            with quiet_tfds(), damage_told(folder):
+                prepared = builder.is_prepared()
+            if not prepared:
+                raise UserError(f'{builder.data_dir}: cannot be prepared: {_one_line(error)}') from error
     with quiet_tfds(), damage_told(folder):
         return undecoded(_builder(config, tfds_dir), config.split, folder)
+
+
+def _prepare(config: ImagePairsConfig, temporary: pathlib.Path, target: pathlib.Path) -> None:
+    """Write the records below a temporary folder, and move them to the target unless the files changed meanwhile."""
+    with quiet_tfds():
+        builder = _builder(config, temporary)
+        builder.download_and_prepare()
+    if digest_files(config.digests) != config.digests:
+        raise UserError(
+            f'{config.pairs[0].hr.path.parent}: files change while they are read: wait until they are written'
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(builder.data_path, target)
 
 
 def _builder(config: ImagePairsConfig, tfds_dir: str | os.PathLike) -> ImagePairs:
@@ -213,8 +266,11 @@ def damage_told(folder: pathlib.Path) -> Iterator[None]:
     except UserError:
         raise
     except _TFDS_ERRORS as error:
-        reason = ' '.join(str(error).split())[:_LONGEST_REASON]
-        raise UserError(f'{folder}: damaged ({reason}); remove it and have it prepared again') from error
+        raise UserError(f'{folder}: damaged ({_one_line(error)}); remove it and have it prepared again') from error
+
+
+def _one_line(error: BaseException) -> str:
+    return ' '.join(str(error).split())[:_LONGEST_REASON]
 
 
 @contextlib.contextmanager

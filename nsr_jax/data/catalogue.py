@@ -1,5 +1,6 @@
 """A dataset of the TFDS catalogue that was prepared elsewhere."""
 
+import hashlib
 import json
 import pathlib
 import re
@@ -8,14 +9,25 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from nsr_jax.data.builders import damage_told, quiet_tfds, undecoded
+from nsr_jax.data.builders import ImagePairs, damage_told, quiet_tfds, undecoded
+from nsr_jax.data.digests import digest_files
 from nsr_jax.errors import UserError
 
 _FEATURES = 'tensorflow_datasets.core.features.'
 
 
-def catalogue_records(folder: pathlib.Path, split: str) -> Sequence[Mapping[str, bytes]]:
+def catalogue_records(
+    folder: pathlib.Path, split: str, tfds_dir: pathlib.Path
+) -> tuple[Sequence[Mapping[str, bytes]], str]:
     """Records of a dataset with the images `hr` and `lr`: the newest version under `folder`.
+
+    Args:
+        folder: of the dataset.
+        split: one of its splits.
+        tfds_dir: where digests of its files are kept.
+
+    Returns:
+        The records, undecoded, and a fingerprint that changes with what they hold.
 
     Raises:
         UserError: nothing there, another file format than array_record, no such split, other features, or damage.
@@ -39,7 +51,12 @@ def catalogue_records(folder: pathlib.Path, split: str) -> Sequence[Mapping[str,
         features = dict(builder.info.features)
         if not all(isinstance(features.get(name), tfds.features.Image) for name in ('hr', 'lr')):
             raise UserError(f'{newest}: its features are {", ".join(features)}; the images hr and lr are needed')
-        return undecoded(builder, split, newest)
+        files = [newest / 'features.json', newest / 'dataset_info.json']
+        files += map(pathlib.Path, builder.info.splits[split].filepaths)
+        digests = digest_files(files, tfds_dir / ImagePairs.name)
+        contents = json.dumps([split, [[path.name, digest] for path, digest in digests.items()]])
+        fingerprint = hashlib.sha256(contents.encode()).hexdigest()[:32]
+        return undecoded(builder, split, newest), f'{folder.parent.name}_{folder.name}_{split}_{fingerprint}'
 
 
 def _check_features(folder: pathlib.Path) -> None:

@@ -76,15 +76,23 @@ def read_file(path: str | os.PathLike) -> bytes:
         UserError: it cannot be read, is no file, or is larger than any image that is accepted.
     """
     path = pathlib.Path(path)
+    check_file(path)
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe or a device may never end
-            raise UserError(f'{path}: cannot be read: not a file')
-        _check_bytes(status.st_size, str(path))
         with path.open('rb') as file:
             return read_limited(file, str(path))
     except OSError as error:
         raise UserError(f'{path}: cannot be read: {error.strerror}') from error
+
+
+def check_file(path: pathlib.Path) -> None:
+    """Raise `UserError` as `read_file` does, without reading the file."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read: {error.strerror}') from error
+    if not stat.S_ISREG(status.st_mode):  # a pipe or a device may never end
+        raise UserError(f'{path}: cannot be read: not a file')
+    _check_bytes(status.st_size, str(path))
 
 
 def read_limited(file: BinaryIO, name: str) -> bytes:

@@ -6,11 +6,13 @@ what the file's name says tell where each begins, and so how long a whole file i
 
 import contextlib
 import fcntl
+import hashlib
 import math
 import os
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 import numpy as np
 from absl import logging
@@ -27,9 +29,11 @@ from nsr_jax.data.store import (
     measure_images,
 )
 from nsr_jax.errors import UserError
-from nsr_jax.files import make_output_folder
+from nsr_jax.files import make_output_folder, replacing, sweep
 
-_VERSION = 1  # of what is in the files
+_VERSION = 1  # of what is in the files: to be raised when decoding or cropping gives other pixels than before
+# On which functions that make colours gray are told apart: all values of each channel, in steps of 15.
+_COLOURS = np.moveaxis(np.mgrid[:256:15, :256:15, :256:15], 0, -1).astype(np.uint8).reshape(1, -1, 3)
 
 
 def open_store(
@@ -48,7 +52,7 @@ def open_store(
     time: one writes it, and the others wait.
 
     Args:
-        source: the images, by their fingerprint; a catalogue's, which have none, go by their name and number.
+        source: the images, by their fingerprint.
         folder: where the files are kept, each of `nbytes`.
         budget: bytes.
         scale: of the targets to the inputs.
@@ -59,7 +63,9 @@ def open_store(
     Raises:
         UserError: as `build_store`, or a file that cannot be written, as on a full disk, of which nothing stays.
     """
-    path = pathlib.Path(folder).expanduser() / _file_name(source, scale, channels, to_gray)
+    folder = pathlib.Path(folder).expanduser()
+    sweep(folder)
+    path = folder / _file_name(source, scale, channels, to_gray)
     store = _map_file(path, len(source), scale, channels)
     if store is not None:
         check_sizes(source, store.sizes, scale, smallest)
@@ -78,8 +84,9 @@ def open_store(
 
 def _file_name(source: Source, scale: int, channels: int, to_gray: ToGray | None) -> str:
     """Made of all that decides what is in the file."""
-    words = [source.fingerprint or f'{source.name}_{len(source)}', f'x{scale}', f'{channels}_channels', f'v{_VERSION}']
-    words += [to_gray.__qualname__] if to_gray else []
+    words = [source.fingerprint, f'x{scale}', f'{channels}_channels', f'v{_VERSION}']
+    if to_gray:  # whose name would not tell what it does
+        words.append(hashlib.sha256(to_gray(_COLOURS).tobytes()).hexdigest()[:16])
     return re.sub(r'\W+', '_', '_'.join(words)) + '.images'
 
 
@@ -94,7 +101,7 @@ def _starts(layout: StoreLayout) -> tuple[int, int, int]:
     return targets, inputs, inputs + (0 if layout.inputs is None else math.prod(layout.inputs))
 
 
-def _map_file(path: pathlib.Path, count: int, scale: int, channels: int, mode: str = 'r') -> ImageStore | None:
+def _map_file(path: pathlib.Path, count: int, scale: int, channels: int) -> ImageStore | None:
     """The store of `count` images in a file; None where there is no file, or not a whole one."""
     try:
         sizes = np.fromfile(path, np.int32, 2 * count)
@@ -105,41 +112,39 @@ def _map_file(path: pathlib.Path, count: int, scale: int, channels: int, mode: s
         raise UserError(f'{path}: cannot be read: {error.strerror}') from error
     if sizes.size == 2 * count and sizes.min() > 0:
         layout = StoreLayout(sizes.reshape(count, 2), scale, channels)
-        targets, inputs, end = _starts(layout)
-        if length == end:
-            return ImageStore(
-                np.memmap(path, np.uint8, mode, targets, layout.targets),
-                None if layout.inputs is None else np.memmap(path, np.uint8, mode, inputs, layout.inputs),
-                layout.sizes,
-            )
+        if length == _starts(layout)[-1]:
+            return _map(path, layout, 'r')
     logging.warning('%s is not whole: it is written anew where it is needed', path)
     return None
 
 
+def _map(file: pathlib.Path | BinaryIO, layout: StoreLayout, mode: str) -> ImageStore:
+    targets, inputs, _ = _starts(layout)
+    return ImageStore(
+        np.memmap(file, np.uint8, mode, targets, layout.targets),
+        None if layout.inputs is None else np.memmap(file, np.uint8, mode, inputs, layout.inputs),
+        layout.sizes,
+    )
+
+
 def _write_file(path: pathlib.Path, examples: Sequence[Example], layout: StoreLayout, to_gray: ToGray | None) -> None:
-    """Write under a temporary name, which a killed process may have left behind, and rename when all is on the disk."""
-    temporary = path.with_name(f'.{path.name}.tmp')
     *_, end = _starts(layout)
     logging.info('%s: writing %.0f MB of decoded images', path, end / 1e6)
     try:
-        with temporary.open('wb') as file:
+        with replacing(path) as file:
             # Mapped memory for which the disk has no room would end the process at once: the room is taken before.
             if hasattr(os, 'posix_fallocate'):
                 os.posix_fallocate(file.fileno(), 0, end)
             file.truncate(end)
             file.write(layout.sizes.tobytes())
-        store = _map_file(temporary, len(layout.sizes), layout.scale, layout.channels, mode='r+')
-        fill_store(store, examples, layout, to_gray)
-        for array in (store.targets, store.inputs):
-            if array is not None:
-                array.flush()
-        with temporary.open('rb') as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+            file.flush()
+            store = _map(file, layout, 'r+')
+            fill_store(store, examples, layout, to_gray)
+            for array in (store.targets, store.inputs):
+                if array is not None:
+                    array.flush()
     except OSError as error:
         raise UserError(f'{path}: {end / 1e6:.0f} MB cannot be written: {error.strerror}') from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

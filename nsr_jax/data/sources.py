@@ -1,6 +1,8 @@
 """Image sources by name: what training draws from and what evaluation scores."""
 
 import dataclasses
+import functools
+import hashlib
 import numbers
 import os
 import pathlib
@@ -46,7 +48,8 @@ class Source(Sequence[Example]):
         name: what tables call the source.
         names: the examples' names.
         scale: HR size / LR size.
-        fingerprint: changes with the source's files; '' where they are not known.
+        fingerprint: the same wherever the files hold the same, and another one where they do not; where none is given,
+            it is made of the records when it is asked for.
     """
 
     def __init__(
@@ -62,8 +65,19 @@ class Source(Sequence[Example]):
         self.name = name
         self.names = tuple(names)
         self.scale = scale
-        self.fingerprint = fingerprint
         self._records = records
+        if fingerprint:
+            self.fingerprint = fingerprint
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of all records; for a source that was made without one."""
+        digest = hashlib.sha256(repr((self.name, self.names, self.scale)).encode())
+        for record in self._records:
+            for feature in sorted(record):
+                contents = hashlib.sha256(_encoded(record, feature)).hexdigest()
+                digest.update(f'{feature} {contents}\n'.encode())
+        return digest.hexdigest()[:32]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -142,8 +156,8 @@ def open_source(
         if scale not in (1, int(match[1])):
             raise UserError(f'{name}: its images are for scale {match[1]}, not {scale}')
         split = _check_split(name, split, _DIV2K_SPLITS)
-        records = catalogue.catalogue_records(tfds_folder / name, split)
-        return Source(name, [f'{split}_{index:04d}' for index in range(len(records))], records, scale)
+        records, fingerprint = catalogue.catalogue_records(tfds_folder / name, split, tfds_folder)
+        return Source(name, [f'{split}_{index:04d}' for index in range(len(records))], records, scale, fingerprint)
 
     if name == 'photos':
         part = split = _check_split(name, split, _PHOTOS_SPLITS)
@@ -169,7 +183,7 @@ def open_source(
         pairs = layouts.benchmark(folder, scale, border) if is_benchmark else layouts.folder_of_images(folder)
         if known:
             known.check([pair.hr.name for pair in pairs], folder / 'HR')
-    config = builders.image_pairs_config(name, part, pairs, scale, border)
+    config = builders.image_pairs_config(name, part, pairs, scale, border, tfds_folder)
     records = builders.open_records(config, tfds_folder)
     return Source(name, [pair.hr.name for pair in pairs], records, scale, fingerprint=config.name)
 

@@ -1,10 +1,14 @@
 """Preparing records: order, atomicity, races and quietness."""
 
+import hashlib
 import multiprocessing
 import os
 import pathlib
+import resource
 import subprocess
 import sys
+import tempfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -108,6 +112,10 @@ builders.open_records(config, {str(tmp_path / 'tfds')!r})
 """
     assert subprocess.run([sys.executable, '-c', program], check=False).returncode == 9
     assert entries(tmp_path / 'tfds'), 'the process was to die in the middle of its writing'
+    # Whatever is prepared next, nothing of it stays.
+    builders.open_records(config_of(files[:1]), tmp_path / 'tfds')
+    (folder,) = (tmp_path / 'tfds' / 'nsr_image_pairs').iterdir()
+    assert folder.name == config_of(files[:1]).name
     records = builders.open_records(config_of(files), tmp_path / 'tfds')
     assert [records[index]['name'].decode() for index in range(60)] == [file.name for file in files]
 
@@ -145,7 +153,57 @@ def test_the_loser_of_a_race_reads_what_the_winner_wrote(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builders.ImagePairs, '_examples', overtaken)
     assert len(builders.open_records(config, tmp_path / 'tfds')) == 3
-    assert not list((tmp_path / 'tfds').rglob('*incomplete*'))
+    assert [path.name for path in (tmp_path / 'tfds' / 'nsr_image_pairs').iterdir()] == [config.name]
+
+
+def test_what_another_process_prepares_is_left_alone(tmp_path, monkeypatch):
+    files = image_files(tmp_path / 'images', 3)
+    generate = builders.ImagePairs._examples
+
+    def overtaken(self, pairs):
+        yield from generate(self, pairs)
+        monkeypatch.undo()
+        builders.open_records(config_of(files[:1]), tmp_path / 'tfds')
+
+    monkeypatch.setattr(builders.ImagePairs, '_examples', overtaken)
+    assert len(builders.open_records(config_of(files), tmp_path / 'tfds')) == 3
+
+
+def test_nothing_is_left_among_the_systems_temporary_files(tmp_path, monkeypatch):
+    (tmp_path / 'temporary').mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'temporary'))
+    builders.open_records(config_of(image_files(tmp_path / 'images', 2)), tmp_path / 'tfds')
+    assert entries(tmp_path / 'tfds')
+    assert list((tmp_path / 'temporary').iterdir()) == []
+
+
+def test_files_that_change_while_they_are_prepared_are_refused(tmp_path, monkeypatch):
+    files = image_files(tmp_path / 'images', 3)
+    config, read = config_of(files), builders.ImageFile.read
+
+    def overtaken(self):
+        if self == files[1]:
+            write_image(self.path, noise(9, 6, 8, 3))
+        return read(self)
+
+    monkeypatch.setattr(builders.ImageFile, 'read', overtaken)
+    with pytest.raises(UserError, match='images: files change while they are read'):
+        builders.open_records(config, tmp_path / 'tfds')
+    assert entries(tmp_path / 'tfds') == []
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path):
+    """The size of a file is limited as a full disk limits it."""
+    config = config_of(image_files(tmp_path / 'images', 3, (64, 64, 3)))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(UserError, match=r'cannot be prepared: .*File too large') as caught:
+            builders.open_records(config, tmp_path / 'tfds')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert '\n' not in str(caught.value)
+    assert entries(tmp_path / 'tfds') == []
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
@@ -169,16 +227,53 @@ def test_a_partner_of_another_size_is_named_with_both_sizes(tmp_path):
 
 def test_names_tell_what_differs(tmp_path):
     files = image_files(tmp_path / 'images', 2)
-    names = {
-        config_of(files).name,
-        config_of(files, scale=3).name,
-        config_of(files[:1]).name,
-        config_of(files, partners=files).name,
-        builders.image_pairs_config('a set', 'test', [builders.ImagePair(file) for file in files], 2, 'mirror').name,
-    }
+    pairs = [builders.ImagePair(file) for file in files]
+    configs = [
+        config_of(files),
+        config_of(files, scale=3),
+        config_of(files[:1]),
+        config_of(files[::-1]),
+        config_of(files, partners=files),
+        builders.image_pairs_config('a set', 'test', pairs, 2, 'mirror'),
+        builders.image_pairs_config('a set', 'train', pairs, 2, 'clamp'),
+        builders.image_pairs_config('a-set', 'test', pairs, 2, 'clamp'),
+        builders.image_pairs_config('s' * 250, 'test', pairs, 2, 'clamp'),
+    ]
+    files[1].path.write_bytes(files[0].path.read_bytes())
+    configs.append(config_of(files))
+    names = {config.name for config in configs}
+    assert len(names) == len(configs)
+    assert max(map(len, names)) < 120
     os.utime(files[1].path, ns=(1, 1))
-    names.add(config_of(files).name)
-    assert len(names) == 6
+    assert config_of(files).name == configs[-1].name  # for their time, files are not another set
+
+
+def test_members_of_zip_files_are_known_by_what_they_hold(tmp_path):
+    names = set()
+    for colour in range(2):
+        path = tmp_path / str(colour) / 'a.zip'
+        path.parent.mkdir()
+        with zipfile.ZipFile(path, 'w') as archive:
+            archive.writestr(zipfile.ZipInfo('a.png'), bytes([colour]) * 50)
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+        names.add(config_of([builders.ImageFile(path, 'a.png')]).name)
+    assert len(names) == 2
+
+
+def test_a_file_larger_than_any_image_is_not_read_to_know_it(tmp_path):
+    with (tmp_path / 'a.png').open('wb') as file:
+        file.truncate(2**31)
+    with pytest.raises(UserError, match=r'a\.png: a larger file than any image'):
+        config_of([builders.ImageFile(tmp_path / 'a.png')])
+
+
+def test_what_is_made_of_files_is_what_this_version_makes(tmp_path):
+    """Where this fails because other pixels are made on purpose, raise builders._PIXELS_VERSION too."""
+    image = np.arange(7 * 9 * 3, dtype=np.uint8).reshape(7, 9, 3) ** 2
+    write_image(tmp_path / 'a.png', image)
+    (record,) = builders.open_records(config_of([builders.ImageFile(tmp_path / 'a.png')]), tmp_path / 'tfds')
+    lr = decode_image(record['lr'], 'lr')
+    assert (builders._PIXELS_VERSION, hashlib.sha256(lr.tobytes()).hexdigest()[:8]) == (1, '5e9e325a')
 
 
 def test_a_missing_file_is_named(tmp_path):

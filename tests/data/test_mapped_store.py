@@ -12,6 +12,7 @@ from nsr_jax.data.mapped_store import open_store
 from nsr_jax.data.sources import Source, open_source
 from nsr_jax.data.store import build_store
 from nsr_jax.errors import UserError
+from nsr_jax.files import TEMPORARY
 
 SIZES = [(60, 91), (111, 50), (73, 73)]  # of inputs
 FORMAT = {'channels': 3, 'smallest': 20}
@@ -120,6 +121,7 @@ def test_sizes_that_are_known_are_not_decoded_for(tmp_path):
         {'fingerprint': 'photos_x2_4567'},
         {'scale': 1},
         {'fingerprint': '', 'sizes': SIZES[:2]},
+        {'fingerprint': ''},
     ],
 )
 def test_other_images_are_another_file(tmp_path, others):
@@ -136,6 +138,10 @@ def test_gray_images_are_another_file(tmp_path):
     opened(tmp_path, source(), channels=1, to_gray=gray)
     opened(tmp_path, source(), channels=1, to_gray=other_gray)
     assert len(files(tmp_path)) == 3
+    for channel in (1, 2):  # functions are known by what they do, not by their names
+        store = opened(tmp_path, source(), channels=1, to_gray=lambda image, channel=channel: image[..., channel])
+        assert_equal(store, in_memory(source(), channels=1, to_gray=lambda image, channel=channel: image[..., channel]))
+    assert len(files(tmp_path)) == 4
 
 
 @pytest.mark.parametrize('damage', ['empty', 'sizes', 'half', 'one byte', 'longer', 'zeros'])
@@ -158,13 +164,15 @@ def test_a_file_that_is_not_whole_is_made_anew(tmp_path, damage):
     assert len(files(tmp_path)) == 1
 
 
-def test_what_a_killed_process_has_left_is_in_nobodys_way(tmp_path):
+@pytest.mark.parametrize('budget', [0, 10**9])
+def test_what_a_killed_process_has_left_is_removed(tmp_path, budget):
+    """Also by a run whose images are in memory."""
     opened(tmp_path, source())
     (path,) = (tmp_path / name for name in files(tmp_path))
-    path.rename(path.with_name(f'.{path.name}.tmp'))
+    path.rename(tmp_path / f'{TEMPORARY}0123')
     images = source(seed=1)
-    assert_equal(opened(tmp_path, images), in_memory(images))
-    assert files(tmp_path) == [path.name]
+    assert_equal(opened(tmp_path, images, budget), in_memory(images))
+    assert files(tmp_path) == ([] if budget else [path.name])
 
 
 def test_an_interrupted_writing_leaves_nothing(tmp_path):

@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 import skimage.data
 
+from nsr_jax.data import digests
 from nsr_jax.data.images import encode_png, read_image, write_image
 from nsr_jax.data.sources import Source, open_source
 from nsr_jax.errors import UserError
@@ -144,18 +145,64 @@ def test_a_changed_folder_is_never_served_stale(folder, tfds_dir):
     assert len(hrs()) == 3
     write_image(folder / '3.png', noise(3, 9, 11, 3))
     assert len(hrs()) == 4
-    # Another image under an old name, of the same size in bytes, but for its time.
+    # Another image under an old name, of the same size in bytes and the same time.
     old = (folder / '0.png').stat()
-    data = bytearray((folder / '0.png').read_bytes())
+    data = (folder / '0.png').read_bytes()
     changed = encode_png(noise(4, 9, 11, 3)).ljust(len(data), b'\0')
     assert len(changed) == len(data)
     (folder / '0.png').write_bytes(changed)
-    os.utime(folder / '0.png', ns=(old.st_atime_ns, old.st_mtime_ns + 1_000_000))
+    os.utime(folder / '0.png', ns=(old.st_atime_ns, old.st_mtime_ns))
     np.testing.assert_array_equal(hrs()[0], noise(4, 9, 11, 3))
     (folder / '1.png').rename(folder / '9.png')
     np.testing.assert_array_equal(hrs()[-1], noise(1, 9, 11, 3))
     (folder / '9.png').unlink()
     assert len(hrs()) == 3
+
+
+def same_outside(folder, seed):
+    """Fill a folder with images that another seed changes, but not their names, sizes and times."""
+    for index in range(2):
+        write_image(folder / f'{index}.png', noise(seed + index, 12, 12, 3))
+        path = folder / f'{index}.png'
+        path.write_bytes(path.read_bytes().ljust(1000, b'\0'))
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    return folder
+
+
+@pytest.mark.parametrize('settled', [False, True])
+@pytest.mark.parametrize('layout', ['images', 'HR', 'LR'])
+def test_folders_of_the_same_names_sizes_and_times_keep_their_own_images(tmp_path, monkeypatch, layout, settled):
+    if settled:
+        monkeypatch.setattr(digests, '_SETTLED', -(10**18))
+    opened = []
+    for seed in (0, 10):
+        folder = tmp_path / str(seed) / 'Own'
+        if layout == 'images':
+            same_outside(folder, seed)
+        else:
+            same_outside(folder / 'HR', seed if layout == 'HR' else 99)
+        if layout == 'LR':
+            for path in same_outside(folder / 'LR_bicubic' / 'X2', seed).iterdir():
+                write_image(path, noise(seed + int(path.stem), 6, 6, 3))
+                path.write_bytes(path.read_bytes().ljust(500, b'\0'))
+                os.utime(path, (1_700_000_000, 1_700_000_000))
+        opened.append(open_source(folder, None, 2, tfds_dir=tmp_path / 'tfds'))
+        for index, example in enumerate(opened[-1]):
+            if layout == 'LR':
+                np.testing.assert_array_equal(example.lr, noise(seed + index, 6, 6, 3))
+            else:
+                np.testing.assert_array_equal(example.hr, noise(seed + index, 12, 12, 3))
+    assert opened[0].fingerprint != opened[1].fingerprint
+    copied = shutil.copytree(tmp_path / '0' / 'Own', tmp_path / 'copy' / 'Own')
+    assert open_source(copied, None, 2, tfds_dir=tmp_path / 'other').fingerprint == opened[0].fingerprint
+
+
+def test_a_source_that_is_made_without_a_fingerprint_has_that_of_its_records():
+    def made(name='set', names=('a.png',), scale=1, **record):
+        return Source(name, names, [{'hr': b'image'} | record], scale).fingerprint
+
+    assert made() == made() != ''
+    assert len({made(), made('other'), made(names=('b.png',)), made(scale=2), made(hr=b'image2'), made(lr=b'')}) == 6
 
 
 def test_a_corrupted_image_is_named(folder, tfds_dir):
@@ -217,6 +264,20 @@ def test_the_catalogues_div2k(catalogue):
     np.testing.assert_array_equal(source[2].hr, noise(2, 9, 8, 3)[:8])
     np.testing.assert_array_equal(source[2].lr, imresize(source[2].hr, 0.5))
     assert open_source('div2k/bicubic_x2', None, 1, tfds_dir=catalogue).names == ('validation_0000', 'validation_0001')
+
+
+def test_the_catalogues_fingerprint_is_of_what_its_records_hold(catalogue, tmp_path):
+    def fingerprint(split='train'):
+        return open_source('div2k/bicubic_x2', split, 2, tfds_dir=catalogue).fingerprint
+
+    first = fingerprint()
+    assert first == fingerprint() != fingerprint('validation')
+    (path,) = catalogue.glob('div2k/bicubic_x2/2.0.0/*train*')
+    status, contents = path.stat(), bytearray(path.read_bytes())
+    contents[-1] ^= 1
+    path.write_bytes(contents)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert fingerprint() != first
 
 
 def test_the_catalogue_in_another_format_scale_or_place_is_refused(catalogue):

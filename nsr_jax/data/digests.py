@@ -1,0 +1,116 @@
+"""What files hold, in a few characters: SHA-256 digests, kept so that a file is read once and not at each start.
+
+A kept digest stands for a file as long as the file's device, inode, size and both of its times are those that it was
+read at. A clock that ticks slowly could hide a change right after the reading, so a digest is kept only of a file that
+had not changed for a while when it was read; a younger one is read again the next time.
+"""
+
+import concurrent.futures
+import hashlib
+import json
+import os
+import pathlib
+import stat
+import time
+from collections.abc import Iterable, Mapping
+
+import tqdm
+from absl import logging
+
+from nsr_jax.errors import UserError
+from nsr_jax.files import write_atomically
+
+CACHE = 'digests.json'
+
+_SETTLED = 3_000_000_000  # nanoseconds: more than the coarsest time of a file system, FAT's two seconds
+_MOST = 20_000  # entries that are kept, the last ones used
+
+_Status = tuple[int, ...]
+
+
+def digest_files(paths: Iterable[pathlib.Path], folder: str | os.PathLike | None = None) -> dict[pathlib.Path, str]:
+    """The SHA-256 of each file, in hexadecimal digits.
+
+    Args:
+        paths: of files; read in pieces, several at a time.
+        folder: whose file `CACHE` keeps the digests, made where it is missing; None: every file is read. A cache that
+            is damaged or cannot be written costs time alone.
+
+    Raises:
+        UserError: one of them cannot be read, is no file, or changes while it is read.
+    """
+    paths = list(dict.fromkeys(paths))
+    cache = pathlib.Path(folder) / CACHE if folder else None
+    known = _read(cache) if cache else {}
+    found = {path: known.get(os.path.abspath(path)) for path in paths}
+    digests = {path: entry[1] for path, entry in found.items() if entry and entry[0] == _status_of(path)}
+    unknown = [path for path in paths if path not in digests]
+    if not unknown:
+        return digests
+    now = time.time_ns()
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        done = threads.map(_digest, unknown)
+        done = tqdm.tqdm(done, total=len(unknown), desc='reading', unit='file', leave=False, disable=None)
+        read = dict(zip(unknown, done, strict=True))
+    settled = {path: entry for path, entry in read.items() if max(entry[0][-2:]) < now - _SETTLED}
+    if cache and settled:
+        kept = {path: found[path] for path in digests} | settled
+        _write(cache, {os.path.abspath(path): entry for path, entry in kept.items()})
+    return {path: digests[path] if path in digests else read[path][1] for path in paths}
+
+
+def _status_of(path: pathlib.Path) -> _Status:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read: {error.strerror}') from error
+    if not stat.S_ISREG(status.st_mode):  # a pipe may never end
+        raise UserError(f'{path}: cannot be read: not a file')
+    return _status(status)
+
+
+def _status(status: os.stat_result) -> _Status:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _digest(path: pathlib.Path) -> tuple[_Status, str]:
+    _status_of(path)
+    try:
+        with path.open('rb') as file:
+            before = os.fstat(file.fileno())
+            digest = hashlib.file_digest(file, 'sha256').hexdigest()
+            after = os.fstat(file.fileno())
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read: {error.strerror}') from error
+    if _status(before) != _status(after):
+        raise UserError(f'{path} changes while it is read: wait until it is written')
+    return _status(after), digest
+
+
+def _read(cache: pathlib.Path) -> dict[str, tuple[_Status, str]]:
+    """What is kept, by absolute path; nothing where the file is missing or not what was written."""
+    try:
+        contents = json.loads(cache.read_bytes())
+        if contents['sha256'] != _checksum(contents['files']):
+            raise ValueError('it is damaged')
+        return {path: (tuple(status), digest) for path, (status, digest) in contents['files'].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        logging.info('%s: not used: %s', cache, error)
+        return {}
+
+
+def _write(cache: pathlib.Path, entries: Mapping[str, tuple[_Status, str]]) -> None:
+    """Keep these entries besides what others have written meanwhile."""
+    others = {path: entry for path, entry in _read(cache).items() if path not in entries}
+    files = dict(list((others | entries).items())[-max(_MOST, len(entries)) :])
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(cache, json.dumps({'sha256': _checksum(files), 'files': files}))
+    except (OSError, UserError) as error:
+        logging.info('%s: not kept, so that files are read again at each start: %s', cache, error)
+
+
+def _checksum(files: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
