@@ -5,8 +5,10 @@ import functools
 import hashlib
 import itertools
 import json
+import os
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,7 +24,7 @@ from nsr_jax.evaluation.evaluate import Predictor, Score, device_predictors, eva
 from nsr_jax.evaluation.protocols import Protocol
 from nsr_jax.evaluation.tables import from_json, to_json, write_tables
 from nsr_jax.evaluation.tiling import Tiling
-from nsr_jax.files import write_atomically
+from nsr_jax.files import make_output_folder, write_atomically
 from nsr_jax.models.build import Network
 
 CELLS = 'cells'
@@ -65,7 +67,8 @@ def network_contenders(
     """
     weights = hashlib.sha256()
     for path, leaf in jax.tree.leaves_with_path(params):
-        weights.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
+        leaf = np.asarray(leaf)
+        weights.update(f'{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}\n'.encode() + leaf.tobytes())
     contenders = []
     for tiling, ensemble in itertools.product(tilings, ensembles):
         words = f'tiling {tiling}' + ', x8 ensemble' * ensemble
@@ -118,7 +121,8 @@ def run_sweep(
 ) -> list[Score]:
     """Score every contender on every source at every degradation; go on where an earlier call was stopped.
 
-    A cell is written to `output/cells` when it is done, and the tables of all cells of this call after each. All
+    A cell is written to `output/cells` when it is done, with all that it depends on; one that is not what was written,
+    or was put in the place of another, is refused. The tables of all cells of this call are written after each. All
     processes of a job must call this alike; the first one says what is done already, and writes.
 
     Args:
@@ -129,7 +133,8 @@ def run_sweep(
         output: an existing folder.
 
     Raises:
-        UserError: two contenders or sources of one name, an image that cannot be scored, a file that cannot be written.
+        UserError: two contenders or sources of one name, an image that cannot be scored, a cell that is damaged or
+            another's, a file that cannot be written.
     """
     for kind, names in (
         ('datasets', [source.name for source in sources]),
@@ -138,6 +143,7 @@ def run_sweep(
         for name in names:
             if names.count(name) > 1:
                 raise UserError(f'two {kind} are called {name}: their scores could not be told apart')
+    processes.by_first(lambda: os.fspath(make_output_folder(output / CELLS)))
     scores: list[Score] = []
     for source in sources:
         for degradation in degradations:
@@ -157,34 +163,47 @@ def _score_cell(
     key = {
         'model': [contender.name, contender.identity],
         'dataset': [source.name, source.fingerprint],
-        'degradation': str(degradation),
-        'protocols': [protocol.name for protocol in protocols],
+        'degradation': [degradation.task, degradation.level],
+        'protocols': [[protocol.name, protocol.description] for protocol in protocols],
         'nsr_jax_version': nsr_jax.__version__,
     }
-    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
-    path = output / CELLS / f'{digest[:24]}.json'
+    path = output / CELLS / f'{_digest(key)[:24]}.json'
     what = f'{contender.name} on {source.name}, {degradation}'
-    if (kept := processes.by_first(functools.partial(_read_cell, path))) is not None:
+    if (kept := processes.by_first(functools.partial(_read_cell, path, key))) is not None:
         logging.info('%s: scored before', what)
         return from_json(kept)
     scores = evaluate(contender.predictors(degradation), source, protocols, degradation, model=contender.name)
-    processes.by_first(functools.partial(_write_cell, path, scores))
+    processes.by_first(functools.partial(_write_cell, path, key, scores))
     logging.info('%s: %d images scored', what, len(source))
     return scores
 
 
-def _read_cell(path: pathlib.Path) -> str | None:
-    """What an earlier call wrote; None where it wrote nothing."""
-    if not path.exists():
-        return None
+def _read_cell(path: pathlib.Path, key: dict[str, Any]) -> str | None:
+    """The scores that an earlier call wrote, as JSON; None where it wrote nothing."""
     try:
-        text = path.read_text(encoding='utf-8')
+        cell = json.loads(path.read_bytes())
+        digest = cell.pop('sha256')
+        if digest != _digest(cell):
+            raise UserError('damaged: its SHA-256 is not the one that it gives')
+        if cell['key'] != key:
+            names = [name for name in key if cell['key'].get(name) != key[name]]
+            raise UserError(f'the cell of another score, which has another {", ".join(names)}')
+        text = json.dumps(cell)
         from_json(text)
-    except (UserError, OSError) as error:
-        raise UserError(f'{path}: {error}; remove it to score this cell again') from error
-    return text
+        return text
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read: {error.strerror}') from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        reason = error if isinstance(error, UserError) else f'damaged: {error}'
+        raise UserError(f'{path}: {reason}; remove it to score this cell again') from error
 
 
-def _write_cell(path: pathlib.Path, scores: Sequence[Score]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    write_atomically(path, to_json(scores))
+def _write_cell(path: pathlib.Path, key: dict[str, Any], scores: Sequence[Score]) -> None:
+    cell = {'key': key} | json.loads(to_json(scores))
+    write_atomically(path, json.dumps(cell | {'sha256': _digest(cell)}, indent=1) + '\n')
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,16 +1,22 @@
 """Cells of a sweep: scored once, kept, and known by all that they depend on."""
 
+import os
+import shutil
+
 import jax
 import numpy as np
 import pytest
 
+from nsr_jax.data.images import write_image
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.degradation import Degradation
+from nsr_jax.evaluation.evaluate import evaluate
 from nsr_jax.evaluation.protocols import find_protocols
 from nsr_jax.evaluation.sweep import Contender, baseline_contenders, network_contenders, parse_ensembles, run_sweep
 from nsr_jax.evaluation.tables import from_json
 from nsr_jax.evaluation.tiling import Tiling
+from nsr_jax.files import TEMPORARY
 from nsr_jax.models.network import RestorationNetwork
 
 SIGMAS = [Degradation('denoise', sigma) for sigma in (15, 25)]
@@ -19,7 +25,11 @@ DENOISE = find_protocols(['denoise'])
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
-    return open_source('photos', '', 1, tfds_dir=tmp_path_factory.mktemp('tfds'))
+    """Two small images."""
+    folder = tmp_path_factory.mktemp('folder') / 'photos'
+    for seed in range(2):
+        write_image(folder / f'{seed}.png', np.random.default_rng(seed).integers(0, 256, (24, 20, 3), np.uint8))
+    return open_source(folder, '', 1, tfds_dir=tmp_path_factory.mktemp('tfds'))
 
 
 class Killed(BaseException):
@@ -96,9 +106,10 @@ def test_a_network_is_known_by_its_weights_and_the_way_it_is_applied():
     assert named.identity == contenders[0].identity
     (again,) = network_contenders('runs/a', network, params, tilings[:1], [False])
     assert again.identity == contenders[0].identity
-    other = jax.tree.map(lambda leaf: leaf * 1.0001, params)
-    (changed,) = network_contenders('runs/a', network, other, tilings[:1], [False])
-    assert changed.identity != again.identity
+    turned = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[::-1]), params)  # the same bytes
+    for other in (jax.tree.map(lambda leaf: leaf * 1.0001, params), turned):
+        (changed,) = network_contenders('runs/a', network, other, tilings[:1], [False])
+        assert changed.identity != again.identity
 
     image = np.random.default_rng(0).random((20, 30, 1)).astype('f')
     alone, averaged = (each.predictors(SIGMAS[0])[0](image) for each in contenders[:2])
@@ -115,8 +126,78 @@ def test_mistakes(photos, tmp_path):
     with pytest.raises(UserError, match="1 or 8 orientations, not '4'"):
         parse_ensembles(['1', '4'])
     assert not list(tmp_path.iterdir())
-    run_sweep(baseline_contenders(['degraded'], SIGMAS), [photos], DENOISE, SIGMAS[:1], tmp_path)
+
+
+def scored(photos, output, sigma=SIGMAS[0]):
+    return run_sweep([counting([], 'a', '1')], [photos], DENOISE, [sigma], output)
+
+
+def test_a_damaged_cell_is_refused_in_one_line(photos, tmp_path):
+    scores = scored(photos, tmp_path)
     (cell,) = (tmp_path / 'cells').iterdir()
-    cell.write_text('{')
-    with pytest.raises(UserError, match=f'{cell.name}: .*remove it'):
-        run_sweep(baseline_contenders(['degraded'], SIGMAS), [photos], DENOISE, SIGMAS[:1], tmp_path)
+    whole = cell.read_bytes()
+    places = range(0, len(whole), len(whole) // 40)
+    damaged = [whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :] for place in places for bit in (1, 128)]
+    damaged += [
+        b'',
+        b'{',
+        b'null',
+        b'[]',
+        b'{"sha256": 5}',
+        whole[:-3],
+        b'[' * 100_000,
+        whole.replace(b'"key"', b'"kez"'),
+    ]
+    for contents in damaged:
+        cell.write_bytes(contents)
+        with pytest.raises(UserError, match=f'{cell.name}: .*; remove it to score this cell again') as caught:
+            scored(photos, tmp_path)
+        assert '\n' not in str(caught.value)
+    cell.unlink()
+    cell.mkdir()
+    with pytest.raises(UserError, match=f'{cell.name}: cannot be read: Is a directory'):
+        scored(photos, tmp_path)
+    cell.rmdir()
+    assert scored(photos, tmp_path) == scores
+    assert cell.read_bytes() == whole
+
+
+def test_a_cell_in_the_place_of_another_is_refused(photos, tmp_path):
+    for sigma, folder in zip(SIGMAS, ('a', 'b'), strict=True):
+        (tmp_path / folder).mkdir()
+        scored(photos, tmp_path / folder, sigma)
+    (mine,), (other,) = ((tmp_path / folder / 'cells').iterdir() for folder in ('a', 'b'))
+    shutil.copy(other, mine)
+    with pytest.raises(UserError, match=f'{mine.name}: the cell of another score, which has another degradation; rem'):
+        scored(photos, tmp_path / 'a')
+
+
+def test_levels_that_print_alike_are_scored_apart(photos, tmp_path):
+    for sigma in (25.0000001, 25.0000002):
+        scored(photos, tmp_path, Degradation('denoise', sigma))
+    assert len(list((tmp_path / 'cells').iterdir())) == 2
+
+
+def test_a_folder_with_the_names_sizes_and_times_of_another_has_its_own_scores(tmp_path):
+    psnr = []
+    for seed in (0, 1):
+        path = tmp_path / str(seed) / 'train' / 'a.png'
+        write_image(path, np.random.default_rng(seed).integers(0, 256, (40, 40, 3), np.uint8))
+        path.write_bytes(path.read_bytes().ljust(6000, b'\0'))
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+        source = open_source(path.parent, '', 2, tfds_dir=tmp_path / 'tfds')
+        bicubic = baseline_contenders(['bicubic'], [Degradation('sr', 2)])
+        sr = find_protocols(['sr-rgb'])
+        psnr += [score.psnr for score in run_sweep(bicubic, [source], sr, [Degradation('sr', 2)], tmp_path)]
+        expected = evaluate(
+            bicubic[0].predictors(Degradation('sr', 2)), source, sr, Degradation('sr', 2), model='bicubic'
+        )
+        assert psnr[-1] == expected[0].psnr
+    assert psnr[0] != psnr[1]
+
+
+def test_what_a_killed_sweep_has_left_is_removed(photos, tmp_path):
+    (tmp_path / 'cells').mkdir()
+    (tmp_path / 'cells' / f'{TEMPORARY}0123').write_text('half')
+    scored(photos, tmp_path)
+    assert [path.suffix for path in (tmp_path / 'cells').iterdir()] == ['.json']
