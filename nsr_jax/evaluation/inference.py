@@ -4,7 +4,7 @@ Arithmetic is float32 throughout on every backend, unless the network's own dtyp
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import flax.linen as nn
 import jax
@@ -14,15 +14,26 @@ from jax.sharding import Mesh
 
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.mesh import apply_on_mesh, on_first_device, own_part
-from nsr_jax.evaluation.tiling import BORDER, PATCH, SMALLEST_SIDE, Tile, Tiling, authors_tiles, blend, feathered_tiles
+from nsr_jax.evaluation.tiling import (
+    BORDER,
+    PATCH,
+    SMALLEST_SIDE,
+    Tile,
+    Tiling,
+    authors_tiles,
+    blend,
+    feathered_tiles,
+    shape_for,
+)
 from nsr_jax.models.network import MEAN
 
 PIXELS_AT_ONCE = 16 * PATCH**2  # of the tiles that run together on a device: bounds its memory
 
 
 @functools.partial(jax.jit, static_argnames='network')
-def _restore(network: nn.Module, params, images: jax.Array) -> jax.Array:
-    return network.apply({'params': params}, images).astype(jnp.float32)
+def _restore(network: nn.Module, params, images: jax.Array, extents: jax.Array | None = None) -> jax.Array:
+    options = {} if extents is None else {'extents': extents}
+    return network.apply({'params': params}, images, **options).astype(jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnames='network')
@@ -86,6 +97,21 @@ def to_network_input(pixels: np.ndarray, channels: int) -> np.ndarray:
     return np.repeat(pixels, channels, axis=-1) if pixels.shape[-1] < channels else pixels
 
 
+def _fit(network: nn.Module, pixels: np.ndarray, largest: int | None) -> tuple[np.ndarray, ...]:
+    """A network's input (h, w, C) as it is compiled for: in an array that many sizes share, and with its extent.
+
+    A whole tile, and what happens to fill its array where there are no tiles, is left as it is.
+    """
+    extent = pixels.shape[:2]
+    if not getattr(network, 'takes_extents', False):
+        return (pixels,)
+    shape = shape_for(*extent, largest)
+    if extent == (shape if largest is None else (largest, largest)):
+        return (pixels,)
+    margins = [(0, most - side) for most, side in zip(shape, extent, strict=True)]
+    return np.pad(pixels, [*margins, (0, 0)]), np.array(extent, np.int32)
+
+
 def predict_strips(
     network: nn.Module,
     params,
@@ -94,6 +120,7 @@ def predict_strips(
     tiling: Tiling,
     tile_batch: int | None = None,
     mesh: Mesh | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> Iterator[np.ndarray]:
     """Restore one image strip by strip, from top to bottom; `np.concatenate` of the strips is what `predict` returns.
 
@@ -106,6 +133,7 @@ def predict_strips(
         tiling: likewise.
         tile_batch: likewise.
         mesh: likewise; of several processes, each must take all strips.
+        on_progress: called after each tile with the share of them that are done, up to 1.
 
     Yields:
         float32 (rows, scale W, the network's channels).
@@ -114,15 +142,22 @@ def predict_strips(
         UserError: as in `predict`, before the first strip is computed.
     """
     check_image(network, image)
-    return _strips(network, params, image, tiling, tile_batch, mesh)
+    return _strips(network, params, image, tiling, tile_batch, mesh, on_progress or (lambda share: None))
 
 
 def _strips(
-    network: nn.Module, params, image: np.ndarray, tiling: Tiling, tile_batch: int | None, mesh: Mesh | None
+    network: nn.Module,
+    params,
+    image: np.ndarray,
+    tiling: Tiling,
+    tile_batch: int | None,
+    mesh: Mesh | None,
+    on_progress: Callable[[float], None],
 ) -> Iterator[np.ndarray]:
     height, width = image.shape[:2]
+    largest = tiling.tile if tiling.name == 'feathered' else None
     if tiling.name == 'authors' and network.groups > 1 and min(height, width) >= SMALLEST_SIDE:
-        side = PATCH
+        pixels_of_tile = PATCH**2
         tiles = authors_tiles(height, width, network.scale)
         function = _restore_patches
 
@@ -132,27 +167,37 @@ def _strips(
             inside = (rows == rows.clip(0, height - 1))[:, None] & (columns == columns.clip(0, width - 1))
             return to_network_input(pixels, network.channels), inside[..., None]
 
-    elif tiling.name == 'feathered' and max(height, width) > tiling.tile:
-        side = tiling.tile
-        tiles = feathered_tiles(height, width, network.scale, side, tiling.overlap)
+    elif largest and max(height, width) > largest:
+        pixels_of_tile = largest**2
+        tiles = feathered_tiles(height, width, network.scale, largest, tiling.overlap)
         function = _restore
 
-        def cut(tile: Tile) -> tuple[np.ndarray]:
-            pixels = image[tile.row : tile.row + side, tile.column : tile.column + side]
-            return (to_network_input(pixels, network.channels),)
+        def cut(tile: Tile) -> tuple[np.ndarray, ...]:
+            pixels = image[tile.row : tile.row + largest, tile.column : tile.column + largest]
+            return _fit(network, to_network_input(pixels, network.channels), largest)
 
     else:
         params = params if mesh is None else on_first_device(params)
+        given = _fit(network, to_network_input(image, network.channels), largest)
         with jax.default_matmul_precision('float32'):
-            output = _restore(network, params, to_network_input(image, network.channels)[None])
-        yield np.asarray(output)[0]
+            output = _restore(network, params, *(array[None] for array in given))
+        yield np.asarray(output)[0, : network.scale * height, : network.scale * width]
+        on_progress(1.0)
         return
     platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
-    tile_batch = tile_batch or (1 if platform == 'cpu' else max(1, PIXELS_AT_ONCE // side**2))
+    tile_batch = tile_batch or (1 if platform == 'cpu' else max(1, PIXELS_AT_ONCE // pixels_of_tile))
     if mesh is not None and len(tiles) <= tile_batch:  # several devices would take as long
         mesh, params = None, on_first_device(params)
     outputs = _run(function, network, params, cut, tiles, tile_batch, mesh)
-    yield from blend(outputs, width, network.scale)
+    yield from blend(_counted(outputs, len(tiles), on_progress), width, network.scale)
+
+
+def _counted(
+    outputs: Iterable[tuple[Tile, np.ndarray]], count: int, on_progress: Callable[[float], None]
+) -> Iterator[tuple[Tile, np.ndarray]]:
+    for number, output in enumerate(outputs, start=1):
+        on_progress(number / count)
+        yield output
 
 
 def _reflected(indices: np.ndarray, side: int) -> np.ndarray:
@@ -172,11 +217,14 @@ def predict(
     """Restore one image.
 
     Args:
-        network: a `RestorationNetwork`, or another module with `scale`, `channels` and `groups` (1 without gates).
+        network: a `RestorationNetwork`, or another module with `scale`, `channels` and `groups` (1 without gates); it
+          is compiled for each size of small images unless it `takes_extents` as that does.
         params: its parameters, those of the 'params' collection; an argument of the compiled functions, so that new
           parameters cost no compilation.
         image: (H, W, C), uint8 or float on [0, 1]; gray is replicated for a network of colours.
-        tiling: what the network sees at once. Tiles of all images go through one compiled function.
+        tiling: what the network sees at once. Tiles of all images go through one compiled function, and what is
+          smaller than a tile, or is seen whole, through one for each of a few shapes (`tiling.shape_for`): the
+          network is told where the image ends.
         tile_batch: how many tiles run at once on a device, always that many; None: one on a CPU, whose caches hold no
           more, elsewhere as many as hold 36,864 pixels, at least one.
         mesh: devices that share the tiles, as from `mesh.mesh_of`, with `params` replicated on it; an image of no more

@@ -22,14 +22,18 @@ STRIDE = KEPT - 8
 SMALLEST_SIDE = 4 * PATCH  # images with a shorter side are seen whole
 EDGE_WEIGHT = 0.3
 
+# Of the arrays that small images are put into: compiling for another shape takes as long as tens of these.
+_SMALLEST_SHAPE = 48
+_SMALL_SHAPE = 96
+
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
     """How an image is given to a network.
 
     Attributes:
-        name: 'whole': at once, compiled for each size. 'authors': the paper's code: where a network has gates and both
-          sides are at least 192, all but the skip convolution sees 48x48 patches, whose weighted mean is the output;
+        name: 'whole': at once. 'authors': the paper's code: where a network has gates and both sides are at least
+          192, all but the skip convolution sees 48x48 patches, whose weighted mean is the output;
           otherwise at once. 'feathered': the network sees overlapping square tiles, which fade into one another.
         tile: side of the feathered tiles. Of an image with a shorter side the tiles are as short: the gates pool over
           less there, rather than over invented pixels.
@@ -73,6 +77,26 @@ class Tile:
     column: int
     row_weights: np.ndarray
     column_weights: np.ndarray
+
+
+def shape_for(height: int, width: int, largest: int | None = None) -> tuple[int, int]:
+    """The shape of an array that holds an image, one of few: what is compiled for it serves images of many sizes.
+
+    Up to 48 pixels in both sides 48x48. Otherwise each side is from 96, with four steps to each doubling.
+
+    Args:
+        height: of the image.
+        width: likewise.
+        largest: no side is longer, nor is the image's; None: as long as needed.
+    """
+
+    def rounded(side: int) -> int:
+        step = 2 ** max(0, (side - 1).bit_length() - 3)
+        return max(_SMALL_SHAPE, -(-side // step) * step)
+
+    small = max(height, width) <= _SMALLEST_SHAPE
+    shape = (_SMALLEST_SHAPE, _SMALLEST_SHAPE) if small else (rounded(height), rounded(width))
+    return shape if largest is None else (min(shape[0], largest), min(shape[1], largest))
 
 
 def authors_tiles(height: int, width: int, scale: int) -> list[Tile]:
@@ -130,7 +154,8 @@ def blend(outputs: Iterable[tuple[Tile, np.ndarray]], width: int, scale: int) ->
     No more than the rows of one tile are held at a time.
 
     Args:
-        outputs: tiles by rising row, together covering every pixel, and what the network gave for each: (h, w, C).
+        outputs: tiles by rising row, together covering every pixel, and what the network gave for each: (h, w, C),
+            or more below and to the right, which is left out.
         width: of the image, in input pixels.
         scale: of the output to the input.
 
@@ -140,6 +165,7 @@ def blend(outputs: Iterable[tuple[Tile, np.ndarray]], width: int, scale: int) ->
     done = 0
     canvas = weights = None
     for tile, output in outputs:
+        output = output[: len(tile.row_weights), : len(tile.column_weights)]
         if canvas is None:
             canvas = np.zeros((len(output), scale * width, output.shape[-1]), np.float32)
             weights = np.zeros((len(output), scale * width, 1), np.float32)

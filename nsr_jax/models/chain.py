@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from nsr_jax.errors import UserError
 from nsr_jax.ops.bias import add_bias
 from nsr_jax.ops.enlarge import enlarge
+from nsr_jax.ops.extents import clear_outside, is_inside, repeat_edges
 from nsr_jax.ops.static_conv import static_conv
 
 
@@ -31,8 +32,9 @@ class Conv(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map `(B, H, W, Cin)` to `(B, H, W, features)` of `dtype`."""
+    def __call__(self, x: jax.Array, inside: jax.Array | None = None) -> jax.Array:
+        """Map `(B, H, W, Cin)` to `(B, H, W, features)` of `dtype`; `inside` is as in `ops.extents`."""
+        x = clear_outside(x, inside)
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param('kernel', nn.initializers.he_normal(), shape)
         bias = self.param('bias', nn.initializers.zeros, shape[3:])
@@ -62,6 +64,7 @@ class ChainNetwork(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     groups = 1  # no gate: the whole image may be seen at once
+    takes_extents = True  # one compiled function serves images of many sizes
 
     def __post_init__(self):
         sizes = tuple(self.kernel_sizes)
@@ -78,14 +81,21 @@ class ChainNetwork(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Restore images: `(B, H, W, C)` on [0, 1] to float32 `(B, scale · H, scale · W, C)`, not clipped."""
+    def __call__(self, x: jax.Array, extents: jax.Array | None = None) -> jax.Array:
+        """Restore images: `(B, H, W, C)` on [0, 1] to float32 `(B, scale · H, scale · W, C)`, not clipped.
+
+        `extents` are as in `RestorationNetwork`.
+        """
         if x.ndim != 4 or x.shape[-1] != self.channels:
             raise ValueError(f'the network takes (B, H, W, {self.channels}), not {x.shape}')
+        inside = None
+        if extents is not None:
+            x = repeat_edges(x, extents)
+            inside = is_inside(extents * self.scale, *(side * self.scale for side in x.shape[1:3]))
         x = y = enlarge(x, self.scale) if self.scale > 1 else x
         widths = (*self.features, self.channels)
         for index, (width, size) in enumerate(zip(widths, self.kernel_sizes, strict=True)):
-            y = Conv(width, size, self.dtype, name=f'conv_{index:02}')(y)
+            y = Conv(width, size, self.dtype, name=f'conv_{index:02}')(y, inside)
             if index < len(self.features):
                 y = nn.relu(y)
         y = y.astype(jnp.float32)

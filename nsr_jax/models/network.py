@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from nsr_jax.errors import UserError
 from nsr_jax.nn import gates
 from nsr_jax.nn.conv import SparseConv, WeightNormConv
+from nsr_jax.ops.extents import is_inside
 from nsr_jax.ops.pixel_shuffle import pixel_shuffle
 
 MEAN = 0.5  # subtracted from the input and added to the output, for images on [0, 1]
@@ -31,10 +32,10 @@ class ResidualBlock(nn.Module):
     conv: functools.partial
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map `(B, H, W, features)` to the same."""
-        y = self.conv(self.hidden, initial_scale=2.0, name='conv_1')(x)
-        y = self.conv(self.features, initial_scale=1 / math.sqrt(self.num_blocks), name='conv_2')(nn.relu(y))
+    def __call__(self, x: jax.Array, inside: jax.Array | None = None) -> jax.Array:
+        """Map `(B, H, W, features)` to the same; `inside` is as in `ops.extents`."""
+        y = self.conv(self.hidden, initial_scale=2.0, name='conv_1')(x, inside)
+        y = self.conv(self.features, initial_scale=1 / math.sqrt(self.num_blocks), name='conv_2')(nn.relu(y), inside)
         return x + y
 
 
@@ -67,6 +68,8 @@ class RestorationNetwork(nn.Module):
     gate: str = 'softmax'
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
+
+    takes_extents = True  # one compiled function serves images of many sizes
 
     def __post_init__(self):
         for field in ('scale', 'channels', 'num_blocks', 'features', 'width_multiplier', 'groups', 'cardinality'):
@@ -120,31 +123,34 @@ class RestorationNetwork(nn.Module):
         if self.has_skip_conv:
             self.skip_conv = plain(self.output_features, kernel_size=5, name='skip')
 
-    def body(self, x: jax.Array) -> jax.Array:
+    def body(self, x: jax.Array, inside: jax.Array | None = None) -> jax.Array:
         """Head, blocks and tail: `(B, H, W, C)` on [0, 1] to float32 `(B, H, W, scale² · C)`."""
-        y = self.head(x - MEAN)
+        y = self.head(x - MEAN, inside)
         for block in self.blocks:
-            y = block(y)
-        return self.tail(y).astype(jnp.float32)
+            y = block(y, inside)
+        return self.tail(y, inside).astype(jnp.float32)
 
-    def skip(self, x: jax.Array) -> jax.Array:
+    def skip(self, x: jax.Array, inside: jax.Array | None = None) -> jax.Array:
         """The path around the body: `(B, H, W, C)` on [0, 1] to float32 `(B, H, W, scale² · C)`."""
         x = x - MEAN
-        return self.skip_conv(x).astype(jnp.float32) if self.has_skip_conv else x
+        return self.skip_conv(x, inside).astype(jnp.float32) if self.has_skip_conv else x
 
     def assemble(self, y: jax.Array) -> jax.Array:
         """From body plus skip `(B, H, W, scale² · C)` to the image `(B, scale · H, scale · W, C)`."""
         return pixel_shuffle(y, self.scale) + MEAN
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, extents: jax.Array | None = None) -> jax.Array:
         """Restore images.
 
         Args:
             x: `(B, H, W, C)`, float, on [0, 1].
+            extents: int32 `(B, 2)`, height and width of each image, which lies at the top left of its array; what is
+                beside it changes nothing. None: the images fill their arrays.
 
         Returns:
-            float32 `(B, scale · H, scale · W, C)`, not clipped to [0, 1].
+            float32 `(B, scale · H, scale · W, C)`, not clipped to [0, 1]; beside the images anything.
         """
         if x.ndim != 4 or x.shape[-1] != self.channels:
             raise ValueError(f'the network takes (B, H, W, {self.channels}), not {x.shape}')
-        return self.assemble(self.body(x) + self.skip(x))
+        inside = None if extents is None else is_inside(extents, *x.shape[1:3])
+        return self.assemble(self.body(x, inside) + self.skip(x, inside))

@@ -10,6 +10,7 @@ from jax import lax
 from nsr_jax.nn import gates
 from nsr_jax.nn.initializers import uniform_by_fan_in
 from nsr_jax.ops.bias import add_bias
+from nsr_jax.ops.extents import clear_outside
 from nsr_jax.ops.sample_conv import sample_conv
 from nsr_jax.ops.sparse_conv import select, sparse_conv
 from nsr_jax.ops.static_conv import static_conv
@@ -69,8 +70,9 @@ class WeightNormConv(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map `(B, H, W, Cin)` to `(B, H, W, features)` of `dtype`."""
+    def __call__(self, x: jax.Array, inside: jax.Array | None = None) -> jax.Array:
+        """Map `(B, H, W, Cin)` to `(B, H, W, features)` of `dtype`; `inside` is as in `ops.extents`."""
+        x = clear_outside(x, inside)
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = _normalized(*_kernel_parameters(self, shape)).astype(self.dtype)
         bias = self.param('bias', nn.initializers.zeros, shape[3:])
@@ -99,8 +101,9 @@ class SparseConv(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map `(B, H, W, Cin)` to `(B, H, W, features)` of `dtype`."""
+    def __call__(self, x: jax.Array, inside: jax.Array | None = None) -> jax.Array:
+        """Map `(B, H, W, Cin)` to `(B, H, W, features)` of `dtype`; `inside` is as in `ops.extents`."""
+        x = clear_outside(x, inside)
         filters = (self.groups, self.cardinality, self.features // self.cardinality)
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], *filters)
         parameters = _kernel_parameters(self, shape)
@@ -109,7 +112,7 @@ class SparseConv(nn.Module):
         # residual connection is added to it. The other way around, XLA computes the sums of all later blocks anew in
         # each block: a twelfth of a step of 16 blocks.
         x = x * 1
-        gamma = gates.Gate(self.groups, self.cardinality, self.activation, name='gate')(x)
+        gamma = gates.Gate(self.groups, self.cardinality, self.activation, name='gate')(x, inside)
         x = x.astype(self.dtype)
         if self.activation is gates.hard:  # the other groups are not even read
             choice = jnp.argmax(gamma, axis=1)

@@ -38,7 +38,7 @@ ACTIVATIONS: dict[str, Activation] = {'softmax': softmax, 'sigmoid': sigmoid, 'u
 
 
 class Gate(nn.Module):
-    """Weights of the groups from the mean of the features over the whole input; float32 throughout.
+    """Weights of the groups from the mean of the features over the whole image; float32 throughout.
 
     Attributes:
         groups: k.
@@ -51,13 +51,13 @@ class Gate(nn.Module):
     activation: Activation = softmax
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map features `(B, H, W, Cin)` to weights gamma `(B, k, d)`."""
+    def __call__(self, x: jax.Array, inside: jax.Array | None = None) -> jax.Array:
+        """Map features `(B, H, W, Cin)` to weights gamma `(B, k, d)`; `inside` is as in `ops.extents`."""
         shape = (self.groups, self.cardinality)
         initializer = uniform_by_fan_in(x.shape[-1])
         kernel = self.param('kernel', initializer, (x.shape[-1], *shape))
         bias = self.param('bias', initializer, shape)
-        pooled = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        pooled = jnp.mean(x, axis=(1, 2), dtype=jnp.float32, where=inside)
         gamma = self.activation(jnp.einsum('bc,ckd->bkd', pooled, kernel) + bias)
         self.sow('intermediates', 'gamma', gamma)  # kept only where a caller asks for intermediates
         return gamma

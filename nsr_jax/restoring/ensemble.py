@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from nsr_jax.models.build import Network
+from nsr_jax.ops.extents import flip
 
-_FLIPS = tuple(itertools.product((1, -1), (1, -1)))  # steps down and across
+_FLIPS = tuple(itertools.product((False, True), (False, True)))  # down and across
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +28,14 @@ class TileEnsemble:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.network, name)
 
-    def apply(self, variables: Any, images: jax.Array) -> jax.Array:
+    def apply(self, variables: Any, images: jax.Array, extents: jax.Array | None = None) -> jax.Array:
         """`network.apply` eight times, one after the other: (B, H, W, C) to (B, scale H, scale W, C)."""
 
-        def sum_of_four(given: jax.Array) -> jax.Array:
-            flipped = jnp.stack([given[:, ::down, ::across] for down, across in _FLIPS])
-            answers = jax.lax.map(lambda each: self.network.apply(variables, each), flipped)
-            return sum(answer[:, ::down, ::across] for answer, (down, across) in zip(answers, _FLIPS, strict=True))
+        def sum_of_four(given: jax.Array, extents: jax.Array | None) -> jax.Array:
+            options, ends = ({}, None) if extents is None else ({'extents': extents}, extents * self.network.scale)
+            flipped = jnp.stack([flip(given, extents, *each) for each in _FLIPS])
+            answers = jax.lax.map(lambda each: self.network.apply(variables, each, **options), flipped)
+            return sum(flip(answer, ends, *each) for answer, each in zip(answers, _FLIPS, strict=True))
 
-        return (sum_of_four(images) + sum_of_four(images.swapaxes(1, 2)).swapaxes(1, 2)) / 8
+        turned = None if extents is None else extents[:, ::-1]
+        return (sum_of_four(images, extents) + sum_of_four(images.swapaxes(1, 2), turned).swapaxes(1, 2)) / 8

@@ -11,9 +11,10 @@ import pytest
 
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.inference import predict, predict_strips
-from nsr_jax.evaluation.tiling import Tiling
+from nsr_jax.evaluation.tiling import Tiling, blend, feathered_tiles
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.models.network import RestorationNetwork
+from tests import oracle
 
 WHOLE, AUTHORS = Tiling('whole'), Tiling('authors')
 
@@ -174,6 +175,88 @@ def test_one_compilation_serves_all_images_and_parameters():
         predict(network, PARAMS, np.zeros((*size, 1), np.float32), tiling=WHOLE)
     calls = {key: count for key, count in network.traced.items() if key[0] == '__call__'}
     assert calls == {('__call__', (1, 60, 50, 1)): 1, ('__call__', (1, 50, 60, 1)): 1}
+
+
+@pytest.fixture
+def compiled():
+    """How many functions of a network JAX has compiled since the test began, as a function."""
+    names = []
+
+    def listen(event, seconds, **about):
+        if event == '/jax/core/compile/backend_compile_duration' and 'restore' in about.get('fun_name', ''):
+            names.append(about['fun_name'])
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield lambda: len(names)
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def small_network(**changes):
+    """One with gates, random parameters that matter, and images that it can be given."""
+    network = RestorationNetwork(**{'scale': 2, 'channels': 1, 'num_blocks': 1, 'features': 4} | changes)
+    random = np.random.default_rng(5)
+    return network, jax.tree.map(
+        lambda leaf: random.normal(0, 0.5, leaf.shape).astype(np.float32), parameter_shapes(network)
+    )
+
+
+GATES = {'groups': 2, 'cardinality': 2}
+
+
+@pytest.mark.parametrize(
+    ('features', 'name', 'sizes', 'most'),  # features that no other test has compiled
+    [
+        (6, 'feathered', [(58, 92), (96, 95), (20, 90), (90, 20), (21, 10), (40, 40), (48, 48), (1, 1), (49, 1)], 2),
+        (8, 'feathered', [(10, 107), (20, 117), (59, 156), (200, 31), (97, 1)], 1),
+        (10, 'feathered', [(96, 96), (100, 96), (96, 170), (131, 300)], 1),
+        (12, 'whole', [(60, 70), (70, 60), (51, 96), (97, 98), (101, 112), (110, 103), (99, 99)], 2),
+    ],
+    ids=['small', 'one small side', 'whole tiles', 'whole'],
+)
+def test_one_compilation_serves_many_sizes(compiled, features, name, sizes, most):
+    network, params = small_network(**GATES, features=features)
+    image = np.random.default_rng(0).random((320, 320, 1)).astype(np.float32)
+    for height, width in sizes:
+        predicted = predict(network, params, image[:height, :width], tiling=Tiling(name))
+        assert predicted.shape == (2 * height, 2 * width, 1)
+    assert 1 <= compiled() <= most
+
+
+@pytest.mark.parametrize('gates', [GATES, {}], ids=['gates', 'plain'])
+@pytest.mark.parametrize('size', [(5, 7), (48, 48), (30, 95), (96, 96)])
+def test_small_images_are_restored_as_by_themselves(gates, size):
+    """The gate sees the image alone, and the convolutions zeros around it."""
+    network, params = small_network(**gates)
+    image = np.random.default_rng(0).random((*size, 1)).astype(np.float32)
+    (expected,) = oracle.forward(params, image[None], scale=2)
+    for tiling in (WHOLE, Tiling('feathered')):
+        np.testing.assert_allclose(predict(network, params, image, tiling=tiling), expected, rtol=0, atol=1e-5)
+
+
+def test_tiles_of_a_narrow_image_are_restored_as_by_themselves():
+    """As blended by hand of exact tiles 30 x 96, the last of which are as wide as the others."""
+    network, params = small_network(**GATES)
+    image = np.random.default_rng(0).random((30, 170, 1)).astype(np.float32)
+    tiles = feathered_tiles(30, 170, 2, 96, 16)
+    cut = [image[None, :, tile.column : tile.column + 96] for tile in tiles]
+    answers = [oracle.forward(params, each, scale=2)[0] for each in cut]
+    expected = np.concatenate(list(blend(zip(tiles, answers, strict=True), 170, 2)))
+    for batch in (1, 3):
+        predicted = predict(network, params, image, tiling=Tiling('feathered'), tile_batch=batch)
+        np.testing.assert_allclose(predicted, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('tiling', [WHOLE, AUTHORS, Tiling('feathered', 48, 8)], ids=str)
+def test_progress_is_told_after_each_tile(tiling):
+    told = []
+    image = np.zeros((200, 193, 1), np.float32)
+    strips = predict_strips(StandIn(), PARAMS, image, tiling=tiling, on_progress=told.append)
+    next(strips)
+    if tiling != WHOLE:  # within the first strip, and not all at once
+        assert 3 < len(told) < 40
+        assert told[0] == pytest.approx(1 / round(1 / told[0])) and told[-1] < 0.6
+    collections.deque(strips, maxlen=0)
+    np.testing.assert_allclose(told, np.arange(1, len(told) + 1) / len(told))
 
 
 @pytest.mark.parametrize('scale', [1, 2])

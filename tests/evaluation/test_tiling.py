@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.tiling import Tiling, authors_tiles, blend, feathered_tiles
+from nsr_jax.evaluation.tiling import Tiling, authors_tiles, blend, feathered_tiles, shape_for
 
 
 @settings(max_examples=40, deadline=None)
@@ -100,6 +100,23 @@ def test_strips_come_as_soon_as_their_rows_are_finished():
     strips = blend(outputs(), 20, 1)
     next(strips)
     assert len(taken) == 2
+
+
+def test_few_shapes_hold_all_sizes():
+    sizes = [(height, width) for height in range(1, 400, 3) for width in range(1, 400, 7)]
+    for largest in (None, 96, 64, 7, 300):
+        fitting = [size for size in sizes if largest is None or max(size) <= largest]
+        shapes = [shape_for(*size, largest) for size in fitting]
+        for size, shape in zip(fitting, shapes, strict=True):
+            assert all(side <= most for side, most in zip(size, shape, strict=True))
+            assert largest is None or max(shape) <= largest
+            if largest is None and min(size) >= 96:  # one size in four steps to each doubling
+                assert all(most - side < side / 4 for side, most in zip(size, shape, strict=True))
+        assert len(set(shapes)) <= {None: 101, 96: 2, 64: 2, 7: 1, 300: 65}[largest]
+    assert shape_for(48, 1) == (48, 48)
+    assert shape_for(49, 1, 96) == (96, 96)
+    assert shape_for(97, 225) == (112, 256)
+    assert shape_for(128, 160) == (128, 160)
 
 
 def test_names():

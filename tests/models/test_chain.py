@@ -22,6 +22,17 @@ def convolve(image, kernel, bias):
     return np.stack(planes, axis=-1) + bias
 
 
+def by_definition(network, params, x):
+    """(H, W, C) to (scale H, scale W, C) in float64."""
+    image = y = imresize(x.astype(float), network.scale)
+    last = len(network.features)
+    for index in range(last + 1):
+        layer = params[f'conv_{index:02}']
+        y = convolve(y, np.asarray(layer['kernel'], float), np.asarray(layer['bias'], float))
+        y = np.maximum(y, 0) if index < last else y
+    return y + image if network.adds_input else y
+
+
 @pytest.mark.parametrize(('scale', 'adds_input'), [(2, True), (1, True), (1, False)])
 def test_forward_is_the_definition(scale, adds_input):
     network = ChainNetwork(scale, 2, kernel_sizes=(5, 3, 1), features=(4, 3), adds_input=adds_input)
@@ -29,14 +40,22 @@ def test_forward_is_the_definition(scale, adds_input):
     params = jax.jit(network.init)(jax.random.key(0, impl='rbg'), x)['params']
     params = jax.tree.map(lambda leaf: leaf + 0.01, params)  # biases that matter
     actual = network.apply({'params': params}, x)
+    np.testing.assert_allclose(actual[0], by_definition(network, params, x[0]), rtol=0, atol=2e-6)
 
-    image = imresize(x[0].astype(float), scale)
-    y = image
-    for index in range(3):
-        layer = params[f'conv_{index:02}']
-        y = convolve(y, np.asarray(layer['kernel'], float), np.asarray(layer['bias'], float))
-        y = np.maximum(y, 0) if index < 2 else y
-    np.testing.assert_allclose(actual[0], y + image if adds_input else y, rtol=0, atol=2e-6)
+
+@pytest.mark.parametrize(('scale', 'adds_input'), [(3, True), (1, False)])
+def test_what_is_beside_an_image_changes_nothing(scale, adds_input):
+    """Each image is enlarged and convolved as by itself."""
+    network = ChainNetwork(scale, 2, kernel_sizes=(9, 3, 5), features=(4, 3), adds_input=adds_input)
+    x = np.random.default_rng(0).random((3, 12, 10, 2)).astype('f')
+    params = jax.jit(network.init)(jax.random.key(0, impl='rbg'), x)['params']
+    params = jax.tree.map(lambda leaf: leaf + 0.1, params)  # biases that matter
+    extents = [(7, 9), (1, 10), (12, 3)]
+    together = jax.jit(network.apply)({'params': params}, x, np.array(extents, np.int32))
+    for image, restored, (height, width) in zip(x, together, extents, strict=True):
+        alone = by_definition(network, params, image[:height, :width])
+        kept = restored[: scale * height, : scale * width]
+        np.testing.assert_allclose(kept, alone, rtol=0, atol=1e-5 * max(1, np.abs(alone).max()))
 
 
 @pytest.mark.parametrize(

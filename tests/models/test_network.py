@@ -59,6 +59,28 @@ def test_parts_make_the_whole(name):
     np.testing.assert_allclose(assembled, whole, rtol=0, atol=1e-6 * np.abs(whole).max())
 
 
+@pytest.mark.parametrize('name', ['plain wide x3', 'sparse', 'sparse gray', 'hard'])
+def test_what_is_beside_an_image_changes_nothing(name):
+    """One array for images of several sizes: each is restored as by itself, also by a gate that pools over it."""
+    architecture = ARCHITECTURES[name]
+    network, parameters, x = random_network(architecture, batch=3, height=10, width=12)
+    extents = [(7, 9), (1, 12), (10, 3)]
+    together = jax.jit(network.apply)({'params': parameters}, x, jnp.array(extents, jnp.int32))
+    for image, restored, (height, width) in zip(x, together, extents, strict=True):
+        given, gate = image[None, :height, :width], architecture.get('gate', 'softmax')
+        (alone,) = oracle.forward(parameters, given, scale=network.scale, gate=gate)
+        kept = restored[: network.scale * height, : network.scale * width]
+        np.testing.assert_allclose(kept, alone, rtol=0, atol=1e-5 * max(1, np.abs(alone).max()))
+
+
+def test_without_extents_nothing_is_computed_for_them():
+    """The function that is trained has no mask in it."""
+    network, parameters, x = random_network(SPARSE)
+    assert 'bool[2,7,9' not in str(jax.make_jaxpr(network.apply)({'params': parameters}, x))
+    extents = jnp.full((2, 2), 7, jnp.int32)
+    assert 'bool[2,7,9' in str(jax.make_jaxpr(network.apply)({'params': parameters}, x, extents))
+
+
 def test_remat_changes_no_number():
     network, parameters, x = random_network(ARCHITECTURES['sparse'])
     remat = network.clone(remat=True)
