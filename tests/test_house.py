@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 ALLOWED = {
     'errors': set(),
     'cores': set(),
+    'forks': {'errors'},
     'files': {'errors'},
     'processes': {'errors'},
     'torch_file': {'errors'},
@@ -22,8 +23,8 @@ ALLOWED = {
     'models': {'errors', 'ops', 'nn'},
     'data': {'errors', 'files', 'ops'},
     'training': {'errors', 'files', 'processes', 'ops', 'nn', 'models', 'data'},
-    'evaluation': {'errors', 'files', 'processes', 'ops', 'nn', 'models', 'data'},
-    'restoring': {'errors', 'files', 'processes', 'ops', 'models', 'training', 'evaluation'},
+    'evaluation': {'errors', 'files', 'forks', 'processes', 'ops', 'nn', 'models', 'data'},
+    'restoring': {'errors', 'files', 'forks', 'processes', 'ops', 'models', 'training', 'evaluation'},
 }
 COMMANDS = {'command', 'export', 'import_torch', 'package_weights', 'restore'}
 LAZY = {'nsr_jax.restoring.restorer.Restorer'}  # what the package itself offers, imported when it is asked for

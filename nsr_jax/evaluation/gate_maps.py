@@ -17,7 +17,7 @@ from absl import logging
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.inference import check_image, to_network_input
+from nsr_jax.evaluation.inference import checked_image, to_network_input
 from nsr_jax.evaluation.protocols import round_prediction
 from nsr_jax.files import write_atomically
 
@@ -101,7 +101,7 @@ def map_gates(
         UserError: as in `check_gates`, an image that does not fit the network or is smaller than
             a window, or a size below one.
     """
-    check_image(network, image)
+    image = checked_image(network, image)
     check_gates(network, names)
     names = tuple(names) or gate_names(network)
     for name, size in (('window', window), ('stride', stride), ('window_batch', window_batch)):

@@ -5,6 +5,7 @@ Arithmetic is float32 throughout on every backend, unless the network's own dtyp
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -25,7 +26,9 @@ from nsr_jax.evaluation.tiling import (
     feathered_tiles,
     shape_for,
 )
+from nsr_jax.forks import check_not_forked
 from nsr_jax.models.network import MEAN
+from nsr_jax.ops.arrays import View, plain_array
 
 PIXELS_AT_ONCE = 16 * PATCH**2  # of the tiles that run together on a device: bounds its memory
 
@@ -79,16 +82,23 @@ def _run(
     yield from zip(running[0], np.asarray(running[1]), strict=False)
 
 
-def check_image(network: nn.Module, image: np.ndarray) -> None:
-    """Check that a network can be given this image.
+def checked_image(network: nn.Module, image: Any) -> np.ndarray | View:
+    """The image as a plain array or view that a network can be given.
 
     Raises:
-        UserError: it is not (height, width, 1 or 3), or has colours and the network none.
+        UserError: it is no array, not (height, width, 1 or 3), neither uint8 nor of floats, or has colours and the
+            network none.
     """
+    image = image if isinstance(image, View) else plain_array(image)
     if image.ndim != 3 or image.shape[-1] not in (1, 3):
         raise UserError(f'an image must be (height, width, 1 or 3), not {image.shape}')
+    if 0 in image.shape:
+        raise UserError(f'an image must have pixels, and {image.shape} has none')
+    if image.dtype != np.uint8 and image.dtype.kind != 'f':
+        raise UserError(f'an image for a network must be uint8 or floats on [0, 1], not {image.dtype}')
     if image.shape[-1] > network.channels:
         raise UserError('a network for gray images cannot restore a colour image')
+    return image
 
 
 def to_network_input(pixels: np.ndarray, channels: int) -> np.ndarray:
@@ -115,7 +125,7 @@ def _fit(network: nn.Module, pixels: np.ndarray, largest: int | None) -> tuple[n
 def predict_strips(
     network: nn.Module,
     params,
-    image: np.ndarray,
+    image: np.ndarray | View,
     *,
     tiling: Tiling,
     tile_batch: int | None = None,
@@ -129,7 +139,7 @@ def predict_strips(
     Args:
         network: as in `predict`, and so are the others.
         params: likewise.
-        image: likewise.
+        image: likewise, or a `View` of such an image.
         tiling: likewise.
         tile_batch: likewise.
         mesh: likewise; of several processes, each must take all strips.
@@ -141,14 +151,15 @@ def predict_strips(
     Raises:
         UserError: as in `predict`, before the first strip is computed.
     """
-    check_image(network, image)
+    check_not_forked()
+    image = checked_image(network, image)
     return _strips(network, params, image, tiling, tile_batch, mesh, on_progress or (lambda share: None))
 
 
 def _strips(
     network: nn.Module,
     params,
-    image: np.ndarray,
+    image: np.ndarray | View,
     tiling: Tiling,
     tile_batch: int | None,
     mesh: Mesh | None,
@@ -178,7 +189,7 @@ def _strips(
 
     else:
         params = params if mesh is None else on_first_device(params)
-        given = _fit(network, to_network_input(image, network.channels), largest)
+        given = _fit(network, to_network_input(image[:, :], network.channels), largest)
         with jax.default_matmul_precision('float32'):
             output = _restore(network, params, *(array[None] for array in given))
         yield np.asarray(output)[0, : network.scale * height, : network.scale * width]
@@ -221,7 +232,8 @@ def predict(
           is compiled for each size of small images unless it `takes_extents` as that does.
         params: its parameters, those of the 'params' collection; an argument of the compiled functions, so that new
           parameters cost no compilation.
-        image: (H, W, C), uint8 or float on [0, 1]; gray is replicated for a network of colours.
+        image: (H, W, C), uint8 or float on [0, 1], of NumPy or what `ops.arrays.plain_array` takes; gray is replicated
+          for a network of colours.
         tiling: what the network sees at once. Tiles of all images go through one compiled function, and what is
           smaller than a tile, or is seen whole, through one for each of a few shapes (`tiling.shape_for`): the
           network is told where the image ends.
@@ -235,12 +247,13 @@ def predict(
         float32 (scale H, scale W, the network's channels), nominally on [0, 1], not clipped.
 
     Raises:
-        UserError: the image's shape or channels do not fit.
+        UserError: the image's shape, type or channels do not fit, or this process was forked after JAX had been used.
     """
+    image = checked_image(network, image)
     strips = predict_strips(network, params, image, tiling=tiling, tile_batch=tile_batch, mesh=mesh)
     prediction = next(strips)
     done = len(prediction)
-    if done < (height := network.scale * len(image)):
+    if done < (height := network.scale * image.shape[0]):
         whole = np.empty((height, *prediction.shape[1:]), np.float32)
         whole[:done] = prediction
         for strip in strips:

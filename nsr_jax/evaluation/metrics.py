@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from nsr_jax.errors import UserError
+from nsr_jax.ops.arrays import plain_array
 
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
@@ -27,7 +28,7 @@ def psnr(a: np.ndarray, b: np.ndarray, data_range: float = 255) -> float:
     Raises:
         UserError: the shapes differ, or the images are empty.
     """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    a, b = (plain_array(image).astype(np.float64, copy=False) for image in (a, b))
     _check_shapes(a, b)
     if not a.size:
         raise UserError(f'cannot compare images of shape {a.shape}: nothing is left of them')
@@ -79,7 +80,7 @@ def ssim(a: np.ndarray, b: np.ndarray, data_range: float = 255) -> float:
     Raises:
         UserError: the shapes differ, or a side is shorter than the window.
     """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    a, b = (plain_array(image).astype(np.float64, copy=False) for image in (a, b))
     _check_shapes(a, b)
     if min(a.shape[:2]) < SSIM_WINDOW or not a.size:
         raise UserError(

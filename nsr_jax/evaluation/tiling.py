@@ -6,6 +6,7 @@ function, not only of memory. Sizes and places are in pixels of the network's in
 
 import dataclasses
 import itertools
+import numbers
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -52,8 +53,9 @@ class Tiling:
         if self.name not in NAMES:
             raise UserError(f'unknown tiling {self.name!r}: one of {", ".join(NAMES)} needed')
         for name, size, least in (('tile', self.tile, 2), ('overlap', self.overlap, 1)):
-            if not isinstance(size, int) or isinstance(size, bool) or size < least:
+            if not isinstance(size, numbers.Integral) or isinstance(size, bool) or size < least:
                 raise UserError(f'the {name} of a tiling must be a whole number from {least}, not {size!r}')
+            object.__setattr__(self, name, int(size))  # NumPy's integers are written otherwise in tables
         if self.overlap > self.tile // 2:
             raise UserError(f'overlap {self.overlap} is more than half of tile {self.tile}')
 

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import numbers
 
 import flax.linen as nn
 import jax
@@ -74,8 +75,9 @@ class RestorationNetwork(nn.Module):
     def __post_init__(self):
         for field in ('scale', 'channels', 'num_blocks', 'features', 'width_multiplier', 'groups', 'cardinality'):
             value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, numbers.Integral) or value < 1:
                 raise UserError(f'{field} must be a whole number from 1, not {value!r}')
+            setattr(self, field, int(value))
         if self.gate not in gates.ACTIVATIONS:
             raise UserError(f'unknown gate {self.gate!r}: one of {", ".join(gates.ACTIVATIONS)}')
         if self.groups == 1 and self.cardinality != 1:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
+from nsr_jax.ops.arrays import plain_array
+
 Array = np.ndarray | jax.Array
 
 
@@ -20,6 +22,7 @@ def rgb_to_y(rgb: Array) -> Array:
     Raises:
         ValueError: the last axis does not have 3 channels.
     """
+    rgb = rgb if isinstance(rgb, jax.Array) else plain_array(rgb)
     _check_channels(rgb)
     return (65.481 * rgb[..., 0] + 128.553 * rgb[..., 1] + 24.966 * rgb[..., 2]) / 255.0 + 16.0
 
@@ -63,6 +66,7 @@ def _check_channels(rgb: Array) -> None:
 
 def _integers(rgb: np.ndarray) -> Iterator[np.ndarray]:
     """The three planes of a uint8 image as int32."""
+    rgb = plain_array(rgb)
     _check_channels(rgb)
     if rgb.dtype != np.uint8:
         raise ValueError(f'rgb must be uint8, got {rgb.dtype}')

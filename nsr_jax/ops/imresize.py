@@ -5,6 +5,8 @@ import math
 import numpy as np
 import scipy.sparse
 
+from nsr_jax.ops.arrays import plain_array
+
 BORDERS = ('clamp', 'mirror')
 KERNEL_WIDTH = 4
 
@@ -25,9 +27,10 @@ def imresize(image: np.ndarray, scale: float, *, border: str = 'clamp') -> np.nd
         (ceil(H * scale), ceil(W * scale)) or the same with C, of the image's type.
 
     Raises:
-        ValueError: a scale that is not a positive number, an unknown border, an empty image, another shape or type.
+        ValueError: a scale that is not a positive number, an unknown border, an empty image, another shape or type, or
+            masked values.
     """
-    image = np.asarray(image)
+    image = plain_array(image)
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f'scale must be a positive number, got {scale}')
     if border not in BORDERS:

@@ -16,6 +16,7 @@ from nsr_jax.errors import UserError
 from nsr_jax.files import make_output_folder, sweep
 from nsr_jax.restoring.formats import check_quality, takes_quality
 from nsr_jax.restoring.plan import Job
+from nsr_jax.restoring.progress import Progress
 from nsr_jax.restoring.reading import LARGEST_PIXELS, Photo, read_photo
 from nsr_jax.restoring.restorer import Restorer
 from nsr_jax.restoring.writing import write_photo
@@ -50,12 +51,9 @@ def restore_files(
     for folder in {job.target.parent for job in jobs if job.target}:
         sweep(folder)
     sizes = [job.source.stat().st_size if job.source and job.source.exists() else 1 for job in jobs]
-    # How long an image takes goes with its size, so the bar counts bytes of the inputs. On a terminal only.
-    look = '{desc}{percentage:3.0f}%|{bar}| {elapsed} passed, {remaining} left'
-    with tqdm.tqdm(total=sum(sizes), bar_format=look, disable=None if processes.is_first() else True) as bar:
-        for number, (job, size) in enumerate(zip(jobs, sizes, strict=True), start=1):
-            bar.set_description(f'image {number} of {len(jobs)}')
-            done = bar.n
+    with Progress(sizes, is_shown=processes.is_first()) as progress:
+        for job in jobs:
+            progress.start_next()
             try:
                 with processes.agreed():
                     photo = _read(job.source, largest_pixels)
@@ -63,8 +61,8 @@ def restore_files(
                     asked = quality if output_format or job.target is None or takes_quality(form) else None
                     with _named(job):
                         check_quality(form, asked)
-                        strips = restorer.strips(photo.pixels, photo.alpha)
-                strips = _counted(strips, job, bar, size / (restorer.scale * len(photo.pixels)))
+                        strips = restorer.strips(photo.pixels, photo.alpha, on_progress=progress.tell)
+                strips = _about(job, strips)
                 with processes.agreed(), _taken_by_all(strips):
                     if processes.is_first():
                         _write(job.target, strips, photo, restorer.scale, form, asked)
@@ -72,7 +70,7 @@ def restore_files(
                 failed.append(job)
                 if processes.is_first():
                     tqdm.tqdm.write(f'error: {error}', file=sys.stderr)
-            bar.update(done + size - bar.n)
+            progress.end()
     return failed
 
 
@@ -121,12 +119,10 @@ def _write(
         write_photo(target, strips, **about)
 
 
-def _counted(strips: Iterator[np.ndarray], job: Job, bar: tqdm.tqdm, size: float) -> Iterator[np.ndarray]:
-    """The strips as they come; the bar moves by `size` for each row."""
+def _about(job: Job, strips: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The strips as they come; errors say of which image they speak."""
     with _named(job):
-        for strip in strips:
-            yield strip
-            bar.update(size * len(strip))
+        yield from strips
 
 
 @contextlib.contextmanager

@@ -1,7 +1,11 @@
 """Restoring in Python: every kind of image, against predictions made and rounded apart."""
 
+import copy
 import itertools
+import os
 import pathlib
+import pickle
+import signal
 import subprocess
 import sys
 
@@ -111,8 +115,35 @@ def test_gray_image_is_the_mean_of_the_colours(pair):
 def test_each_image_takes_its_own_network_for_denoising():
     model = Restorer([identity(1, 10 / 255), identity(3, 20 / 255)], 'denoise')
     assert np.unique(model(np.full((8, 8), 100, np.uint8))) == 110
-    assert np.unique(model(np.full((8, 8, 3), 100, np.uint8))) == 120
-    assert np.unique(model(np.full((8, 8, 4), 255, np.uint8) * np.uint8([0, 0, 0, 1]))[..., :3]) == 20
+    colours = np.full((8, 8, 3), [100, 50, 0], np.uint8)
+    np.testing.assert_array_equal(model(colours), colours + 20)
+    opaque = np.concatenate([colours, np.full((8, 8, 1), 255, np.uint8)], axis=-1)
+    np.testing.assert_array_equal(model(opaque)[..., :3], colours + 20)
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize('has_alpha', [False, True])
+def test_gray_stored_as_colours_is_restored_as_gray(dtype, has_alpha):
+    """By the gray network, bit by bit, and in three equal channels; one pixel of colour makes it a colour image."""
+    gray = random_image((20, 30, 2), dtype)
+    model = Restorer([identity(1, 10 / 255), identity(3, 20 / 255)], 'denoise')
+    image = gray[..., [0, 0, 0, 1] if has_alpha else [0, 0, 0]]
+    expected = model(gray if has_alpha else gray[..., :1])
+    restored = model(image)
+    assert restored.shape == image.shape and restored.dtype == dtype
+    np.testing.assert_array_equal(restored, expected[..., [0, 0, 0, 1] if has_alpha else [0, 0, 0]])
+    largest = 1 if np.dtype(dtype).kind == 'f' else np.iinfo(dtype).max
+    image[19, 29] = np.asarray([largest, 0, 0, largest])[: image.shape[-1]]
+    assert not np.isclose(model(image)[0, 0, 0], restored[0, 0, 0], atol=largest / 100)
+
+
+def test_gray_stays_gray_in_a_network_of_colours(pair):
+    """Whose channels answer gray differently: their mean is the result, as that of a gray image."""
+    gray = random_image((20, 31, 1)) // 8 + 110
+    model = Restorer([pair], 'sr')
+    restored = model(gray.repeat(3, axis=-1))
+    np.testing.assert_array_equal(restored, model(gray).repeat(3, axis=-1))
+    np.testing.assert_array_equal(np.concatenate(list(model.strips(gray.repeat(3, axis=-1)))), restored)
 
 
 def test_a_gray_network_for_jpeg_changes_y_alone(random_model):
@@ -134,7 +165,7 @@ def test_a_gray_network_for_jpeg_changes_y_alone(random_model):
 
 def test_a_gray_network_for_noise_refuses_colours():
     with pytest.raises(UserError, match='a network for gray images cannot restore a colour image'):
-        Restorer([identity(1)], 'denoise')(np.zeros((8, 8, 3), np.uint8))
+        Restorer([identity(1)], 'denoise')(random_image((8, 8, 3)))
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
@@ -196,6 +227,12 @@ def test_an_answer_that_is_not_finite_is_no_image(pair):
     ('image', 'message'),
     [
         ([1, 2], 'must be a NumPy array, not int'),
+        (None, 'must be a NumPy array, not NoneType'),
+        (np.ndarray, 'must be a NumPy array, not type'),
+        (PIL.Image.new('P', (4, 4)), 'must be a NumPy array, not Image'),
+        (np.array([[None]]), 'array of numbers, not of object'),
+        (np.zeros((4, 4), complex), 'not complex128'),
+        (jax.numpy.zeros((4, 4), jax.numpy.bfloat16), 'not bfloat16'),
         ('photo.png', 'must be a NumPy array, not str'),
         (np.zeros((4, 4), np.int64), 'must be uint8, .* not int64'),
         (np.zeros((4, 4), bool), 'not bool'),
@@ -205,11 +242,97 @@ def test_an_answer_that_is_not_finite_is_no_image(pair):
         (np.zeros((0, 4, 3), np.uint8), r'not \(0, 4, 3\)'),
         (np.full((4, 4), 255.0), r'must be on \[0, 1\], not from 255 to 255'),
         (np.full((4, 4), np.nan), r'must be on \[0, 1\]'),
+        (np.full((4, 4), np.inf, np.float16), r'must be on \[0, 1\]'),
     ],
 )
 def test_what_is_no_image_is_said(pair, image, message):
     with pytest.raises(UserError, match=message):
         Restorer([pair], 'sr')(image)
+
+
+class Tensor:
+    """As of another library: NumPy can ask it for an array."""
+
+    def __init__(self, values):
+        self._values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return self._values
+
+
+GIVEN = {
+    'matrix': np.matrix,
+    'masked array with nothing masked': np.ma.array,
+    'jax.Array': jax.numpy.asarray,
+    'tensor': Tensor,
+    'Fortran order': np.asfortranarray,
+    'negative strides': lambda image: np.ascontiguousarray(image[::-1, ::-1])[::-1, ::-1],
+    'every second': lambda image: image.repeat(2, axis=0).repeat(2, axis=1)[::2, ::2],
+    'swapped bytes': lambda image: image.astype(image.dtype.newbyteorder()),
+    'read-only': lambda image: np.frombuffer(image.tobytes(), image.dtype).reshape(image.shape),
+}
+
+
+@pytest.mark.parametrize('name', GIVEN)
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+@pytest.mark.filterwarnings('ignore:the matrix subclass')
+def test_arrays_of_all_kinds_are_restored_as_plain_ones(pair, name, dtype):
+    model = Restorer([pair], 'sr')
+    shape = (20, 31) if name == 'matrix' else (20, 31, 3)
+    image = random_image(shape, dtype)
+    restored = model(GIVEN[name](image))
+    assert type(restored) is np.ndarray and restored.dtype == dtype
+    np.testing.assert_array_equal(restored, model(image))
+
+
+def test_masked_values_are_refused(pair):
+    image = np.ma.array(random_image((8, 8)), mask=np.eye(8, dtype=bool))
+    with pytest.raises(UserError, match='masked values'):
+        Restorer([pair], 'sr')(image)
+
+
+def test_strips_say_what_they_take(pair):
+    model = Restorer([pair], 'sr')
+    for pixels, alpha, message in [
+        (np.zeros((4, 4), np.uint8), None, r'height, width, 1 or 3\), not \(4, 4\)'),
+        (np.zeros((4, 4, 4), np.uint8), None, r'not \(4, 4, 4\)'),
+        (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5), np.uint8), r'not uint8 \(4, 5\)'),
+        (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint16), r'uint8 \(4, 4\), not uint16'),
+    ]:
+        with pytest.raises(UserError, match=message):
+            model.strips(pixels, alpha)
+
+
+@pytest.mark.parametrize('is_copied', [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_restores_the_same(shipped, is_copied):
+    shipped('denoise_gray', 'denoise_colour')
+    model = Restorer.load('denoise', tile=np.int64(40))
+    copied = is_copied(model)
+    for shape in ((10, 12), (12, 9, 3)):
+        np.testing.assert_array_equal(copied(random_image(shape)), model(random_image(shape)))
+    assert (copied.task, copied.tiling, copied.mesh) == ('denoise', Tiling('feathered', 40, 16), model.mesh)
+    other = is_copied(Restorer([identity(1)], 'jpeg', ensemble=True))
+    assert (other.task, other.ensemble, other.mesh) == ('jpeg', True, None)
+
+
+@pytest.mark.filterwarnings('ignore:os.fork')
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='there is no fork here')
+def test_a_forked_process_is_told_instead_of_waiting_for_ever(shipped):
+    shipped('sr_x2')
+    model = Restorer.load('sr_x2')
+    image = random_image((8, 8, 3))
+    model(image)
+    pickled = pickle.dumps(model)
+    for function in (lambda: model(image), lambda: Restorer.load('sr_x2'), lambda: pickle.loads(pickled)):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)  # of a process that hangs
+            try:
+                function()
+            except UserError as error:
+                os._exit(7 if 'forked' in str(error) else 8)
+            os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def test_three_lines(shipped, tmp_path):
@@ -246,6 +369,16 @@ def test_mistakes_are_told_before_weights_are_read(shipped, monkeypatch, tmp_pat
         (tmp_path / 'absent', {}, 'absent: neither a folder nor weights that come with the package; these are: sr_x2'),
         ('sr_x2', {'tile': 1}, 'tile'),
         ('sr_x2', {'tile': 9.5}, 'tile'),
+        ('sr_x2', {'tile': True}, 'tile'),
+        ('sr_x2', {'tile': np.float32(40)}, 'tile'),
+        ('sr_x2', {'tile': None}, 'tile'),
+        (None, {}, 'a model must be a name or the path of a folder, not None'),
+        (b'sr_x2', {}, "a model must be a name or the path of a folder, not b'sr_x2'"),
+        ('x' * 300, {}, 'xxx: neither a folder nor weights'),
+        ('a\0b', {}, 'neither a folder nor weights'),
+        ('sr_x2', {'ensemble': 'no'}, "ensemble must be True or False, not 'no'"),
+        ('sr_x2', {'dtype': ['float32']}, 'unknown dtype'),
+        ('sr_x2', {'device': 0}, "a device must be the name of a platform, such as 'cpu', not 0"),
         ('sr_x2', {'dtype': 'int8'}, "unknown dtype 'int8': one of float32, bfloat16"),
         ('sr_x2', {'device': 'abacus'}, "no device 'abacus' here; there is cpu"),
     ]

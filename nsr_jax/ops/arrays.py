@@ -1,0 +1,54 @@
+"""What users give for arrays, as plain NumPy arrays."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nsr_jax.errors import UserError
+
+
+def plain_array(values: Any, name: str = 'an image') -> np.ndarray:
+    """Anything that NumPy can make an array of, without what subclasses of `np.ndarray` do differently.
+
+    Args:
+        values: an array of NumPy, in any order of bytes and with any strides; of JAX or another library; a matrix, a
+            masked array with nothing masked, or nested lists of numbers.
+        name: of the values, for errors.
+
+    Returns:
+        an `np.ndarray` and of no subclass, in the machine's order of bytes; of the same memory where that can be.
+
+    Raises:
+        UserError: some values are masked, are no numbers, or NumPy cannot read them.
+    """
+    if np.ma.is_masked(values):
+        raise UserError(f'{name} has masked values, and none can be left out: fill them first, as by .filled(0)')
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f'{name} must be an array, and NumPy makes none of {type(values).__name__}: {reason}'
+        ) from error
+    if array.dtype.hasobject or array.dtype.names:
+        raise UserError(f'{name} must be an array of numbers, not of {array.dtype}')
+    return array.astype(array.dtype.newbyteorder('='), copy=False)
+
+
+class View:
+    """An image (H, W, C) whose pixels are converted to float32 when they are looked at.
+
+    Args:
+        shape: of the image.
+        look: from a pair of slices to the pixels there, (h, w, C).
+    """
+
+    ndim = 3
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, shape: tuple[int, ...], look: Callable[[tuple[slice, slice]], np.ndarray]):
+        self.shape, self._look = shape, look
+
+    def __getitem__(self, place: tuple[slice, slice]) -> np.ndarray:
+        return self._look(place)

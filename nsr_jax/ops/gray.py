@@ -1,0 +1,40 @@
+"""Gray images that are stored as colours."""
+
+import numpy as np
+
+_ROUNDING = 2.5 / 255  # by how much decoders' rounding of neutral chroma may move channels apart
+_LARGEST_SHARE = 0.1  # of the range of values: dark and flat images may hold colours within the rounding
+_ROWS_AT_ONCE = 256
+
+
+def find_gray(pixels: np.ndarray, alpha: np.ndarray | None = None) -> np.ndarray | None:
+    """The gray image that an image of colours is, if it is one.
+
+    It is where the channels of each pixel differ by no more than what decoders round by: 2 of 255 (of a full alpha's
+    worth in other types), and no more than a tenth of what lies between the darkest and the brightest value. So an
+    image that is dark or flat throughout is gray only where the channels are closer, and R = G = B always is. What
+    nobody sees, where alpha is zero, does not count.
+
+    Args:
+        pixels: (H, W, 3), uint8, uint16, or floats on [0, 1].
+        alpha: (H, W); None: all is seen.
+
+    Returns:
+        (H, W, 1), of the pixels' dtype: of each pixel the middle one of its channels, which is what a gray picture's
+        luma was before neutral chroma was rounded. None: there are colours.
+    """
+    most = _ROUNDING * (1 if pixels.dtype.kind == 'f' else np.iinfo(pixels.dtype).max)
+    gray = np.empty((*pixels.shape[:2], 1), pixels.dtype)
+    apart, lowest, highest = 0.0, np.inf, -np.inf
+    for first in range(0, len(pixels), _ROWS_AT_ONCE):
+        rows = slice(first, first + _ROWS_AT_ONCE)
+        low, gray[rows, :, 0], high = np.moveaxis(np.sort(pixels[rows], axis=-1), -1, 0)
+        if alpha is not None:
+            seen = alpha[rows] > 0
+            low, high = low[seen], high[seen]
+        if low.size:
+            apart = max(apart, float((high - low).max()))
+            lowest, highest = min(lowest, float(low.min())), max(highest, float(high.max()))
+        if apart > most:
+            return None
+    return gray if apart == 0 or apart <= _LARGEST_SHARE * (highest - lowest) else None
