@@ -28,10 +28,10 @@ TRACED = []
 class Traced(RestorationNetwork):
     """A network that says when it is traced."""
 
-    def body(self, x):
+    def body(self, x, inside=None):
         """As in the network."""
         TRACED.append(x.shape)
-        return super().body(x)
+        return super().body(x, inside)
 
 
 NETWORK = Traced(scale=2, channels=3, num_blocks=2, features=4, width_multiplier=2, groups=3, cardinality=2)

@@ -26,6 +26,8 @@ from nsr_jax.models.network import RestorationNetwork
 from nsr_jax.ops.enlarge import enlarge
 from nsr_jax.ops.imresize import imresize
 from nsr_jax.restoring import weights
+from nsr_jax.restoring.files import restore_files
+from nsr_jax.restoring.plan import Job
 from nsr_jax.restoring.restorer import Restorer, make_tiling
 from nsr_jax.training.checkpoints import save_model
 
@@ -135,6 +137,19 @@ def test_gray_stored_as_colours_is_restored_as_gray(dtype, has_alpha):
     largest = 1 if np.dtype(dtype).kind == 'f' else np.iinfo(dtype).max
     image[19, 29] = np.asarray([largest, 0, 0, largest])[: image.shape[-1]]
     assert not np.isclose(model(image)[0, 0, 0], restored[0, 0, 0], atol=largest / 100)
+
+
+def test_files_of_gray_stored_as_colours_are_restored_as_gray(shipped, tmp_path):
+    shipped('denoise_gray', 'denoise_colour')
+    model = Restorer.load('denoise')
+    gray = random_image((20, 30))
+    PIL.Image.fromarray(gray.repeat(3).reshape(20, 30, 3)).save(tmp_path / 'a.png')
+    PIL.Image.fromarray(gray.repeat(3).reshape(20, 30, 3)).save(tmp_path / 'b.jpg', quality=75)
+    jobs = [Job(tmp_path / name, tmp_path / 'out' / f'{name}.png') for name in ('a.png', 'b.jpg')]
+    assert restore_files(jobs, model, output_format='PNG') == []
+    for given, job in zip((gray, np.asarray(PIL.Image.open(tmp_path / 'b.jpg'))[..., 1]), jobs, strict=True):
+        restored = np.asarray(PIL.Image.open(job.target))
+        np.testing.assert_array_equal(restored, model(given)[..., None].repeat(3, axis=-1))
 
 
 def test_gray_stays_gray_in_a_network_of_colours(pair):
@@ -331,7 +346,8 @@ def test_a_forked_process_is_told_instead_of_waiting_for_ever(shipped):
                 function()
             except UserError as error:
                 os._exit(7 if 'forked' in str(error) else 8)
-            os._exit(9)
+            finally:
+                os._exit(9)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
