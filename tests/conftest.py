@@ -12,6 +12,12 @@ import pytest
 from nsr_jax import cores
 from nsr_jax.ops import image_conv
 
+# Whatever JAX would convert or broadcast by itself is an error, in the processes that tests start too.
+STRICT = {'jax_numpy_dtype_promotion': 'strict', 'jax_numpy_rank_promotion': 'raise'}
+for name, value in STRICT.items():
+    os.environ[name.upper()] = value
+    jax.config.update(name, value)
+
 
 @pytest.fixture(scope='session', autouse=True)
 def compilation_cache(tmp_path_factory):

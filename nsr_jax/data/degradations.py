@@ -69,9 +69,9 @@ class Noise:
         if region.shape[:2] != (patch_size, patch_size):
             raise ValueError(f'region must be the patch of side {patch_size}, got {region.shape}')
         sigma_key, noise_key = jax.random.split(key)
-        sigma = jax.random.uniform(sigma_key, minval=self.lowest, maxval=self.highest)
+        sigma = jax.random.uniform(sigma_key, (), jnp.float32, self.lowest, self.highest)
         target = region.astype(jnp.float32) / 255
-        return target + sigma / 255 * jax.random.normal(noise_key, target.shape), target
+        return target + sigma / 255 * jax.random.normal(noise_key, target.shape, jnp.float32), target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,9 +111,9 @@ class Jpeg:
         if region.shape[:2] != (size, size):
             raise ValueError(f'a patch of side {patch_size} needs a region of side {size}, got {region.shape}')
         quality_key, offset_key = jax.random.split(key)
-        quality = jax.random.randint(quality_key, (), self.lowest, self.highest + 1)
-        row, column = jax.random.randint(offset_key, (2,), 0, _grid(channels))
-        place, shape = (row, column, 0), (patch_size, patch_size, channels)
+        quality = jax.random.randint(quality_key, (), self.lowest, self.highest + 1, jnp.int32)
+        row, column = jax.random.randint(offset_key, (2,), 0, _grid(channels), jnp.int32)
+        place, shape = (row, column, jnp.int32(0)), (patch_size, patch_size, channels)
         patches = (lax.dynamic_slice(image, place, shape) for image in (jpeg(region, quality), region))
         degraded, clean = (patch.astype(jnp.float32) / 255 for patch in patches)
         return degraded, clean

@@ -13,6 +13,7 @@ from jax import lax
 
 from nsr_jax.data.degradations import Degradation
 from nsr_jax.data.store import ImageStore
+from nsr_jax.ops.settings import fixed_bits
 
 
 class Regions(NamedTuple):
@@ -96,10 +97,11 @@ def draw_places(
 
     def draw(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
         image_key, place_key, _, _ = keys
-        image = jax.random.randint(image_key, (), 0, sizes.shape[0])
-        return image, jax.random.randint(place_key, (2,), margin, sizes[image] - margin - size + 1)
+        image = jax.random.randint(image_key, (), 0, sizes.shape[0], jnp.int32)
+        return image, jax.random.randint(place_key, (2,), margin, sizes[image] - margin - size + 1, jnp.int32)
 
-    return jax.vmap(draw)(_sample_keys(key, step, indices))
+    with fixed_bits():
+        return jax.vmap(draw)(_sample_keys(key, step, indices))
 
 
 def finish_patches(
@@ -127,25 +129,27 @@ def finish_patches(
 
     def finish(keys: jax.Array, regions: Regions) -> tuple[jax.Array, jax.Array]:
         _, _, flip_key, degradation_key = keys
-        flips = jax.random.bernoulli(flip_key, shape=(3,))
+        flips = jax.random.bernoulli(flip_key, jnp.float32(0.5), (3,))
         target = _orient(regions.targets, flips)
         if degradation is not None:
             return degradation(degradation_key, target, patch_size)
         patches = _orient(regions.inputs, flips), target
         return tuple(patch.astype(jnp.float32) / 255 for patch in patches)
 
-    return jax.vmap(finish)(_sample_keys(key, step, indices), regions)
+    with fixed_bits():
+        return jax.vmap(finish)(_sample_keys(key, step, indices), regions)
 
 
 def _sample_keys(key: jax.Array, step: jax.Array, indices: jax.Array) -> jax.Array:
     """`(B, 4)`: for the image, the place, the flips and the degradation of each sample."""
-    key = jax.random.fold_in(key, step)
-    return jax.vmap(lambda index: jax.random.split(jax.random.fold_in(key, index), 4))(indices)
+    with fixed_bits():
+        key = jax.random.fold_in(key, step)
+        return jax.vmap(lambda index: jax.random.split(jax.random.fold_in(key, index), 4))(indices)
 
 
 def _cut(array: jax.Array, images: jax.Array, corners: jax.Array, side: int) -> jax.Array:
     def cut(image: jax.Array, corner: jax.Array) -> jax.Array:
-        return lax.dynamic_slice(array, (image, corner[0], corner[1], 0), (1, side, side, array.shape[-1]))[0]
+        return lax.dynamic_slice(array, (image, corner[0], corner[1], np.int32(0)), (1, side, side, array.shape[-1]))[0]
 
     return jax.vmap(cut)(images, corners)
 

@@ -178,7 +178,7 @@ def _draw_call(sizes, key, indices, first_step, *, size, margin, steps):
     def draw(step: jax.Array) -> tuple[jax.Array, jax.Array]:
         return draw_places(sizes, key, step, indices, size=size, margin=margin)
 
-    return jax.vmap(draw)(first_step + jnp.arange(steps))
+    return jax.vmap(draw)(first_step + jnp.arange(steps, dtype=jnp.int32))
 
 
 def _steps(regions: Regions, start: int, stop: int) -> Regions | None:

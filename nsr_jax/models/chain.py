@@ -36,8 +36,8 @@ class Conv(nn.Module):
         """Map `(B, H, W, Cin)` to `(B, H, W, features)` of `dtype`; `inside` is as in `ops.extents`."""
         x = clear_outside(x, inside)
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param('kernel', nn.initializers.he_normal(), shape)
-        bias = self.param('bias', nn.initializers.zeros, shape[3:])
+        kernel = self.param('kernel', nn.initializers.he_normal(), shape, jnp.float32)
+        bias = self.param('bias', nn.initializers.zeros, shape[3:], jnp.float32)
         return add_bias(static_conv(x.astype(self.dtype), kernel.astype(self.dtype)), bias)
 
 

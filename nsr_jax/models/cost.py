@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from nsr_jax.models.build import Network
 from nsr_jax.models.chain import ChainNetwork
 from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.ops.settings import new_key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class MultiAdds:
 def parameter_shapes(network: Network) -> dict:
     """The network's parameter tree as `jax.ShapeDtypeStruct`s; nothing is computed."""
     image = jax.ShapeDtypeStruct((1, 8, 8, network.channels), jnp.float32)
-    return jax.eval_shape(network.init, jax.random.key(0), image)['params']
+    return jax.eval_shape(network.init, new_key(0), image)['params']
 
 
 def count_parameters(network: Network) -> int:

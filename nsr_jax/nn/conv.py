@@ -24,7 +24,7 @@ def normalize_weights(direction: jax.Array, scale: jax.Array) -> jax.Array:
         direction: `(kh, kw, Cin, ...)`; the norm is taken over the first three axes.
         scale: `(...)`, one for each filter.
     """
-    return direction * (scale * lax.rsqrt(jnp.sum(jnp.square(direction), axis=(0, 1, 2))))
+    return direction * (scale * lax.rsqrt(jnp.sum(jnp.square(direction), axis=(0, 1, 2))))[None, None, None]
 
 
 def fold_weight_norm(params: dict) -> dict:
@@ -47,7 +47,7 @@ def _kernel_parameters(module: nn.Module, shape: tuple[int, ...]) -> tuple[jax.A
     if module.has_variable('params', 'kernel'):
         return (module.get_variable('params', 'kernel'),)
     direction = module.param('direction', uniform_by_fan_in(math.prod(shape[:3])), shape)
-    return direction, module.param('scale', nn.initializers.constant(module.initial_scale), shape[3:])
+    return direction, module.param('scale', nn.initializers.constant(module.initial_scale), shape[3:], jnp.float32)
 
 
 def _normalized(direction_or_kernel: jax.Array, scale: jax.Array | None = None) -> jax.Array:
@@ -75,7 +75,7 @@ class WeightNormConv(nn.Module):
         x = clear_outside(x, inside)
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = _normalized(*_kernel_parameters(self, shape)).astype(self.dtype)
-        bias = self.param('bias', nn.initializers.zeros, shape[3:])
+        bias = self.param('bias', nn.initializers.zeros, shape[3:], jnp.float32)
         return add_bias(static_conv(x.astype(self.dtype), kernel), bias)
 
 
@@ -107,7 +107,7 @@ class SparseConv(nn.Module):
         filters = (self.groups, self.cardinality, self.features // self.cardinality)
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], *filters)
         parameters = _kernel_parameters(self, shape)
-        bias = self.param('bias', nn.initializers.zeros, filters)
+        bias = self.param('bias', nn.initializers.zeros, filters, jnp.float32)
         # A variable of its own, so that its gradient is the sum of the convolution's and the gate's before that of a
         # residual connection is added to it. The other way around, XLA computes the sums of all later blocks anew in
         # each block: a twelfth of a step of 16 blocks.

@@ -55,9 +55,9 @@ class Gate(nn.Module):
         """Map features `(B, H, W, Cin)` to weights gamma `(B, k, d)`; `inside` is as in `ops.extents`."""
         shape = (self.groups, self.cardinality)
         initializer = uniform_by_fan_in(x.shape[-1])
-        kernel = self.param('kernel', initializer, (x.shape[-1], *shape))
-        bias = self.param('bias', initializer, shape)
+        kernel = self.param('kernel', initializer, (x.shape[-1], *shape), jnp.float32)
+        bias = self.param('bias', initializer, shape, jnp.float32)
         pooled = jnp.mean(x, axis=(1, 2), dtype=jnp.float32, where=inside)
-        gamma = self.activation(jnp.einsum('bc,ckd->bkd', pooled, kernel) + bias)
+        gamma = self.activation(jnp.einsum('bc,ckd->bkd', pooled, kernel) + bias[None])
         self.sow('intermediates', 'gamma', gamma)  # kept only where a caller asks for intermediates
         return gamma

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from nsr_jax import cores
@@ -104,7 +105,7 @@ def _add_up_blocks(
         block = lax.dynamic_slice_in_dim(moving, first, rows + 2 * margin)
         return total + correlate(block, lax.dynamic_slice_in_dim(fixed, first, rows))
 
-    total = jnp.zeros((*kernel_size, moving.shape[-1], fixed.shape[-1]), jnp.promote_types(moving.dtype, jnp.float32))
+    total = jnp.zeros((*kernel_size, moving.shape[-1], fixed.shape[-1]), np.promote_types(moving.dtype, np.float32))
     rows = max(1, _PIXELS_AT_ONCE // width)
     num_blocks, rest = divmod(height, rows)
     if num_blocks:
@@ -131,7 +132,7 @@ def _slide_rows(kernel_width: int, moving: jax.Array, fixed: jax.Array) -> jax.A
         (1,),
         'VALID',
         dimension_numbers=('NHC', 'HIO', 'NHC'),
-        preferred_element_type=jnp.promote_types(moving.dtype, jnp.float32),
+        preferred_element_type=np.promote_types(moving.dtype, np.float32),
     )
     columns = (kernel_width, 1) if columns_of_moving else (1, kernel_width)
     products = products.reshape(columns[0], signals, -1, columns[1], filters)

@@ -85,6 +85,7 @@ def quantisation_table(table: np.ndarray, quality: jax.Array | int) -> jax.Array
     """
     quality = jnp.asarray(quality, jnp.int32)[..., None, None]
     percent = jnp.where(quality < 50, 5000 // quality, 200 - 2 * quality)
+    table = np.expand_dims(table, tuple(range(percent.ndim - 2)))
     return jnp.clip((table * percent + 50) // 100, 1, 255)
 
 
@@ -166,8 +167,9 @@ def _to_rgb(luma: jax.Array, cb: jax.Array, cr: jax.Array) -> tuple[jax.Array, j
 def _downsample(plane: jax.Array) -> jax.Array:
     """Means of 2x2 pixels; halves are rounded down in even columns and up in odd ones, so that none drifts."""
     height, width = plane.shape[-2:]
-    sums = plane.reshape(*plane.shape[:-2], height // 2, 2, width // 2, 2).sum(axis=(-3, -1))
-    return (sums + 1 + np.arange(width // 2, dtype=np.int32) % 2) >> 2
+    sums = plane.reshape(*plane.shape[:-2], height // 2, 2, width // 2, 2).sum(axis=(-3, -1), dtype=jnp.int32)
+    is_odd = np.expand_dims(np.arange(width // 2, dtype=np.int32) % 2, tuple(range(sums.ndim - 1)))
+    return (sums + 1 + is_odd) >> 2
 
 
 def _upsample(plane: jax.Array) -> jax.Array:

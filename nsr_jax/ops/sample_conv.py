@@ -17,6 +17,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from nsr_jax.ops.bias import add_bias
@@ -58,7 +59,7 @@ def _convolve_by_matmul(x: jax.Array, kernels: jax.Array, biases: jax.Array) -> 
 
 def _transpose_by_matmul(y: jax.Array, kernels: jax.Array) -> jax.Array:
     flipped = kernels[:, ::-1, ::-1].swapaxes(-1, -2)
-    return _convolve_by_matmul(y, flipped, jnp.zeros((y.shape[0], flipped.shape[-1])))
+    return _convolve_by_matmul(y, flipped, jnp.zeros((y.shape[0], flipped.shape[-1]), jnp.float32))
 
 
 def _correlate_by_matmul(kernel_size: tuple[int, int], x: jax.Array, y: jax.Array) -> jax.Array:
@@ -68,7 +69,7 @@ def _correlate_by_matmul(kernel_size: tuple[int, int], x: jax.Array, y: jax.Arra
 
 
 def _multiply(axes: str, first: jax.Array, second: jax.Array) -> jax.Array:
-    return jnp.einsum(axes, first, second, preferred_element_type=jnp.promote_types(first.dtype, jnp.float32))
+    return jnp.einsum(axes, first, second, preferred_element_type=np.promote_types(first.dtype, np.float32))
 
 
 def _compute(loop: OfBatches, matmul: OfBatches, form: Form | None, *batches: jax.Array) -> jax.Array:
@@ -144,7 +145,7 @@ def _sample_transposed_conv_forward(y, kernels, form):
 def _sample_transposed_conv_backward(form, residuals, x):
     y, kernels = residuals
     kernel_gradient = sample_correlation(x, y, kernels.shape[1:3], form).astype(kernels.dtype)
-    return sample_conv(x, kernels, jnp.zeros((x.shape[0], kernels.shape[-1])), form), kernel_gradient
+    return sample_conv(x, kernels, jnp.zeros((x.shape[0], kernels.shape[-1]), jnp.float32), form), kernel_gradient
 
 
 sample_transposed_conv.defvjp(_sample_transposed_conv_forward, _sample_transposed_conv_backward)
@@ -176,7 +177,7 @@ def _sample_correlation_forward(x, y, kernel_size, form):
 def _sample_correlation_backward(kernel_size, form, residuals, kernels):
     x, y = residuals
     kernels = kernels.astype(x.dtype)
-    zeros = jnp.zeros((x.shape[0], kernels.shape[-1]))
+    zeros = jnp.zeros((x.shape[0], kernels.shape[-1]), jnp.float32)
     return sample_transposed_conv(y, kernels, form), sample_conv(x, kernels, zeros, form).astype(y.dtype)
 
 

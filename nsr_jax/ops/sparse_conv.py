@@ -36,7 +36,7 @@ def mix(bank: jax.Array, gamma: jax.Array) -> jax.Array:
     # CPU; differentiated, seven times as long. Hence the derivative by hand.
     weights = jnp.repeat(gamma.astype(bank.dtype), width, axis=2)[:, None, None, None]
     bank = bank.reshape(*kernel, groups, -1)
-    return sum(weights[..., group, :] * bank[..., group, :] for group in range(groups))
+    return sum(weights[..., group, :] * bank[None, ..., group, :] for group in range(groups))
 
 
 def _mix_forward(bank, gamma):

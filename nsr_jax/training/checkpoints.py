@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
@@ -213,9 +214,9 @@ def remove_unfinished(workdir: pathlib.Path) -> None:
 
 
 def save_model(directory: str | pathlib.Path, params: Any, config: ml_collections.ConfigDict, step: int = 0) -> None:
-    """Write one checkpoint of weights alone, that `load_model` reads; waits until it is written."""
+    """Write one checkpoint of weights alone, in float32, that `load_model` reads; waits until it is written."""
     checkpoints = Checkpoints(directory, keep=1)
-    checkpoints.save(step, config, params)
+    checkpoints.save(step, config, jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params))
     checkpoints.close()
 
 

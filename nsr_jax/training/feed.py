@@ -7,6 +7,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from nsr_jax.data.sampling import Regions
 from nsr_jax.data.store import ImageStore
+from nsr_jax.ops.settings import new_key
 from nsr_jax.training.sharding import over_batch, over_calls
 
 
@@ -52,7 +53,7 @@ class StreamedFeed:
         self._axes = config.steps_per_call, config.batch_size
         self._stream = RegionStream(
             store,
-            key=jax.random.key(config.seed),
+            key=new_key(config.seed),
             indices=np.unique(np.concatenate([np.arange(config.batch_size)[part] for (part,) in parts])),
             scale=config.model.scale,
             size=size,

@@ -32,4 +32,4 @@ def _sum(leaves: list[jax.Array]) -> jax.Array:
 def _sum_of(leaf: jax.Array, index: int) -> jax.Array:
     bits = jax.lax.bitcast_convert_type(leaf, _BITS[leaf.dtype.itemsize]).astype(jnp.uint32)
     place = jax.lax.iota(jnp.uint32, leaf.size).reshape(leaf.shape)
-    return jnp.sum(bits * (2 * place + 1)) * jnp.uint32(2 * index + 1)
+    return jnp.sum(bits * (2 * place + 1), dtype=jnp.uint32) * jnp.uint32(2 * index + 1)

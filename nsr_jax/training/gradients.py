@@ -78,7 +78,7 @@ def loss_and_gradients(
             gradients, found = jax.grad(losses, has_aux=True)(kernels, *microbatch)
             return jax.tree.map(jnp.add, sums, (found, gradients)), None
 
-        zeros = jax.tree.map(jnp.zeros_like, (Losses(jnp.zeros(()), jnp.zeros(())), kernels))
+        zeros = jax.tree.map(jnp.zeros_like, (Losses(jnp.float32(0), jnp.float32(0)), kernels))
         microbatches = [images.reshape(-1, microbatch_size, *images.shape[1:]) for images in (inputs, targets)]
         sums, _ = lax.scan(add, zeros, microbatches)
         found, gradients = jax.tree.map(lambda leaf: leaf / (len(microbatches[0]) * mesh.size), sums)

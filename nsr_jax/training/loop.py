@@ -15,6 +15,7 @@ from absl import logging
 
 from nsr_jax import processes
 from nsr_jax.errors import StoppedError, UserError
+from nsr_jax.ops.settings import without_x64
 from nsr_jax.training.checkpoints import BROKEN_FOLDER, BrokenCheckpointError, Checkpoints, remove_unfinished
 from nsr_jax.training.feed import ResidentFeed, StreamedFeed
 from nsr_jax.training.preparation import Preparation, check_run, prepare
@@ -29,6 +30,7 @@ from nsr_jax.training.workdir import MetricsWriter, lock_workdir, write_config
 Evaluate = Callable[[dict], dict[str, float]]
 
 
+@without_x64()
 def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, evaluate: Evaluate | None = None) -> None:
     """Train to `config.num_steps`, going on from the workdir's last checkpoint where there is one.
 

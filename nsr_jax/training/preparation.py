@@ -21,6 +21,7 @@ from nsr_jax.errors import UserError
 from nsr_jax.models.build import Network, build_network
 from nsr_jax.models.cost import count_multi_adds, count_parameters
 from nsr_jax.ops.colour import rgb_to_gray_uint8, rgb_to_y_uint8
+from nsr_jax.ops.settings import new_key
 from nsr_jax.training.feed import ResidentFeed, StreamedFeed
 from nsr_jax.training.gradients import find_microbatch_size
 from nsr_jax.training.sharding import make_mesh, replicate
@@ -79,12 +80,12 @@ def prepare(config: ml_collections.ConfigDict) -> Preparation:
         names, store = _open_images(config, size + 2 * margin)
 
     def places(step: int) -> list[tuple[str, int, int]]:
-        indices = jnp.arange(config.batch_size)
+        indices = jnp.arange(config.batch_size, dtype=jnp.int32)
         drawn = draw_places(jnp.asarray(store.sizes), finish['key'], step, indices, size=size, margin=margin)
         return [(names[image], *corner) for image, corner in zip(*(part.tolist() for part in drawn), strict=True)]
 
     streamed = store.nbytes > config.data.resident_megabytes * 1e6
-    finish = {'key': jax.random.key(config.seed), 'patch_size': patch_size, 'degradation': degradation}
+    finish = {'key': new_key(config.seed), 'patch_size': patch_size, 'degradation': degradation}
     if streamed:
         from nsr_jax.data.streaming import sample_regions  # not at the top: it imports Grain, see feed.py
 

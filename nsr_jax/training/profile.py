@@ -17,6 +17,7 @@ from nsr_jax.data.sampling import Regions
 from nsr_jax.data.store import ImageStore
 from nsr_jax.errors import UserError
 from nsr_jax.files import make_output_folder, write_atomically
+from nsr_jax.ops.settings import without_x64
 from nsr_jax.training.preparation import Preparation, check_run, prepare
 from nsr_jax.training.state import create_state
 
@@ -52,6 +53,7 @@ class Event(NamedTuple):
     end: float
 
 
+@without_x64()
 def profile(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, num_steps: int) -> str:
     """Trace steps of a fresh network on the config's data; nothing is trained, and no checkpoint is read or written.
 

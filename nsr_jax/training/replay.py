@@ -16,6 +16,7 @@ from jax import lax
 from nsr_jax.data.images import write_image
 from nsr_jax.errors import UserError
 from nsr_jax.files import make_output_folder, write_atomically
+from nsr_jax.ops.settings import without_x64
 from nsr_jax.training.checkpoints import Checkpoints
 from nsr_jax.training.loop import first_state
 from nsr_jax.training.preparation import Preparation, check_run, prepare
@@ -24,6 +25,7 @@ FOLDER = 'replay'
 _GAP = 4  # pixels between pictures
 
 
+@without_x64()
 def replay(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, batch: int) -> str:
     """Compute a batch of a run again, with the weights that it met there.
 
@@ -59,7 +61,8 @@ def replay(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, batch
             step += count
         if int(state.step) < batch:
             raise UserError(f'the run stops before batch {batch}: its loss is not finite from batch {state.step} on')
-        inputs, targets = jax.jit(run.make_batch)(feed.take(1), step, step, jnp.arange(config.batch_size))
+        indices = jnp.arange(config.batch_size, dtype=jnp.int32)
+        inputs, targets = jax.jit(run.make_batch)(feed.take(1), step, step, indices)
     predictions, numbers = _apply(run, state.params, inputs, targets)
     text = (
         f'Batch {batch} with the weights of step {batch}, computed from those of step {started}. '

@@ -3,13 +3,14 @@
 import functools
 from collections.abc import Sequence
 
-import flax.struct
+import flax
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
 from nsr_jax.models.build import Network
+from nsr_jax.ops.settings import fixed_bits, new_key
 from nsr_jax.training.sharding import state_shardings
 
 # Adam without its learning rate, which is a function of the step and applied by the train step.
@@ -54,15 +55,17 @@ def learning_rate_at(
 
 def init_state(network: Network, key: jax.Array) -> TrainState:
     """Random weights and empty moments."""
-    image = jnp.zeros((1, 8, 8, network.channels))
-    params = network.init(key, image)['params']
+    image = jnp.zeros((1, 8, 8, network.channels), jnp.float32)
+    # The weights of a seed, also under FLAX_FIX_RNG_SEPARATOR=1.
+    with fixed_bits(), flax.config.temp_flip_flag('fix_rng_separator', False):
+        params = network.init(key, image)['params']
     zero = jnp.zeros((), jnp.int32)
     return TrainState(zero, params, ADAM.init(params), zero)
 
 
 def abstract_state(network: Network, mesh: Mesh) -> TrainState:
     """The state as shapes, dtypes and shardings; nothing is computed."""
-    shapes = jax.eval_shape(functools.partial(init_state, network), jax.random.key(0))
+    shapes = jax.eval_shape(functools.partial(init_state, network), new_key(0))
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
@@ -78,4 +81,4 @@ def create_state(network: Network, mesh: Mesh, seed: int) -> TrainState:
         out_shardings=shardings,
         compiler_options=_COMPILER_OPTIONS.get(mesh.devices.flat[0].platform),
     )
-    return init(jax.random.key(seed))
+    return init(new_key(seed))

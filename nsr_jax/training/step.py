@@ -58,7 +58,7 @@ def make_train_steps(
     state_sharding = jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
     def one_step(images: ImageStore | Regions, first_step: jax.Array, state: TrainState) -> tuple[TrainState, dict]:
-        indices = lax.with_sharding_constraint(jnp.arange(batch_size), over_batch(mesh))
+        indices = lax.with_sharding_constraint(jnp.arange(batch_size, dtype=jnp.int32), over_batch(mesh))
         with jax.named_scope('sample'):
             inputs, targets = make_batch(images, first_step, state.step, indices)
         (loss, squared), gradients = loss_and_gradients(
@@ -70,7 +70,8 @@ def make_train_steps(
             rate = learning_rate(state.step)
 
             def update(params, optimizer, gradients):
-                updates, optimizer = ADAM.update(gradients, optimizer)
+                with jax.numpy_dtype_promotion('standard'):  # Optax needs it
+                    updates, optimizer = ADAM.update(gradients, optimizer)
                 return optax.apply_updates(params, jax.tree.map(lambda update: -rate * update, updates)), optimizer
 
             def keep(params, optimizer, gradients):
@@ -95,7 +96,7 @@ def make_train_steps(
             state, metrics = one_step(images, first_step, state)
             return state, jax.tree.map(jnp.add, sums, metrics)
 
-        zeros = dict.fromkeys(METRICS, jnp.zeros(()))
+        zeros = dict.fromkeys(METRICS, jnp.zeros((), jnp.float32))
         return lax.while_loop(goes_on, take_one, (state, zeros))
 
     whole = replicated(mesh)

@@ -1,0 +1,33 @@
+"""Numbers that depend on what they are computed from alone, and not on JAX's settings in the environment."""
+
+import contextlib
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+
+@contextlib.contextmanager
+def without_x64() -> Iterator[None]:
+    """Within this context, and in this thread, numbers without a type of their own have 32 bits.
+
+    Under JAX_ENABLE_X64, Optax would compute some of Adam's factors in float64, and weights would differ.
+    """
+    with jax.enable_x64(False):
+        yield
+
+
+@contextlib.contextmanager
+def fixed_bits() -> Iterator[None]:
+    """Within this context, also where it is traced, a key gives the same bits under JAX_THREEFRY_PARTITIONABLE=0."""
+    with jax.threefry_partitionable(True):
+        yield
+
+
+def new_key(seed: int) -> jax.Array:
+    """As `jax.random.key(seed)`, whatever JAX_DEFAULT_PRNG_IMPL and JAX_RANDOM_SEED_OFFSET say.
+
+    Args:
+        seed: from 0, and below 2^32.
+    """
+    return jax.random.wrap_key_data(np.array([0, seed], np.uint32), impl='threefry2x32')

@@ -1,0 +1,97 @@
+"""JAX's settings that its environment variables give: weights, batches and predictions are the same under all of them.
+
+A variable gives a setting its value when JAX is imported; changing it afterwards is the same to all that follows.
+"""
+
+import functools
+
+import flax
+import jax
+import numpy as np
+import pytest
+
+from nsr_jax.data.degradations import Jpeg, Noise
+from nsr_jax.data.sampling import sample_patches
+from nsr_jax.data.store import ImageStore
+from nsr_jax.evaluation.inference import predict
+from nsr_jax.evaluation.tiling import Tiling
+from nsr_jax.models.build import build_network
+from nsr_jax.ops.settings import new_key
+from nsr_jax.training.checkpoints import load_model, save_model
+from nsr_jax.training.loop import train
+from nsr_jax.training.state import init_state
+
+OTHERS = {
+    'jax_enable_x64': True,
+    'jax_threefry_partitionable': False,
+    'jax_default_prng_impl': 'rbg',
+    'jax_random_seed_offset': 7,
+    'flax_fix_rng_separator': True,
+}
+
+
+@pytest.fixture
+def other_settings(monkeypatch):
+    """Sets all of them, until the test ends."""
+    before = {name: getattr(flax.config if name.startswith('flax') else jax.config, name) for name in OTHERS}
+
+    def update(settings):
+        for name, value in settings.items():
+            (flax.config if name.startswith('flax') else jax.config).update(name, value)
+
+    yield functools.partial(update, OTHERS)
+    update(before)
+
+
+def assert_same(tree, expected):
+    leaves, expected_leaves = jax.tree.leaves(tree), jax.tree.leaves(expected)
+    assert [leaf.dtype for leaf in leaves] == [leaf.dtype for leaf in expected_leaves]
+    for leaf, expected_leaf in zip(leaves, expected_leaves, strict=True):
+        np.testing.assert_array_equal(leaf, expected_leaf)
+
+
+def test_a_run_is_the_same(tmp_path, config, metrics_of, other_settings):
+    config.update(num_steps=4, log_every_steps=2)
+    config.data.store_dir = str(tmp_path / 'stores')
+    train(config, tmp_path / 'usual')
+    usual = load_model(tmp_path / 'usual')
+    other_settings()
+    config.data.resident_megabytes = 0  # so that regions are drawn in threads too
+    train(config, tmp_path / 'other')
+    assert metrics_of(tmp_path / 'other') == metrics_of(tmp_path / 'usual')
+    other = load_model(tmp_path / 'other')
+    assert_same(other.params, usual.params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(other.params)} == {np.dtype('float32')}
+
+
+@pytest.mark.parametrize('degradation', [Noise(5.0, 50.0), Jpeg(10, 90)], ids=lambda each: type(each).__name__)
+def test_batches_are_the_same(other_settings, degradation):
+    images = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), np.uint8)
+    store = ImageStore(images, None, np.array([[48, 64], [40, 50]], np.int32))
+
+    def sample():
+        make = functools.partial(sample_patches, scale=1, patch_size=12, margin=2, degradation=degradation)
+        return jax.jit(make)(store, new_key(3), np.int32(7), np.arange(4, dtype=np.int32))
+
+    usual = sample()
+    other_settings()
+    assert_same(sample(), usual)
+
+
+def test_first_weights_and_predictions_are_the_same(tmp_path, config, other_settings):
+    network, image = build_network(config.model), np.random.default_rng(0).integers(0, 256, (20, 50, 3), np.uint8)
+
+    def begin():
+        params = jax.jit(functools.partial(init_state, network))(new_key(2**31 + 3)).params
+        return params, predict(network, params, image, tiling=Tiling('feathered', 32, 8))
+
+    usual = begin()
+    other_settings()
+    assert_same(begin(), usual)
+    save_model(tmp_path, jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), usual[0]), config)
+    assert_same(load_model(tmp_path).params, usual[0])
+
+
+@pytest.mark.parametrize('seed', [0, 3, 2**31 + 7, 2**32 - 1])
+def test_keys_are_those_that_jax_makes_by_default(seed):
+    assert_same(jax.random.key_data(new_key(seed)), jax.random.key_data(jax.random.key(seed)))
