@@ -205,6 +205,25 @@ def test_every_image_keeps_its_format(tmp_path, model, run, capsys):
     assert sizes[20] < sizes[90] < sizes[None]
 
 
+def test_a_file_by_the_name_of_another_format_is_told(tmp_path, model, run, capsys, caplog):
+    write(tmp_path / 'in' / 'clear.webp', (7, 9, 4))
+    write(tmp_path / 'in' / 'plain.png')
+    (tmp_path / 'in' / 'clear.webp').rename(tmp_path / 'in' / 'clear.jpg')
+    (tmp_path / 'in' / 'plain.png').rename(tmp_path / 'in' / 'plain.jpg')
+    assert run('in', '--output=out', f'--model={model}') == 1
+    assert re.search(
+        r'^error: .*clear\.jpg: a WEBP file by its contents \(--format=webp keeps it so\): JPEG cannot hold transp',
+        capsys.readouterr().err,
+        re.MULTILINE,
+    )
+    assert 'plain.jpg: a PNG file by its contents (--format=png keeps it so); as its name says, JPEG is' in caplog.text
+    assert PIL.Image.open(tmp_path / 'out' / 'plain.jpg').format == 'JPEG'
+    caplog.clear()
+    assert run('in', '--output=webp', f'--model={model}', '--format=webp') == 0
+    assert not caplog.records
+    assert names_in(tmp_path / 'webp') == ['clear.webp', 'plain.webp']
+
+
 def test_a_quality_that_no_output_could_use_is_refused(tmp_path, model, run, monkeypatch):
     for name in ('a.png', 'b.tif', 'c.bmp'):
         write(tmp_path / 'in' / name)

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 import tqdm
+from absl import logging
 
 from nsr_jax import processes
 from nsr_jax.errors import UserError
 from nsr_jax.files import make_output_folder, sweep
-from nsr_jax.restoring.formats import check_quality, takes_quality
+from nsr_jax.restoring.formats import SUFFIXES, check_output, check_quality, takes_quality
 from nsr_jax.restoring.plan import Job
 from nsr_jax.restoring.progress import Progress
 from nsr_jax.restoring.reading import LARGEST_PIXELS, Photo, read_photo
@@ -58,6 +59,8 @@ def restore_files(
                 with processes.agreed():
                     photo = _read(job.source, largest_pixels)
                     form = output_format or job.format or photo.format
+                    if not output_format:
+                        _check_misnamed(job, photo, restorer.scale, form)
                     asked = quality if output_format or job.target is None or takes_quality(form) else None
                     with _named(job):
                         check_quality(form, asked)
@@ -92,6 +95,22 @@ def _read(source: pathlib.Path | None, largest_pixels: int) -> Photo:
     if source is None:
         return read_photo(sys.stdin.buffer, name='standard input', largest_pixels=largest_pixels)
     return read_photo(source, largest_pixels=largest_pixels)
+
+
+def _check_misnamed(job: Job, photo: Photo, scale: int, form: str) -> None:
+    """Where a file's suffix is of another format than its contents, say so before it is written as the name says.
+
+    Raises:
+        UserError: that format cannot hold the image.
+    """
+    called = None if job.source is None else SUFFIXES.get(job.source.suffix.lower())
+    if called is None or photo.format in (called, form):
+        return
+    true = f'{job}: a {photo.format} file by its contents (--format={photo.format.lower()} keeps it so)'
+    height, width, channels = photo.pixels.shape
+    about = channels + (photo.alpha is not None), photo.pixels.dtype
+    check_output(form, scale * height, scale * width, *about, true)
+    logging.warning('%s; as its name says, %s is written', true, form)
 
 
 def _write(

@@ -29,16 +29,40 @@ class _Format:
     largest_file: int | None = None
 
 
+_JPEG_SUFFIXES = '.jpg', '.jpeg', '.jpe', '.jfif', '.jif', '.jfi'
+
 _FORMATS = {
     'PNG': _Format(('.png',), longest_side=100_000_000, alpha=True, sixteen_bits=True),
-    'JPEG': _Format(('.jpg', '.jpeg'), longest_side=65_500, alpha=False, sixteen_bits=False, quality=True),
+    'JPEG': _Format(_JPEG_SUFFIXES, longest_side=65_500, alpha=False, sixteen_bits=False, quality=True),
     'TIFF': _Format(('.tif', '.tiff'), longest_side=100_000_000, alpha=True, sixteen_bits=True),
     'WEBP': _Format(('.webp',), longest_side=16_383, alpha=True, sixteen_bits=False, quality=True),
-    'BMP': _Format(('.bmp',), longest_side=100_000_000, alpha=False, sixteen_bits=False, largest_file=2**32 - 2000),
+    'BMP': _Format(
+        ('.bmp', '.dib'), longest_side=100_000_000, alpha=False, sixteen_bits=False, largest_file=2**32 - 2000
+    ),
 }
 
 FORMATS = tuple(_FORMATS)
 SUFFIXES = {suffix: name for name, form in _FORMATS.items() for suffix in form.suffixes}
+
+SIGNATURE_BYTES = 18  # that `format_of` looks at
+_SIGNATURES = {
+    b'\x89PNG\r\n\x1a\n': 'PNG',
+    b'\xff\xd8\xff': 'JPEG',
+    b'II\x2a\x00': 'TIFF',
+    b'MM\x00\x2a': 'TIFF',
+    b'II\x2b\x00': 'TIFF',
+    b'MM\x00\x2b': 'TIFF',
+}
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # how long they may be; texts may begin with BM too
+
+
+def format_of(start: bytes) -> str | None:
+    """Which of `FORMATS` a file is that begins with these bytes; None: none of them."""
+    if start[:4] == b'RIFF' and start[8:12] == b'WEBP':
+        return 'WEBP'
+    if start[:2] == b'BM' and int.from_bytes(start[14:18], 'little') in _BMP_HEADERS:
+        return 'BMP'
+    return next((form for signature, form in _SIGNATURES.items() if start.startswith(signature)), None)
 
 
 def check_format(name: str) -> None:

@@ -6,11 +6,20 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from absl import logging
+
 from nsr_jax.errors import UserError
-from nsr_jax.restoring.formats import SUFFIXES
+from nsr_jax.restoring.formats import SIGNATURE_BYTES, SUFFIXES, format_of
 
 STANDARD = '-'  # how standard input and output are written in a command
 NO_SUFFIX = '.png'  # of what becomes of an image whose name does not say its format
+# Raw photographs begin as TIFF files do, and are none that could be restored.
+_RAW = {
+    '.3fr', '.arw', '.cr2', '.dcr', '.dng', '.erf', '.fff', '.iiq', '.k25', '.kdc', '.mef', '.mos', '.nef', '.nrw',
+    '.pef', '.raw', '.sr2', '.srf', '.srw',
+}  # fmt: skip
+_SOUGHT = f'{", ".join(SUFFIXES)}, or begin as such files do'
+_MOST_NAMES = 10  # of files that are passed over, in one line
 
 
 class Job(NamedTuple):
@@ -52,15 +61,18 @@ def plan(
     """Which image becomes which file, in the order given.
 
     An image file becomes a file of its name directly in the output folder, one of a folder keeps its place below that
-    folder, and one of a pattern its place below the part of the pattern without wildcards. Hidden files are passed
-    over, and so is what lies in the output folder, where that is below an input: it was restored already.
+    folder, and one of a pattern its place below the part of the pattern without wildcards. Of these, files of other
+    suffixes than those of images, or without one, are told by what they begin with; those that are no images are
+    counted and named in one line of the log. Hidden files are passed over, and so is what lies in the output folder,
+    where that is below an input: it was restored already.
 
     Args:
         inputs: image files; folders, of which all images are taken; patterns with *, ? and [] ('**' for any folders);
             '-' for standard input.
         output: the folder of the outputs; '-' for standard output, where there is one image alone.
         suffix: of all outputs, in the place of their own; None: each keeps its own as it is written, and where that is
-            none of an image, or there is no name, it is '.png'.
+            none of an image, or there is no name, it is '.png'. To a name in a folder or pattern that ends in none of
+            an image it is added, so that a.jpg_original does not become the file that a.jpg does.
         recursive: whether images in folders of folders are taken too.
 
     Raises:
@@ -71,6 +83,7 @@ def plan(
     if not inputs:
         raise UserError('nothing to restore: name image files, folders or patterns, or - for standard input')
     folder = None if output == STANDARD else pathlib.Path(output)
+    named = {str(pathlib.Path(item)) for item in inputs}
     try:
         found = [place for item in inputs for place in _find(os.fspath(item), folder, recursive)]
         sources: dict[tuple[int, int] | None, pathlib.Path | None] = {}
@@ -79,7 +92,7 @@ def plan(
         jobs: dict[pathlib.Path | None, Job] = {}
         for source, below in found:
             identity = source and _identity(source)
-            target = folder and folder / below / _name_of_output(source, suffix)
+            target = folder and folder / below / _name_of_output(source, suffix, str(source) in named)
             job = Job(source, target)
             if target in jobs:
                 if sources[identity] != jobs[target].source:
@@ -98,10 +111,12 @@ def plan(
     return list(jobs.values())
 
 
-def _name_of_output(source: pathlib.Path | None, suffix: str | None) -> str:
+def _name_of_output(source: pathlib.Path | None, suffix: str | None, is_named: bool) -> str:
     if source is None:
         return f'stdin{suffix or NO_SUFFIX}'
-    return source.stem + (suffix or (source.suffix if source.suffix.lower() in SUFFIXES else NO_SUFFIX))
+    if source.suffix.lower() in SUFFIXES:
+        return source.stem + (suffix or source.suffix)
+    return (source.stem if is_named else source.name) + (suffix or NO_SUFFIX)
 
 
 def _find(item: str, output: pathlib.Path | None, recursive: bool) -> Iterator[_Found]:
@@ -112,7 +127,7 @@ def _find(item: str, output: pathlib.Path | None, recursive: bool) -> Iterator[_
     elif path.is_dir():
         images = _images(_walk(path, recursive), path, output)
         if not images:
-            raise UserError(f'{item}: no image in this folder; files are sought that end in {", ".join(SUFFIXES)}')
+            raise UserError(f'{item}: no image in this folder; files are sought that end in {_SOUGHT}')
         yield from ((image, image.parent.relative_to(path)) for image in images)
     elif path.exists():
         yield path, here
@@ -121,7 +136,7 @@ def _find(item: str, output: pathlib.Path | None, recursive: bool) -> Iterator[_
         base = pathlib.Path(*parts)
         images = _images(map(pathlib.Path, glob.iglob(item, recursive=True)), base, output)
         if not images:
-            raise UserError(f'{item}: no image matches; files are sought that end in {", ".join(SUFFIXES)}')
+            raise UserError(f'{item}: no image matches; files are sought that end in {_SOUGHT}')
         yield from ((image, image.parent.relative_to(base)) for image in images)
     else:
         raise UserError(f'{item}: no such file or folder')
@@ -140,17 +155,35 @@ def _walk(folder: pathlib.Path, recursive: bool) -> Iterator[pathlib.Path]:
 
 
 def _images(paths: Iterator[pathlib.Path], base: pathlib.Path, output: pathlib.Path | None) -> list[pathlib.Path]:
-    """The image files among paths below `base`, sorted."""
+    """The image files among paths below `base`, sorted; the log names the others."""
     made = output.resolve() if output else None
     is_inside = made is not None and base.resolve() in made.parents
-    return sorted(
-        path
-        for path in paths
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith('.') for part in path.relative_to(base).parts)
-        and path.is_file()
-        and not (is_inside and made in path.resolve().parents)
-    )
+    images, others = [], []
+    for path in paths:
+        is_hidden = any(part.startswith('.') for part in path.relative_to(base).parts)
+        if is_hidden or path.is_dir() or (is_inside and made in path.resolve().parents):
+            continue
+        (images if _is_image(path) else others).append(path)
+    if others:
+        names = ', '.join(repr(str(path.relative_to(base))) for path in sorted(others)[:_MOST_NAMES])
+        more = f' and {len(others) - _MOST_NAMES} more' if len(others) > _MOST_NAMES else ''
+        logging.info('%s: %d files that are no images are passed over: %s%s', base, len(others), names, more)
+    return sorted(images)
+
+
+def _is_image(path: pathlib.Path) -> bool:
+    """By its name, or where that says nothing, by what it begins with; only of files, as pipes and devices may wait."""
+    if not path.is_file():
+        return False
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    if path.suffix.lower() in _RAW:
+        return False
+    try:
+        with path.open('rb') as file:
+            return format_of(file.read(SIGNATURE_BYTES)) is not None
+    except OSError:
+        return False
 
 
 def _refuse(first: Job, second: Job) -> None:

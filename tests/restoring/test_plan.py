@@ -54,6 +54,57 @@ def test_names_that_say_no_format_become_png(tree):
     assert planned(['scan.dat'], suffix='.jpg') == [('scan.dat', 'out/scan.jpg')]
 
 
+STARTS = {
+    'PNG': b'\x89PNG\r\n\x1a\n', 'JPEG': b'\xff\xd8\xff\xe0', 'TIFF': b'II\x2a\0', 'WEBP': b'RIFF\1\0\0\0WEBP',
+    'BMP': b'BM' + bytes(12) + b'\x28\0\0\0',
+}  # fmt: skip
+
+
+def test_images_of_unknown_suffixes_are_told_by_their_contents(tree, caplog):
+    """And what is none is counted and named in one line, whatever it is: nothing but files is opened."""
+    caplog.set_level('INFO')
+    folder = tree / 'mixed'
+    folder.mkdir()
+    for name, start in {
+        'scan': 'PNG',
+        'a.JPG_original': 'JPEG',
+        'b.unknown': 'TIFF',
+        'c.x': 'WEBP',
+        'd.y': 'BMP',
+    }.items():
+        (folder / name).write_bytes(STARTS[start])
+    for name in ('a.JPG', 'e.jfif', 'f.jpe', 'g.dib'):  # as their names say
+        (folder / name).write_bytes(b'')
+    (folder / 'raw.NEF').write_bytes(STARTS['TIFF'])
+    (folder / 'BMW.txt').write_bytes(b'BMW and others, a text of some length')
+    (folder / 'of\ntwo lines').write_bytes(b'')
+    (folder / 'nowhere').symlink_to('absent')
+    (folder / 'nothing.png').symlink_to('/dev/null')
+    os.mkfifo(folder / 'pipe')
+    expected = {
+        'a.JPG': 'a.JPG', 'a.JPG_original': 'a.JPG_original.png', 'b.unknown': 'b.unknown.png', 'c.x': 'c.x.png',
+        'd.y': 'd.y.png', 'e.jfif': 'e.jfif', 'f.jpe': 'f.jpe', 'g.dib': 'g.dib', 'scan': 'scan.png',
+    }  # fmt: skip
+    assert planned(['mixed']) == [(f'mixed/{name}', f'out/{target}') for name, target in expected.items()]
+    (line,) = [record.message for record in caplog.records]
+    assert line == (
+        "mixed: 6 files that are no images are passed over: 'BMW.txt', 'nothing.png', 'nowhere', "
+        "'of\\ntwo lines', 'pipe', "
+        "'raw.NEF'"
+    )
+    assert planned(['mixed/a*'], suffix='.jpg') == [
+        ('mixed/a.JPG', 'out/a.jpg'),
+        ('mixed/a.JPG_original', 'out/a.JPG_original.jpg'),
+    ]
+    assert planned(['mixed/b.unknown']) == [('mixed/b.unknown', 'out/b.png')]
+    for number in range(20):
+        (folder / f'{number:02}.txt').touch()
+    caplog.clear()
+    plan(['mixed'], 'out')
+    assert "26 files that are no images are passed over: '00.txt'" in caplog.text
+    assert "'09.txt' and 16 more" in caplog.text
+
+
 def test_images_of_one_stem_keep_apart_by_their_suffixes(tree):
     (tree / 'in' / 'a.jpg').write_bytes(b'')
     both = [('in/a.jpg', 'out/a.jpg'), ('in/a.png', 'out/a.png')]
