@@ -111,11 +111,40 @@ def read_directory(data: bytes | bytearray, layout: Layout, start: int) -> tuple
     return entries, first + number * size
 
 
+def first_numbers(data: bytes, layout: Layout, start: int) -> tuple[dict[int, int | None], int]:
+    """Of each entry of the directory at `start` that holds one number, this; and where the next directory stands.
+
+    Nothing is copied, however long the values are. Zero stands for no next directory.
+
+    Raises:
+        ValueError: the directory does not end within the data.
+    """
+    try:
+        (count,) = struct.unpack_from(layout.count, data, start)
+        size = struct.calcsize(layout.entry)
+        first = start + struct.calcsize(layout.count)
+        numbers = {}
+        for place in range(first, first + count * size, size):
+            tag, kind, length, value = struct.unpack_from(layout.entry, data, place)
+            numbers[tag] = number(layout, Entry(kind, 1, value)) if length == 1 else None
+        (following,) = struct.unpack_from(layout.offset, data, first + count * size)
+    except struct.error as error:
+        raise ValueError(f'broken directory: {error}') from error
+    return numbers, following
+
+
 def number(layout: Layout, entry: Entry | None) -> int | None:
     """The first whole number of an entry; None where there is no entry, or it is not of whole numbers from zero."""
     if entry is None or entry.kind not in _NUMBERS:
         return None
     return struct.unpack_from(f'{layout.order}{_NUMBERS[entry.kind]}', entry.value)[0]
+
+
+def numbers(layout: Layout, entry: Entry) -> tuple[int, ...]:
+    """All whole numbers of an entry; nothing where it is not of whole numbers from zero."""
+    if entry.kind not in _NUMBERS:
+        return ()
+    return struct.unpack(f'{layout.order}{entry.count}{_NUMBERS[entry.kind]}', entry.value)
 
 
 def entry_of(layout: Layout, kind: int, *values: int) -> Entry:

@@ -1,19 +1,35 @@
 """The chunks of PNG files: those that are kept, and those that carry metadata or bare samples."""
 
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from absl import logging
 
 from nsr_jax.restoring.metadata import Metadata
 
 SIGNATURE = b'\x89PNG\r\n\x1a\n'
-_KEPT = (b'gAMA', b'cHRM', b'sRGB', b'cICP', b'mDCV', b'cLLI', b'tEXt', b'zTXt', b'iTXt')
-# Text that says elsewhere what is kept otherwise, or would be no longer true: XMP, and ImageMagick's older profiles.
-_NO_TEXT = (b'XML:com.adobe.xmp', b'Raw profile type ')
+_COLOUR = (b'gAMA', b'cHRM', b'sRGB', b'cICP', b'mDCV', b'mDCv', b'cLLI', b'cLLi')
+_TEXT = (b'tEXt', b'zTXt', b'iTXt')
+# Text that says elsewhere what is kept otherwise, or would be no longer true: XMP, ImageMagick's older profiles but for
+# captions, what it copies of EXIF, and where a thumbnail comes from.
+_NO_TEXT = re.compile(
+    rb'XML:com\.adobe\.xmp|Raw profile type (?!iptc\0)|Thumb::|(exif|tiff):\w*(Orientation|Dimension|Width|Length)\0',
+    re.IGNORECASE,
+)
+_OLD_PROFILE, _CAPTION = b'Raw profile type ', b'Raw profile type iptc'
+CAPTION = 'caption (IPTC)'
+_CREDENTIALS, _GAIN_MAP = b'caBX', {b'gmAP', b'gdAT'}
 _XMP_HEAD = b'XML:com.adobe.xmp\0\0\0\0\0'  # not compressed, of no language
+_XMP_KEYWORD = b'XML:com.adobe.xmp'
+_EXIF_HEAD, _XMP_SEGMENT_HEAD = b'Exif\0\0', b'http://ns.adobe.com/xap/1.0/\0'
+_LARGEST_METADATA = 2**24  # unpacked, in bytes
+# Without a profile, pixels are those of sRGB, which these say too.
+_GAMMA_OF_SRGB = {
+    b'gAMA': struct.pack('>I', 45_455),
+    b'cHRM': struct.pack('>8I', 31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000),
+}
 _INCHES_IN_METRE = 1 / 0.0254
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by the number of channels
 _IHDR_END = len(SIGNATURE) + 25
@@ -30,6 +46,8 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     while place + 12 <= len(data):
         length, kind = struct.unpack_from('>I4s', data, place)
         yield kind, view[place + 8 : place + 8 + length]
+        if kind == b'IEND':
+            return
         place += 12 + length
 
 
@@ -50,20 +68,99 @@ def resolution(data: bytes) -> tuple[float, float] | None:
 
 def kept_chunks(data: bytes) -> bytes:
     """`Metadata.png_chunks` of a PNG file."""
-    kept = ((kind, bytes(body)) for kind, body in chunks(data) if kind in _KEPT)
-    return b''.join(chunk(kind, body) for kind, body in kept if not body.startswith(_NO_TEXT))
+    kept = ((kind, bytes(body)) for kind, body in chunks(data) if kind in _COLOUR + _TEXT)
+    return b''.join(chunk(kind, body) for kind, body in kept if kind in _COLOUR or not _NO_TEXT.match(body))
 
 
-def metadata_chunks(metadata: Metadata, channels: int) -> bytes:
-    """The chunks that stand between a PNG file's header and its pixels.
+def names_of_kept(chunks_kept: bytes, *, has_profile: bool) -> list[str]:
+    """What `Metadata.png_chunks` are called where they are of importance, each once.
 
-    A profile for colours beside gray pixels is left out, with a warning, as PNG forbids it; and the reverse.
+    Args:
+        chunks_kept: whole chunks.
+        has_profile: whether a colour profile stands beside them, which most of them do not outweigh.
     """
+    bodies = {kind: bytes(body) for kind, body in chunks(SIGNATURE + chunks_kept)}
+    names = [kind.decode() for kind in (b'cICP', b'mDCV', b'mDCv', b'cLLI', b'cLLi') if kind in bodies]
+    if not (has_profile or b'sRGB' in bodies):
+        names += [kind.decode() for kind, body in _GAMMA_OF_SRGB.items() if bodies.get(kind, body) != body]
+    texts = {_keyword(body) for kind, body in chunks(SIGNATURE + chunks_kept) if kind in _TEXT}
+    names += [CAPTION] if _CAPTION in texts else []
+    return [*names, 'text'] if texts - {_CAPTION} else names
+
+
+def left_out(data: bytes) -> list[str]:
+    """Names of what a PNG file holds that is not kept, each once."""
+    kinds = {kind for kind, _ in chunks(data)}
+    names = ['content credentials'] if _CREDENTIALS in kinds else []
+    return [*names, 'gain map'] if kinds & _GAIN_MAP else names
+
+
+def profile(data: bytes) -> bytes:
+    """The colour profile of a PNG file, whether it fits its pixels or not."""
+    for kind, body in chunks(data):
+        if kind == b'iCCP':
+            _, _, packed = bytes(body).partition(b'\0')
+            return _inflated(packed[1:])
+    return _old_profile(data, b'icc') or _old_profile(data, b'icm')
+
+
+def exif_and_xmp(data: bytes) -> tuple[bytes, bytes]:
+    """The EXIF block and the XMP packet of a PNG file, wherever they stand in it.
+
+    Older programs wrote them as texts of their own; what the standards say goes before these.
+    """
+    exif = next((bytes(body) for kind, body in chunks(data) if kind == b'eXIf'), b'')
+    texts = (bytes(body) for kind, body in chunks(data) if kind == b'iTXt' and _keyword(body) == _XMP_KEYWORD)
+    xmp = _international_text(next(texts, b''))
+    other = _old_profile(data, b'APP1')
+    exif = exif or _old_profile(data, b'exif') or (other if other.startswith(_EXIF_HEAD) else b'')
+    xmp = xmp or _old_profile(data, b'xmp') or (other if other.startswith(_XMP_SEGMENT_HEAD) else b'')
+    return exif.removeprefix(_EXIF_HEAD), xmp.removeprefix(_XMP_SEGMENT_HEAD)
+
+
+def _keyword(body: memoryview) -> bytes:
+    return bytes(body[:80]).partition(b'\0')[0]
+
+
+def _international_text(body: bytes) -> bytes:
+    """What an iTXt chunk says; empty where that cannot be told."""
+    rest = body.partition(b'\0')[2]
+    text = rest[2:].partition(b'\0')[2].partition(b'\0')[2]
+    return _inflated(text) if rest[:1] == b'\1' else text
+
+
+def _old_profile(data: bytes, name: bytes) -> bytes:
+    """What a text of ImageMagick's kind holds in hexadecimal digits; empty where there is none, or a broken one."""
+    for kind, body in chunks(data):
+        if kind in _TEXT and _keyword(body).lower() == (_OLD_PROFILE + name).lower():
+            text = bytes(body)
+            if kind == b'iTXt':
+                text = _international_text(text)
+            else:
+                text = text.partition(b'\0')[2]
+                text = _inflated(text[1:]) if kind == b'zTXt' else text
+            parts = text.split(None, 2)  # name, length, digits
+            try:
+                return bytes.fromhex(parts[2].decode('ascii'))
+            except (LookupError, ValueError):
+                return b''
+    return b''
+
+
+def _inflated(packed: bytes) -> bytes:
+    """Unpacked; empty where it is broken, or far longer than anything honest."""
+    unpacking = zlib.decompressobj()
+    try:
+        data = unpacking.decompress(packed, _LARGEST_METADATA)
+    except zlib.error:
+        return b''
+    return data if unpacking.eof else b''
+
+
+def metadata_chunks(metadata: Metadata) -> bytes:
+    """The chunks that stand between a PNG file's header and its pixels."""
     parts = [metadata.png_chunks]
-    space = metadata.icc[16:20]
-    if space and space != (b'GRAY' if channels < 3 else b'RGB '):
-        logging.warning('a colour profile for %s does not fit %d channels of a PNG file; left out', space, channels)
-    elif space:
+    if metadata.icc:
         parts.append(chunk(b'iCCP', b'ICC profile\0\0' + zlib.compress(metadata.icc)))
     if metadata.resolution:
         across, down = (round(each * _INCHES_IN_METRE) for each in metadata.resolution)

@@ -1,7 +1,6 @@
 """Reading photographs of any kind: gray or RGB, with or without alpha, of 8 or 16 bits, with all that they say."""
 
 import dataclasses
-import io
 import os
 import pathlib
 import stat
@@ -9,32 +8,24 @@ import struct
 from typing import BinaryIO
 
 import numpy as np
-from PIL.BmpImagePlugin import BmpImageFile
+from absl import logging
 
 from nsr_jax.errors import UserError
+from nsr_jax.files import read_bounded
 from nsr_jax.ops.upright import turn_upright
-from nsr_jax.restoring import jpeg, png
+from nsr_jax.restoring import bmp, jpeg, jpeg_scans, png, tiff, tiff_pictures, webp, xmp
+from nsr_jax.restoring.exif import orientation_of_exif, orientation_of_xmp
+from nsr_jax.restoring.formats import format_of
 from nsr_jax.restoring.libvips import pyvips
-from nsr_jax.restoring.metadata import Metadata
-from nsr_jax.restoring.tiff import check_tiff, exif_of_tiff
+from nsr_jax.restoring.metadata import Metadata, warn_left_out
 
 LARGEST_PIXELS = 250_000_000
 _BYTES_PER_PIXEL = 8  # at most: four channels of 16 bits
 _METADATA_BYTES = 2**26
 
-_SIGNATURES = {
-    png.SIGNATURE: 'PNG',
-    b'\xff\xd8\xff': 'JPEG',
-    b'II\x2a\x00': 'TIFF',
-    b'MM\x00\x2a': 'TIFF',
-    b'II\x2b\x00': 'TIFF',
-    b'MM\x00\x2b': 'TIFF',
-    b'BM': 'BMP',
-}
 _LOADERS = {
     'PNG': pyvips.Image.pngload_buffer,
     'JPEG': pyvips.Image.jpegload_buffer,
-    'TIFF': pyvips.Image.tiffload_buffer,
     'WEBP': pyvips.Image.webpload_buffer,
 }
 _DTYPES = {'uchar': np.uint8, 'ushort': np.uint16}
@@ -66,7 +57,9 @@ def read_photo(
 
     Palettes become RGB (but gray ones of TIFF gray), and 1 to 4 bits become 8. Values are not converted: the colour
     profile is kept beside them. Of a JPEG file with several pictures (a gain map, a second lens), the first is
-    read. The file must be held in memory beside its pixels.
+    read, and of a TIFF file the one that is no smaller version of another. A channel beside the colours is alpha
+    where the file says so; others are left out, and so is what a file holds beside its picture and cannot be kept; a
+    warning says what. The file must be held in memory beside its pixels.
 
     Args:
         source: a file, the bytes of one, or a binary stream, which is read to its end or until it is too long.
@@ -86,12 +79,11 @@ def read_photo(
         data = _bytes_of_file(pathlib.Path(source), name, largest_pixels)
     else:
         data = _bytes_of_stream(source, name, largest_pixels)
-    form = 'WEBP' if data[:4] == b'RIFF' and data[8:12] == b'WEBP' else None
-    form = form or next((form for signature, form in _SIGNATURES.items() if data.startswith(signature)), None)
+    form = format_of(data)
     if form is None:
         raise UserError(f'{name}: {"not a PNG, JPEG, TIFF, WebP or BMP image" if data else "an empty file"}')
     try:
-        return _read_bmp(data, largest_pixels) if form == 'BMP' else _read(data, form, largest_pixels)
+        return _read_bmp(data, name, largest_pixels) if form == 'BMP' else _read(data, form, name, largest_pixels)
     except UserError as error:
         raise UserError(f'{name}: {error}') from error
     except pyvips.Error as error:
@@ -110,13 +102,16 @@ def _bytes_of_file(path: pathlib.Path, name: str, largest_pixels: int) -> bytes:
             raise UserError(f'{name}: not a file')
         _check_bytes(status.st_size, name, largest_pixels)
         with path.open('rb') as file:
-            return _bytes_of_stream(file, name, largest_pixels)
+            return _bytes_of_stream(file, name, largest_pixels, status.st_size)
     except OSError as error:
         raise UserError(f'{name}: cannot be read: {error.strerror}') from error
 
 
-def _bytes_of_stream(stream: BinaryIO, name: str, largest_pixels: int) -> bytes:
-    data = stream.read(_largest_file(largest_pixels) + 1)
+def _bytes_of_stream(stream: BinaryIO, name: str, largest_pixels: int, expected: int = 0) -> bytes:
+    try:
+        data = read_bounded(stream, _largest_file(largest_pixels), expected)
+    except MemoryError as error:
+        raise UserError(f'{name}: too large for the memory of this machine') from error
     _check_bytes(len(data), name, largest_pixels)
     return data
 
@@ -133,36 +128,63 @@ def _check_bytes(size: int, name: str, largest_pixels: int) -> None:
         )
 
 
-def _read(data: bytes, form: str, largest_pixels: int) -> Photo:
-    if form == 'TIFF':
-        check_tiff(data)
-    image = _LOADERS[form](data, access='sequential', fail_on='error')
-    frames = png.number_of_frames(data) if form == 'PNG' else _field(image, 'n-pages') or 1
-    if frames > 1:
-        raise UserError(f'{frames} frames or pages in one file; save them as one file each')
-    meaning = {1: _GRAY, 2: _GRAY, 3: _COLOUR, 4: _COLOUR}.get(image.bands, ())
+def _read(data: bytes, form: str, name: str, largest_pixels: int) -> Photo:
+    picture = tiff_pictures.find_picture(data) if form == 'TIFF' else None
+    lacks_end = form == 'JPEG' and jpeg_scans.end_of_picture(data) is None
+    if lacks_end:
+        data = jpeg_scans.without_end(data)
+    image = _open(data + jpeg_scans.END if lacks_end else data, form, picture)
+    colours, alpha = (tiff_pictures.alpha_of(data, picture) if picture else None) or (image.bands, None)
+    bands = colours + (alpha is not None)
+    meaning = {1: _GRAY, 2: _GRAY, 3: _COLOUR, 4: _COLOUR}.get(bands, ())
     if image.format not in _DTYPES or image.interpretation not in meaning:
         raise UserError(
             f'an image of {image.bands} channels of type {image.format}, {image.interpretation}; accepted are gray and '
             'RGB of 8 or 16 bits, with or without alpha'
         )
     _check_size(image.width, image.height, largest_pixels)
+    lost = _left_out(data, form, picture)
+    if image.bands > bands:
+        lost.append(f'further channels ({image.bands - bands}) that the file does not call transparency')
+        parts = [image.extract_band(0, n=colours), *([] if alpha is None else [image.extract_band(alpha)])]
+        image = parts[0].bandjoin(parts[1:]) if alpha else parts[0]
     samples = np.frombuffer(image.write_to_memory(), _DTYPES[image.format])
-    samples = samples.reshape(image.height, image.width, image.bands)
-    orientation = _field(image, 'orientation') or 1
-    return _photo(samples, form, _metadata(image, data, form, orientation), orientation)
+    if lacks_end:
+        if not jpeg_scans.is_whole(data, samples):
+            raise UserError('truncated: a part of the picture is missing')
+        logging.warning('%s: the end of the file is missing; the picture is whole and was read', name)
+    samples = samples.reshape(image.height, image.width, bands)
+    metadata, orientation = _metadata(image, data, form, picture, name)
+    metadata, found = metadata.without((*xmp.FURTHER_PICTURES, *([xmp.REGIONS] if metadata.turned else [])))
+    warn_left_out(name, [*lost, *found], 'it is not of the restored picture or has no place beside it')
+    return _photo(samples, form, metadata, orientation)
 
 
-def _read_bmp(data: bytes, largest_pixels: int) -> Photo:
-    with BmpImageFile(io.BytesIO(data)) as image:
+def _open(data: bytes, form: str, picture: tiff_pictures.Picture | None) -> pyvips.Image:
+    options = {'access': 'sequential', 'fail_on': 'error'}
+    if picture:
+        return pyvips.Image.tiffload_buffer(data, page=picture.page, **options)
+    image = _LOADERS[form](data, **options)
+    frames = png.number_of_frames(data) if form == 'PNG' else _field(image, 'n-pages') or 1
+    if frames > 1:
+        raise UserError(f'{frames} frames or pages in one file; save them as one file each')
+    return image
+
+
+def _left_out(data: bytes, form: str, picture: tiff_pictures.Picture | None) -> list[str]:
+    """What of a file is not kept beside the picture; not told of XMP."""
+    if picture:
+        smaller = [f'smaller versions or masks ({picture.others})'] if picture.others else []
+        return smaller + tiff_pictures.left_out(data, picture)
+    return {'PNG': png, 'JPEG': jpeg, 'WEBP': webp}[form].left_out(data)
+
+
+def _read_bmp(data: bytes, name: str, largest_pixels: int) -> Photo:
+    with bmp.open_bmp(data) as image:
         _check_size(*image.size, largest_pixels)
-        if image.mode == '1':
-            image = image.convert('L')
-        elif image.mode == 'P':
-            image = image.convert('RGB')
-        samples = np.asarray(image)
+        samples = bmp.samples_of(image, data)
         across, down = image.info.get('dpi', (0, 0))
-    metadata = Metadata(resolution=_plausible((across, down)))
+    metadata = Metadata(icc=bmp.profile(data), resolution=_plausible((across, down)), name=name)
     return _photo(samples.reshape(*samples.shape[:2], -1), 'BMP', metadata)
 
 
@@ -183,8 +205,19 @@ def _photo(samples: np.ndarray, form: str, metadata: Metadata, orientation: int 
     return Photo(pixels, alpha, form, metadata)
 
 
-def _metadata(image: pyvips.Image, data: bytes, form: str, orientation: int) -> Metadata:
-    exif = exif_of_tiff(data) if form == 'TIFF' else _field(image, 'exif-data') or b''
+def _metadata(
+    image: pyvips.Image, data: bytes, form: str, picture: tiff_pictures.Picture | None, name: str
+) -> tuple[Metadata, int]:
+    """What a file says beside its pixels, and its orientation, for which EXIF counts more than XMP."""
+    icc = png.profile(data) if form == 'PNG' else _field(image, 'icc-profile-data') or b''
+    if picture:
+        exif, packet = tiff.exif_and_xmp(data, picture.place)
+        oriented = tiff_pictures.orientation(data, picture)
+    else:
+        exif, packet = {'PNG': png, 'JPEG': jpeg, 'WEBP': webp}[form].exif_and_xmp(data)
+        exif = exif.removeprefix(b'Exif\0\0')
+        oriented = orientation_of_exif(exif)
+    orientation = oriented or orientation_of_xmp(packet) or 1
     resolution = None
     if form == 'PNG':
         resolution = png.resolution(data)
@@ -192,14 +225,17 @@ def _metadata(image: pyvips.Image, data: bytes, form: str, orientation: int) -> 
         resolution = image.xres * 25.4, image.yres * 25.4  # libvips counts pixels in a millimetre
     if resolution and orientation > 4:  # it lies on its side
         resolution = resolution[::-1]
-    return Metadata(
-        icc=_field(image, 'icc-profile-data') or b'',
-        exif=exif.removeprefix(b'Exif\0\0'),
-        xmp=_field(image, 'xmp-data') or b'',
+    metadata = Metadata(
+        icc=icc,
+        exif=exif,
+        xmp=packet,
         resolution=_plausible(resolution),
         png_chunks=png.kept_chunks(data) if form == 'PNG' else b'',
         jpeg_segments=jpeg.kept_segments(data) if form == 'JPEG' else b'',
+        turned=orientation > 1,
+        name=name,
     )
+    return metadata, orientation
 
 
 def _plausible(resolution: tuple[float, float] | None) -> tuple[float, float] | None:

@@ -45,7 +45,7 @@ def write_stream(
         OSError: the file cannot be written.
         pyvips.Error: libvips fails otherwise.
     """
-    laid = png.metadata_chunks(metadata, channels) if form == 'PNG' else jpeg.metadata_segments(metadata)
+    laid = png.metadata_chunks(metadata) if form == 'PNG' else jpeg.metadata_segments(metadata)
     output = _Output(file, laid, _PLACES[form])
 
     def encode(image: pyvips.Image, target: pyvips.TargetCustom) -> None:

@@ -1,4 +1,4 @@
-"""TIFF files: what is kept of them beside their pixels, what of them is not read, and a writer that streams.
+"""TIFF files: what is kept of them beside their pixels, and a writer that streams.
 
 libvips writes TIFF without its EXIF, and Pillow no 16-bit colours, so that the container is laid out here; the samples
 are compressed by zlib, with horizontal differences (TIFF 6.0, section 14).
@@ -13,7 +13,6 @@ from typing import BinaryIO
 import numpy as np
 from absl import logging
 
-from nsr_jax.errors import UserError
 from nsr_jax.restoring.directories import (
     LONG,
     LONG8,
@@ -33,13 +32,12 @@ from nsr_jax.restoring.metadata import Metadata
 
 _GPS_DIRECTORY, _INTEROPERABILITY_DIRECTORY = 0x8825, 0xA005
 # Of a TIFF's first directory, what a person or a camera has said: names, makers, texts, dates, rights, ratings, IPTC.
-_SAID = {269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, 33723, *range(40091, 40096)}
+SAID = {269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, 33723, *range(40091, 40096)}
 
-_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIP_OFFSETS, _CHANNELS, _ROWS_PER_STRIP, _STRIP_SIZES, _RESOLUTION_X, _RESOLUTION_Y = 273, 277, 278, 279, 282, 283
-_RESOLUTION_UNIT, _PREDICTOR, _EXTRA_SAMPLES, _XMP, _ICC, _DNG_VERSION = 296, 317, 338, 700, 34675, 50706
-_DEFLATE, _JPEG, _YCBCR, _NO_UNIT, _INCH, _HORIZONTAL, _STRAIGHT_ALPHA = 8, 7, 6, 1, 2, 2, 2
-_PHOTOMETRICS = {5: 'CMYK', 6: 'YCbCr', 8: 'CIE L*a*b*', 9: 'CIE L*a*b*', 10: 'CIE L*a*b*', 32803: 'raw sensor data'}
+_RESOLUTION_UNIT, _PREDICTOR, _EXTRA_SAMPLES, _XMP, _ICC = 296, 317, 338, 700, 34675
+_DEFLATE, _NO_UNIT, _INCH, _HORIZONTAL, _STRAIGHT_ALPHA = 8, 1, 2, 2, 2
 
 _DESCRIPTION, _SHAPE = 270, b'{"shape": '  # which tifffile writes, and believes
 
@@ -47,43 +45,31 @@ _STRIP_BYTES = 2**20
 _LARGEST = 2**32 - 2**26  # of the samples; beyond, offsets have 64 bits
 
 
-def check_tiff(data: bytes) -> None:
-    """Refuse what libvips would read as something else.
+def exif_and_xmp(data: bytes, place: int) -> tuple[bytes, bytes]:
+    """What a TIFF file says of the image whose directory stands at `place`: an EXIF block, and the XMP packet.
 
-    Raises:
-        UserError: the file's first image is a preview, or not of gray, RGB or palette values; the line does not name
-            the file.
-        ValueError: the file is broken.
-    """
-    layout, first = layout_of(data)
-    entries, _ = read_directory(data, layout, first)
-    subfile, photometric, compression = (
-        number(layout, entries.get(tag)) or 0 for tag in (_SUBFILE_TYPE, _PHOTOMETRIC, _COMPRESSION)
-    )
-    if _DNG_VERSION in entries or subfile & 1:
-        raise UserError('a raw photograph, or a file of previews; develop it first')
-    if photometric > 3 and (photometric, compression) != (_YCBCR, _JPEG):
-        name = _PHOTOMETRICS.get(photometric, f'photometric interpretation {photometric}')
-        raise UserError(f'TIFF of {name}; accepted are gray, RGB and palettes')
-
-
-def exif_of_tiff(data: bytes) -> bytes:
-    """The EXIF block of what a TIFF file says of itself; empty where that is nothing.
+    Either is empty where there is none.
 
     Raises:
         ValueError: the file is broken.
     """
-    layout, first = layout_of(data)
-    entries = _said(data, layout, first)
-    layout = Layout(layout.order)
-    return layout.header(8) + directory_bytes(entries, layout, 8) if entries else b''
+    layout, _ = layout_of(data)
+    said = _said(data, layout, place)
+    xmp = read_directory(data, layout, place)[0].get(_XMP)
+    small = Layout(layout.order)
+    return small.header(8) + directory_bytes(said, small, 8) if said else b'', xmp.value if xmp else b''
+
+
+def is_about_the_former(description: bytes) -> bool:
+    """Whether a description says of which size or kind the image is, for programs: those of tifffile and OME."""
+    return description.startswith(_SHAPE) or (description.startswith(b'<?xml') and b'<OME' in description)
 
 
 def _said(data: bytes, layout: Layout, first: int) -> dict[int, Entry | Entries]:
     """What is kept of the first directory, and those of EXIF and GPS."""
     entries, _ = read_directory(data, layout, first)
-    said: dict[int, Entry | Entries] = {tag: entry for tag, entry in entries.items() if tag in _SAID}
-    if _DESCRIPTION in said and said[_DESCRIPTION].value.startswith(_SHAPE):
+    said: dict[int, Entry | Entries] = {tag: entry for tag, entry in entries.items() if tag in SAID}
+    if _DESCRIPTION in said and is_about_the_former(said[_DESCRIPTION].value):
         del said[_DESCRIPTION]
     for tag in (EXIF_DIRECTORY, _GPS_DIRECTORY):
         place = number(layout, entries.get(tag))
@@ -91,7 +77,7 @@ def _said(data: bytes, layout: Layout, first: int) -> dict[int, Entry | Entries]
             try:
                 inner, _ = read_directory(data, layout, place)
             except ValueError as error:
-                logging.warning('%s; it is left out', error)
+                logging.warning('%s of a TIFF file; it is left out', error)
                 continue
             inner.pop(_INTEROPERABILITY_DIRECTORY, None)  # an offset, which would point nowhere
             if inner:

@@ -11,6 +11,7 @@ import PIL.Image
 
 from nsr_jax.errors import UserError
 from nsr_jax.files import replacing
+from nsr_jax.restoring.fitting import fitted
 from nsr_jax.restoring.formats import check_output, check_quality
 from nsr_jax.restoring.libvips import pyvips
 from nsr_jax.restoring.metadata import Metadata
@@ -61,7 +62,7 @@ def write_photo(
     dtype = np.dtype(dtype)
     check_output(format, height, width, channels, dtype, name)
     check_quality(format, quality)
-    metadata = (metadata or Metadata()).of_upright(height, width)
+    metadata = fitted((metadata or Metadata()).of_upright(height, width), format, channels)
     checked = _Strips(strips, height, width, channels, dtype)
 
     def write(file: BinaryIO) -> None:

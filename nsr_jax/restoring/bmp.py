@@ -1,0 +1,38 @@
+"""Reading BMP files by Pillow, and the colour profile that Pillow passes over."""
+
+import io
+import struct
+
+import numpy as np
+from PIL.BmpImagePlugin import BmpImageFile
+
+_HEADER, _ALPHA_MASK, _COLOUR_SPACE, _PROFILE = 14, 66, 70, 126  # where they stand
+_LONGEST_HEADER, _EMBEDDED = 124, b'DEBM'  # MBED, as a number of little end
+
+
+def open_bmp(data: bytes) -> BmpImageFile:
+    """The image by its header, not decoded; raises what Pillow raises of broken files."""
+    return BmpImageFile(io.BytesIO(data))
+
+
+def samples_of(image: BmpImageFile, data: bytes) -> np.ndarray:
+    """The samples of an opened image, (H, W) or (H, W, 3 or 4); raises what Pillow raises of broken files.
+
+    A fourth channel without a mask, or that is zero everywhere, is no transparency: writers of 32 bits a pixel leave it
+    empty.
+    """
+    mode = {'1': 'L', 'P': 'RGB'}.get(image.mode)
+    samples = np.asarray(image.convert(mode) if mode else image)
+    if samples.ndim == 3 and samples.shape[2] == 4 and not (any(data[_ALPHA_MASK:][:4]) and samples[..., 3].any()):
+        return samples[..., :3]
+    return samples
+
+
+def profile(data: bytes) -> bytes:
+    """The colour profile that a file holds; empty where there is none."""
+    if len(data) < _HEADER + _LONGEST_HEADER or struct.unpack_from('<I', data, _HEADER)[0] != _LONGEST_HEADER:
+        return b''
+    if data[_COLOUR_SPACE:][:4] != _EMBEDDED:
+        return b''
+    start, size = struct.unpack_from('<II', data, _PROFILE)
+    return data[_HEADER + start :][:size]

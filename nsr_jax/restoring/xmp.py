@@ -1,0 +1,145 @@
+"""What XMP claims of things that a restored image no longer has; all else of a packet is kept byte by byte.
+
+Names are told by their namespaces, whatever prefixes stand for them.
+"""
+
+import re
+import xml.parsers.expat
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+_NOTE = 'http://ns.adobe.com/xmp/note/'
+_PHOTOSHOP = 'http://ns.adobe.com/photoshop/1.0/'
+_TERMS = 'http://purl.org/dc/terms/'
+_CAMERA = 'http://ns.google.com/photos/1.0/camera/'
+_FURTHER_PICTURES = (
+    'http://ns.adobe.com/hdr-gain-map/1.0/',
+    'http://ns.apple.com/HDRGainMap/1.0/',
+    'http://ns.google.com/photos/1.0/container/',  # and of its items
+    'http://ns.google.com/photos/1.0/depthmap/',
+    'http://ns.google.com/photos/1.0/image/',
+    'http://ns.google.com/photos/1.0/audio/',
+    'http://ns.google.com/photos/dd/1.0/',
+)
+_REGIONS = {
+    ('http://www.metadataworkinggroup.com/schemas/regions/', 'Regions'),
+    ('http://ns.microsoft.com/photo/1.2/', 'RegionInfo'),
+}
+# Possessive, and whitespace is looked at from where it begins alone: hostile lengths would be squared otherwise.
+_START_TAG = re.compile(rb'<(?:[^"\'>]|"[^"]*"|\'[^\']*\')*+>')
+_ATTRIBUTE = re.compile(rb'(?<!\s)\s++([^\s=/>]++)\s*+=\s*+(?:"[^"]*"|\'[^\']*\')')
+
+
+class _Claim(NamedTuple):
+    """A kind of claim.
+
+    Attributes:
+        words: of which one stands in every packet that claims it.
+        is_meant: whether a property, by its namespace and name, claims it.
+    """
+
+    words: tuple[bytes, ...]
+    is_meant: Callable[[str, str], bool]
+
+
+def _is_of_further_pictures(space: str, name: str) -> bool:
+    if space == _CAMERA:
+        return name.startswith(('MicroVideo', 'MotionPhoto'))
+    return space.startswith(_FURTHER_PICTURES)
+
+
+_CLAIMS = {
+    'extended XMP': _Claim((b'HasExtendedXMP',), lambda *name: name == (_NOTE, 'HasExtendedXMP')),
+    'gain map, motion photo or depth': _Claim(
+        (b'MicroVideo', b'MotionPhoto', *(space.encode() for space in _FURTHER_PICTURES)), _is_of_further_pictures
+    ),
+    'content credentials': _Claim((b'provenance',), lambda *name: name == (_TERMS, 'provenance')),
+    'digest of a caption': _Claim((b'LegacyIPTCDigest',), lambda *name: name == (_PHOTOSHOP, 'LegacyIPTCDigest')),
+    'name of a colour profile': _Claim((b'ICCProfile',), lambda *name: name == (_PHOTOSHOP, 'ICCProfile')),
+    'regions': _Claim((b'Regions', b'RegionInfo'), lambda *name: name in _REGIONS),
+}
+FURTHER_PICTURES = ('extended XMP', 'gain map, motion photo or depth', 'content credentials')
+CAPTION, PROFILE, REGIONS = 'digest of a caption', 'name of a colour profile', 'regions'
+
+
+def without_claims(xmp: bytes, kinds: Sequence[str]) -> tuple[bytes, list[str]]:
+    """A packet without some of its claims, and which kinds of them it had.
+
+    Args:
+        xmp: a packet, or nothing.
+        kinds: of claims: `FURTHER_PICTURES`, `CAPTION`, `PROFILE`, `REGIONS`.
+
+    Raises:
+        ValueError: the packet claims such, but is no XML in UTF-8, so that the claims cannot be taken out.
+    """
+    kinds = [kind for kind in kinds if any(word in xmp for word in _CLAIMS[kind].words)]
+    if not kinds:
+        return xmp, []
+    finder = _Finder(xmp, kinds)
+    kept, place = [], 0
+    for start, stop in sorted(finder.cuts):
+        kept.append(xmp[place:start])
+        place = stop
+    return b''.join([*kept, xmp[place:]]), [kind for kind in kinds if kind in finder.found]
+
+
+class _Finder:
+    """Where in a packet claims stand: attributes, and elements with all that they hold."""
+
+    def __init__(self, xmp: bytes, kinds: Sequence[str]):
+        self.cuts: list[tuple[int, int]] = []
+        self.found: set[str] = set()
+        self._xmp = xmp
+        self._kinds = kinds
+        self._spaces: list[dict[str, str]] = [{}]  # of each open element, by their prefixes
+        self._cut: tuple[int, int] | None = None  # depth and start of the element that is being cut
+        self._parser = parser = xml.parsers.expat.ParserCreate('UTF-8')
+        parser.ordered_attributes = True
+        parser.StartElementHandler, parser.EndElementHandler = self._start, self._end
+        parser.StartDoctypeDeclHandler = self._refuse
+        try:
+            parser.Parse(xmp.rstrip(b'\0'), True)
+        except xml.parsers.expat.ExpatError as error:
+            raise ValueError(f'XMP that is no XML: {error}') from error
+
+    def _refuse(self, *_: object) -> None:
+        raise ValueError('XMP with a document type')
+
+    def _kind_of(self, name: str) -> str | None:
+        prefix, _, local = name.rpartition(':')
+        space = self._spaces[-1].get(prefix, '')
+        return next((kind for kind in self._kinds if _CLAIMS[kind].is_meant(space, local)), None)
+
+    def _start(self, name: str, attributes: list[str]) -> None:
+        spaces = self._spaces[-1]
+        names = dict(zip(attributes[::2], attributes[1::2], strict=True))
+        new = {key.removeprefix('xmlns').removeprefix(':'): names[key] for key in names if key.startswith('xmlns')}
+        self._spaces.append(spaces | new if new else spaces)
+        if self._cut:
+            return
+        place = self._parser.CurrentByteIndex
+        if kind := self._kind_of(name):
+            self.found.add(kind)
+            self._cut = len(self._spaces), place
+            return
+        if any(self._is_claim(*pair) for pair in names.items()):
+            tag = _START_TAG.match(self._xmp, place)
+            for attribute in _ATTRIBUTE.finditer(self._xmp, place, tag.end()):
+                key = attribute[1].decode()
+                if self._is_claim(key, names[key]):
+                    self.found |= {self._kind_of(key)} - {None}
+                    self.cuts.append(attribute.span())
+
+    def _is_claim(self, key: str, value: str) -> bool:
+        """Whether an attribute is one, or declares a prefix for nothing but claims."""
+        return value.startswith(_FURTHER_PICTURES) if key.startswith('xmlns:') else self._kind_of(key) is not None
+
+    def _end(self, _: str) -> None:
+        if self._cut and self._cut[0] == len(self._spaces):
+            start = self._cut[1]
+            stop = _START_TAG.match(self._xmp, start).end()
+            if self._xmp[stop - 2 : stop] != b'/>':
+                stop = self._xmp.index(b'>', self._parser.CurrentByteIndex) + 1
+            self.cuts.append((start, stop))
+            self._cut = None
+        self._spaces.pop()
