@@ -3,10 +3,12 @@
 What is being written has a random name that begins with `TEMPORARY`, and its writer holds a lock on it (flock), which
 the operating system takes from a process that dies, however it dies. So a temporary that can be locked has no living
 writer, in whichever container: `sweep` removes it. Where a file system has no such locks, nothing is ever removed.
+Reading takes no more memory than there is to read.
 """
 
 import contextlib
 import fcntl
+import io
 import os
 import pathlib
 import secrets
@@ -18,6 +20,7 @@ from typing import BinaryIO
 from nsr_jax.errors import UserError
 
 TEMPORARY = '.nsr-tmp-'
+_PIECE = 2**20
 
 
 def make_output_folder(path: str | os.PathLike) -> pathlib.Path:
@@ -35,6 +38,21 @@ def make_output_folder(path: str | os.PathLike) -> pathlib.Path:
     except OSError as error:
         raise UserError(f'folder {path} cannot be written into: {error.strerror}') from error
     return path
+
+
+def read_bounded(stream: BinaryIO, most: int, expected: int = 0) -> bytes:
+    """The rest of a stream, or its first `most + 1` bytes where it is longer; only what is there takes memory.
+
+    Args:
+        stream: it may grow or unpack while it is read, or never end.
+        most: bytes that are accepted.
+        expected: how many there should be, which are then read at once; 0: unknown.
+    """
+    buffer = io.BytesIO(stream.read(min(expected, most) + 1) if expected else b'')  # not copied, if that was all
+    buffer.seek(0, os.SEEK_END)
+    while piece := stream.read(min(_PIECE, most + 1 - buffer.tell())):
+        buffer.write(piece)
+    return buffer.getvalue()
 
 
 def write_atomically(path: str | os.PathLike, contents: str | bytes) -> None:

@@ -1,5 +1,6 @@
 import errno
 import fcntl
+import io
 import os
 import pathlib
 import stat
@@ -9,7 +10,15 @@ import sys
 import pytest
 
 from nsr_jax.errors import UserError
-from nsr_jax.files import TEMPORARY, make_output_folder, replacing, sweep, temporary_folder, write_atomically
+from nsr_jax.files import (
+    TEMPORARY,
+    make_output_folder,
+    read_bounded,
+    replacing,
+    sweep,
+    temporary_folder,
+    write_atomically,
+)
 
 
 def test_output_folder_is_made_and_left_empty(tmp_path):
@@ -166,3 +175,24 @@ def test_only_temporaries_are_swept_up(tmp_path):
     sweep(tmp_path / 'missing')
     assert sorted({path.name for path in folder.iterdir()} - {f'{TEMPORARY}link'}) == sorted([*names, 'below'])
     assert (outside / 'kept').exists()
+
+
+class Watched(io.BytesIO):
+    """A stream that knows how many bytes it was asked for at once."""
+
+    most = 0
+
+    def read(self, size):
+        self.most = max(self.most, size)
+        return super().read(size)
+
+
+@pytest.mark.parametrize('length', [0, 1, 2**20, 3 * 2**20 + 7])
+def test_a_limit_is_no_allocation(length):
+    data = os.urandom(length)
+    for expected in (0, 1, length):
+        stream = Watched(data)
+        assert read_bounded(stream, 2**40, expected) == data
+        assert stream.most <= max(2**20, expected + 1)
+        for most in (0, 5, length, length + 1):
+            assert read_bounded(io.BytesIO(data), most, expected) == data[: most + 1]

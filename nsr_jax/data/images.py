@@ -19,7 +19,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from nsr_jax.errors import UserError
-from nsr_jax.files import make_output_folder, write_atomically
+from nsr_jax.files import make_output_folder, read_bounded, write_atomically
 from nsr_jax.ops.upright import turn_upright
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp')
@@ -79,7 +79,7 @@ def read_file(path: str | os.PathLike) -> bytes:
     check_file(path)
     try:
         with path.open('rb') as file:
-            return read_limited(file, str(path))
+            return read_limited(file, str(path), os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise UserError(f'{path}: cannot be read: {error.strerror}') from error
 
@@ -95,13 +95,16 @@ def check_file(path: pathlib.Path) -> None:
     _check_bytes(status.st_size, str(path))
 
 
-def read_limited(file: BinaryIO, name: str) -> bytes:
-    """All that is left of an open image file, which may grow or unpack while it is read.
+def read_limited(file: BinaryIO, name: str, expected: int = 0) -> bytes:
+    """All that is left of an open image file, which may grow or unpack while it is read; `expected` bytes or more.
 
     Raises:
         UserError: that is more than the file of any image that is accepted; the line begins with `name`.
     """
-    data = file.read(_largest_file() + 1)
+    try:
+        data = read_bounded(file, _largest_file(), expected)
+    except MemoryError as error:
+        raise UserError(f'{name}: too large for the memory of this machine') from error
     _check_bytes(len(data), name)
     return data
 
