@@ -17,7 +17,7 @@ from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.comparison import check_architectures, show
 from nsr_jax.evaluation.degradation import find_degradations
-from nsr_jax.evaluation.evaluate import check_network
+from nsr_jax.evaluation.evaluate import check_images
 from nsr_jax.evaluation.gate_maps import check_gates
 from nsr_jax.evaluation.protocols import find_protocols
 from nsr_jax.evaluation.sweep import baseline_contenders, network_contenders, parse_ensembles, run_sweep
@@ -25,6 +25,7 @@ from nsr_jax.evaluation.tables import to_markdown
 from nsr_jax.evaluation.tiling import Tiling
 from nsr_jax.files import make_output_folder
 from nsr_jax.models.build import build_network
+from nsr_jax.paths import local_path
 from nsr_jax.restoring.weights import load_named
 
 CONFIG = config_flags.DEFINE_config_file('config', help_string='A file in configs/, with its argument.')
@@ -49,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
     with processes.agreed():
-        config, asked = CONFIG.value, CONFIG.value.evaluation
+        config, asked, output = CONFIG.value, CONFIG.value.evaluation, local_path(OUTPUT.value, '--output')
         protocols = find_protocols(PROTOCOL.value or [asked.protocol])
         tilings = [Tiling(name, asked.tile, asked.overlap) for name in TILING.value or [asked.tiling]]
         degradations = find_degradations(protocols[0].task, config.model.scale, LEVELS.value or asked.levels)
@@ -58,14 +59,13 @@ def main(argv: Sequence[str]) -> None:
             raise UserError('nothing to score: give --checkpoint, --shipped=sr_x2, --baselines=bicubic, or several')
         models = load_named(CHECKPOINT.value, SHIPPED.value)
         check_architectures(config.model, {name: model.config.model for name, _, model in models})
-        ensembles = parse_ensembles(ENSEMBLE.value)
+        ensembles, datasets = parse_ensembles(ENSEMBLE.value), DATASETS.value or asked.datasets.split(',')
         folders = {'data_dir': config.data.data_dir, 'tfds_dir': config.data.tfds_dir}
-        names = DATASETS.value or asked.datasets.split(',')
-        sources = [open_source(name, SPLIT.value, config.model.scale, **folders) for name in names]
-        networks, output = [], make_output_folder(OUTPUT.value)
+        sources = [open_source(name, SPLIT.value, config.model.scale, **folders) for name in datasets]
+        check_images(sources, protocols, degradations[0], {model.config.model.channels for *_, model in models})
+        networks, output = [], make_output_folder(output)
         for name, form, model in models:
             network = build_network(model.config.model, config.compute_dtype)
-            check_network(network, sources, protocols, degradations[0])
             if GATES.value:
                 check_gates(network, GATES.value)
             networks += network_contenders(name, network, model.params, tilings, ensembles, form)

@@ -15,10 +15,11 @@ from nsr_jax import command, processes
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.degradation import find_degradations
-from nsr_jax.evaluation.evaluate import check_network, evaluate_network
+from nsr_jax.evaluation.evaluate import check_images, evaluate_network
 from nsr_jax.evaluation.protocols import find_protocols
 from nsr_jax.evaluation.tiling import Tiling
 from nsr_jax.models.build import build_network
+from nsr_jax.paths import local_path
 from nsr_jax.training.loop import train
 from nsr_jax.training.preparation import check_run
 from nsr_jax.training.profile import profile
@@ -43,7 +44,7 @@ def make_evaluate(config):
         open_source(name, '', config.model.scale, data_dir=config.data.data_dir, tfds_dir=config.data.tfds_dir)
         for name in config.evaluation.datasets.split(',')
     ]
-    check_network(network, sources, [protocol], degradations[0])
+    check_images(sources, [protocol], degradations[0], [network.channels])
 
     def evaluate(params) -> dict[str, float]:
         return {
@@ -60,19 +61,18 @@ def main(argv: Sequence[str]) -> None:
     """Check what was asked for, then train."""
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
-    if not WORKDIR.value:
-        raise UserError('--workdir must name a folder')
+    workdir = local_path(WORKDIR.value, '--workdir')
     with processes.agreed():
-        check_run(CONFIG.value, WORKDIR.value)
+        check_run(CONFIG.value, workdir)
     if PROFILE.value:
-        logging.info('\n%s', profile(CONFIG.value, WORKDIR.value, PROFILE.value))
+        logging.info('\n%s', profile(CONFIG.value, workdir, PROFILE.value))
         return
     if REPLAY.value is not None:
-        logging.info('\n%s', replay(CONFIG.value, WORKDIR.value, REPLAY.value))
+        logging.info('\n%s', replay(CONFIG.value, workdir, REPLAY.value))
         return
     with processes.agreed():
         evaluate = make_evaluate(CONFIG.value)
-    train(CONFIG.value, WORKDIR.value, evaluate)
+    train(CONFIG.value, workdir, evaluate)
 
 
 if __name__ == '__main__':

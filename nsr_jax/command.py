@@ -13,12 +13,14 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 import nsr_jax
-from nsr_jax import processes
+from nsr_jax import processes, streams
 from nsr_jax.cores import count_cores
 from nsr_jax.errors import StoppedError, UserError
 from nsr_jax.files import make_output_folder
+from nsr_jax.paths import local_path
 
 EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130  # as of a program that SIGINT ends
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command, started again, goes on
 
 DISTRIBUTED = flags.DEFINE_bool(
@@ -41,7 +43,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """Parse absl flags and call `main(argv)`; its return value is the exit code (`None` is 0).
 
     A `UserError`, a wrong flag or a wrong config is printed as one line on standard error, without a traceback, and
-    ends the process with exit code 2. Any other exception is a defect and keeps its traceback.
+    ends the process with exit code 2. Ctrl-C is one line, too, and exit code 130. Any other exception is a defect and
+    keeps its traceback.
 
     What one command compiles is kept for the next in `$JAX_COMPILATION_CACHE_DIR`, by default
     ~/.cache/nsr_jax/compilation; if it is set to nothing, nothing is kept.
@@ -57,6 +60,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
             return main(argv)
         except UserError as error:
             code = _report(error)
+        except KeyboardInterrupt:
+            code = _report('by Ctrl-C', EXIT_INTERRUPTED)
         except StoppedError as error:
             code = _report(error, EXIT_STOPPED)
         except Exception as error:
@@ -69,10 +74,10 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
                 code = 1
         # Leaving in the usual way waits for other processes, which may wait for this one, and lets libraries that are
         # still writing bury the line above.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        streams.flush()
         os._exit(code)
 
+    streams.prepare()
     app.run(guarded, flags_parser=_parse_flags)
 
 
@@ -114,14 +119,13 @@ def _keep_compiled_programs() -> None:
     """Switch on JAX's persistent compilation cache, and say where it is; a command works without one as well."""
     folder = os.environ.get('JAX_COMPILATION_CACHE_DIR')
     if folder is None:
-        caches = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-        folder = os.path.join(caches, 'nsr_jax', 'compilation')
+        folder = os.path.join(os.environ.get('XDG_CACHE_HOME') or '~/.cache', 'nsr_jax', 'compilation')
     reason = None
     if not folder or not jax.config.jax_enable_compilation_cache:
         reason = 'switched off by the environment'
     elif '://' not in folder:  # a bucket is made by JAX
         try:
-            folder = str(make_output_folder(folder).resolve())
+            folder = str(make_output_folder(local_path(folder, '$JAX_COMPILATION_CACHE_DIR')).resolve())
         except UserError as error:
             reason = error
     jax.config.update('jax_compilation_cache_dir', None if reason else folder)
@@ -167,7 +171,7 @@ def _origin(error: BaseException) -> BaseException:
 
 
 def _report(error: BaseException | str, code: int = EXIT_USER_ERROR) -> int:
-    sys.stderr.write(f'{"stopped" if code == EXIT_STOPPED else "error"}: {" ".join(str(error).split())}\n')
+    sys.stderr.write(f'{"error" if code == EXIT_USER_ERROR else "stopped"}: {" ".join(str(error).split())}\n')
     return code
 
 

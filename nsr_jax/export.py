@@ -27,6 +27,7 @@ from nsr_jax.errors import UserError
 from nsr_jax.files import make_output_folder, write_atomically
 from nsr_jax.models.build import Network, build_network
 from nsr_jax.models.cost import count_parameters
+from nsr_jax.paths import local_path
 from nsr_jax.restoring import weights
 from nsr_jax.restoring.restorer import TILING, model_parts
 from nsr_jax.training.checkpoints import LoadedModel, load_model
@@ -82,9 +83,7 @@ def write_export(model: str | os.PathLike, output: str | os.PathLike, overwrite:
         UserError: there is no such model, `output` is there already, is a folder or cannot be written, or the package
             flatbuffers is missing.
     """
-    path = pathlib.Path(output)
-    card_path = path.with_name(f'{path.name}.json')
-    _check_output(output, card_path, overwrite)
+    path, card_path = _check_output(output, overwrite)
     if importlib.util.find_spec('flatbuffers') is None:
         raise UserError('to export, JAX needs the package flatbuffers: pip install flatbuffers')
     loaded = _load(model)
@@ -123,15 +122,23 @@ def write_export(model: str | os.PathLike, output: str | os.PathLike, overwrite:
     return card
 
 
-def _check_output(output: str | os.PathLike, card_path: pathlib.Path, overwrite: bool) -> None:
-    path = pathlib.Path(output)
-    if path.is_dir() or os.fspath(output).endswith('/'):
+def _check_output(output: str | os.PathLike, overwrite: bool) -> tuple[pathlib.Path, pathlib.Path]:
+    """The file and the one that describes it."""
+    if os.path.isdir(output) or os.fspath(output).endswith('/'):
         raise UserError(f'--output={output} is a folder: name a file, such as x2.stablehlo')
-    for each in (path, card_path):
-        if each.is_dir():
-            raise UserError(f'{each} is a folder')
-        if each.exists() and not overwrite:
-            raise UserError(f'{each} is there already: --overwrite replaces it')
+    paths = pathlib.Path(output), pathlib.Path(f'{os.fspath(output)}.json')
+    for path in paths:
+        try:
+            path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:  # a name that is too long, for one
+            raise UserError(f'{path} cannot be written: {error.strerror}') from error
+        if not os.path.isfile(path):
+            raise UserError(f'{path} is a folder, a device or a link to nothing, not a file')
+        if not overwrite:
+            raise UserError(f'{path} is there already: --overwrite replaces it')
+    return paths
 
 
 def _load(model: str | os.PathLike) -> LoadedModel:
@@ -146,7 +153,7 @@ def main(argv: Sequence[str]) -> None:
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
     given = flags.FLAGS
-    checkpoint, output = os.path.expanduser(given.checkpoint), os.path.expanduser(given.output)
+    checkpoint, output = given.checkpoint, local_path(given.output, '--output')
     card = write_export(checkpoint, output, given.overwrite)
     size = os.path.getsize(output) / 1e6
     logging.info('%s, step %d: %.2f MB for %s in %s', checkpoint, card['step'], size, ', '.join(PLATFORMS), output)

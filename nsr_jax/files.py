@@ -29,7 +29,7 @@ def make_output_folder(path: str | os.PathLike) -> pathlib.Path:
     Raises:
         UserError: it cannot be made or written into.
     """
-    path = pathlib.Path(path).expanduser()
+    path = pathlib.Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         sweep(path)

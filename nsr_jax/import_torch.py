@@ -8,6 +8,7 @@ The config says which network the file must hold; every weight of it has to be t
 import math
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,8 +20,10 @@ from ml_collections import config_flags
 
 from nsr_jax import command
 from nsr_jax.errors import UserError
+from nsr_jax.files import make_output_folder
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
+from nsr_jax.paths import check_for_libraries, local_path
 from nsr_jax.torch_file import read_torch_checkpoint
 from nsr_jax.training import checkpoints
 
@@ -84,7 +87,8 @@ def import_checkpoint(path: str | pathlib.Path, config: ml_collections.ConfigDic
             `output` exists and is not an empty folder, or cannot be made.
     """
     output = pathlib.Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    check_for_libraries(output, '--output')
+    if os.path.lexists(output) and not (os.path.isdir(output) and _is_empty(output)):
         raise UserError(f'{output} already exists; give --output a new or an empty folder')
     shapes = parameter_shapes(build_network(config.model))
     contents = read_torch_checkpoint(path)
@@ -99,13 +103,21 @@ def import_checkpoint(path: str | pathlib.Path, config: ml_collections.ConfigDic
         parameters = to_parameters(state_dict, shapes)
     except UserError as error:
         raise UserError(f'{path}: {error}') from error
+    make_output_folder(output)
     try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f'--output={output} cannot be made: {error.strerror}') from error
-    checkpoints.save_model(output, parameters, config, step=0)
+        checkpoints.save_model(output, parameters, config, step=0)
+    except BaseException:  # Ctrl-C too: the folder is to be empty for the next try
+        shutil.rmtree(output / checkpoints.FOLDER, ignore_errors=True)
+        raise
     count = sum(array.size for array in jax.tree.leaves(parameters))
     logging.info('%s: %d parameters in %d arrays -> %s', path, count, len(state_dict), output)
+
+
+def _is_empty(folder: pathlib.Path) -> bool:
+    try:
+        return not any(folder.iterdir())
+    except OSError as error:
+        raise UserError(f'{folder}: cannot be looked at: {error.strerror}') from error
 
 
 def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -156,7 +168,8 @@ def main(argv: Sequence[str]) -> None:
     """Command line: one PyTorch file, `--config` and `--output`."""
     if len(argv) != 2:
         raise UserError(f'give one PyTorch file, not {len(argv) - 1}')
-    import_checkpoint(argv[1], flags.FLAGS.config, os.path.expanduser(flags.FLAGS.output))
+    path, output = local_path(argv[1], 'the PyTorch file'), local_path(flags.FLAGS.output, '--output')
+    import_checkpoint(path, flags.FLAGS.config, output)
 
 
 if __name__ == '__main__':

@@ -24,6 +24,7 @@ from nsr_jax.evaluation.tables import from_json
 from nsr_jax.files import make_output_folder, write_atomically
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_parameters
+from nsr_jax.paths import local_path
 from nsr_jax.restoring import weights
 from nsr_jax.training.checkpoints import load_model
 
@@ -110,7 +111,7 @@ def _read_scores(path: pathlib.Path, name: str, step: int) -> list[dict[str, str
     """Means of a scores.json, in which the network is called by the name that it comes with."""
     try:
         found = means(from_json(path.read_text(encoding='utf-8')))
-    except (OSError, UserError) as error:
+    except (OSError, UnicodeDecodeError, UserError) as error:
         raise UserError(f'{path}: {error}') from error
     return [dataclasses.asdict(_renamed(mean, path, name, step)) for mean in found]
 
@@ -154,7 +155,8 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
     given = flags.FLAGS
     training = f'python train.py --config=configs/shipped.py:model={given.name} --workdir=runs/{given.name}'
-    card = package_weights(given.checkpoint, given.name, given.scores, given.hardware, given.command or training)
+    scores = [local_path(path, '--scores') for path in given.scores]
+    card = package_weights(given.checkpoint, given.name, scores, given.hardware, given.command or training)
     logging.info('%s, step %d, in %s (%.2f MB)', card.name, card.step, weights.FOLDER, card.size / 1e6)
 
 

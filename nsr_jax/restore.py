@@ -17,10 +17,11 @@ from collections.abc import Sequence
 import jax
 from absl import flags, logging
 
-from nsr_jax import command, processes
+from nsr_jax import command, processes, streams
 from nsr_jax.errors import UserError
 from nsr_jax.files import make_output_folder
 from nsr_jax.models.build import COMPUTE_DTYPES
+from nsr_jax.paths import local_path
 from nsr_jax.restoring import weights
 from nsr_jax.restoring.compare import write_comparison
 from nsr_jax.restoring.files import restore_files
@@ -102,14 +103,14 @@ def main(argv: Sequence[str]) -> int:
     given = flags.FLAGS
     if given.models:
         if processes.is_first():
-            sys.stdout.write(list_models())
+            streams.print_text(list_models())
         return 0
     if given.output is None:
         raise UserError('say where the restored images go: --output=FOLDER, or --output=- for standard output')
-    form, output = given.format and given.format.upper(), os.path.expanduser(given.output)
-    inputs = [os.path.expanduser(each) for each in argv[1:]]
+    form, output = given.format and given.format.upper(), local_path(given.output, '--output')
+    inputs = [local_path(each, 'an input') for each in argv[1:]]
     with processes.agreed():
-        model = choose_model(given.model and os.path.expanduser(given.model), given.task, given.scale)
+        model = choose_model(given.model, given.task, given.scale)
         make_tiling(given.tile)
         find_devices(given.device)
     jobs, waiting = find_jobs(inputs, output, form and suffix_of(form))
@@ -122,6 +123,8 @@ def main(argv: Sequence[str]) -> int:
         raise UserError('several processes need files as input and a folder as --output')
     if output == STANDARD and sys.stdout.isatty():
         raise UserError('standard output is a terminal: send it to a file or a program, or give a folder as --output')
+    if any(job.source is None for job in jobs) and sys.stdin.isatty():
+        raise UserError('standard input is a terminal: send an image there, or name a file')
     options = {'tile': given.tile, 'ensemble': given.ensemble, 'dtype': given.dtype, 'device': given.device}
     with processes.agreed():
         restorer = Restorer.load(model, **options)

@@ -1,6 +1,7 @@
 """Reading the tensors of a PyTorch checkpoint without PyTorch, and without running what the file says."""
 
 import io
+import os
 import pathlib
 import pickle
 import pickletools
@@ -50,7 +51,7 @@ def read_torch_checkpoint(path: str | pathlib.Path) -> dict[str, Any]:
             dictionary.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike pathlib, also for a name that is too long for one
         raise UserError(f'{path} is not a file; give a checkpoint written by torch.save')
     try:
         with path.open('rb') as file:

@@ -250,6 +250,12 @@ def test_mistakes_are_one_line_before_the_work(folder, tmp_path, monkeypatch):
         (run, 'b.stablehlo', 'b.stablehlo.json is there already: --overwrite replaces it'),
         (run, '', 'is a folder: name a file'),
         (run, 'new/', 'is a folder: name a file'),
+        (run, '.', 'is a folder: name a file'),
+        (run, '../' * 50, 'is a folder: name a file'),
+        (run, '../' * 50 + 'dev/null', 'a device or a link to nothing, not a file'),
+        (run, 'x' * 300, 'cannot be written: File name too long'),
+        ('x' * 300, 'a.stablehlo', 'neither a folder nor weights'),
+        ('gs://bucket/run', 'a.stablehlo', 'gs://bucket/run is a URL'),
         (run, 'file/a.stablehlo', 'cannot be written into'),
     ]:
         with pytest.raises(UserError, match=re.escape(message)) as caught:

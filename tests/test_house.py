@@ -16,15 +16,17 @@ ALLOWED = {
     'cores': set(),
     'forks': {'errors'},
     'files': {'errors'},
+    'paths': {'errors'},
     'processes': {'errors'},
+    'streams': {'errors'},
     'torch_file': {'errors'},
     'ops': {'errors', 'cores'},
     'nn': {'errors', 'ops'},
     'models': {'errors', 'ops', 'nn'},
-    'data': {'errors', 'files', 'ops'},
-    'training': {'errors', 'files', 'processes', 'ops', 'nn', 'models', 'data'},
-    'evaluation': {'errors', 'files', 'forks', 'processes', 'ops', 'nn', 'models', 'data'},
-    'restoring': {'errors', 'files', 'forks', 'processes', 'ops', 'models', 'training', 'evaluation'},
+    'data': {'errors', 'files', 'paths', 'ops'},
+    'training': {'errors', 'files', 'paths', 'processes', 'ops', 'nn', 'models', 'data'},
+    'evaluation': {'errors', 'files', 'paths', 'forks', 'processes', 'ops', 'nn', 'models', 'data'},
+    'restoring': {'errors', 'files', 'paths', 'forks', 'processes', 'ops', 'models', 'training', 'evaluation'},
 }
 COMMANDS = {'command', 'export', 'import_torch', 'package_weights', 'restore'}
 LAZY = {'nsr_jax.restoring.restorer.Restorer'}  # what the package itself offers, imported when it is asked for

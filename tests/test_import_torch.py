@@ -25,6 +25,7 @@ from nsr_jax.import_torch import import_checkpoint, to_parameters
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.torch_file import read_torch_checkpoint
+from nsr_jax.training import checkpoints
 from nsr_jax.training.checkpoints import load_model
 
 REFERENCE = pathlib.Path(__file__).parent / 'reference'
@@ -326,7 +327,7 @@ def test_output_that_holds_something(tmp_path):
     for output in ('full', 'full/a'):
         with pytest.raises(UserError, match='already exists'):
             import_checkpoint(REFERENCE / 'wdsr_x2.pth', config_of('wdsr_x2'), tmp_path / output)
-    with pytest.raises(UserError, match='cannot be made'):
+    with pytest.raises(UserError, match='cannot be written into'):
         import_checkpoint(REFERENCE / 'wdsr_x2.pth', config_of('wdsr_x2'), tmp_path / 'full' / 'a' / 'b')
     assert [path.name for path in tmp_path.rglob('*')] == ['full', 'a']
 
@@ -384,3 +385,31 @@ def test_edsr_s_with_nsr_by_shape():
         to_parameters(
             {key: arrays[key] for key in arrays if key != 'body.16.body.2.mlp.0.bias'}, parameter_shapes(network)
         )
+
+
+def test_ctrl_c_leaves_the_folder_empty_for_the_next_try(tmp_path, monkeypatch):
+    def interrupted(output, *_, **__):
+        (output / 'checkpoints' / '0.orbax-checkpoint-tmp').mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    arguments = REFERENCE / 'wdsr_x2.pth', config_of('wdsr_x2'), tmp_path / 'out'
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, 'save_model', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            import_checkpoint(*arguments)
+    assert not list((tmp_path / 'out').iterdir())
+    import_checkpoint(*arguments)
+
+
+def test_odd_places_are_one_line(tmp_path):
+    config = config_of('wdsr_x2')
+    for path, output, message in [
+        (REFERENCE / 'wdsr_x2.pth', tmp_path / 'a[1]', 'which libraries'),
+        (tmp_path / ('x' * 300), tmp_path / 'out', 'is not a file'),
+        ('/dev/null', tmp_path / 'out', 'is not a file'),
+        (REFERENCE / 'wdsr_x2.pth', '/dev/null', 'already exists'),
+        (REFERENCE / 'wdsr_x2.pth', tmp_path / ('x' * 300), 'cannot be written into'),
+    ]:
+        with pytest.raises(UserError, match=message):
+            import_checkpoint(path, config, output)
+    assert not list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 
 import jax
 import ml_collections
@@ -371,6 +372,14 @@ def test_mistakes_are_told_before_work(tmp_path, model, shipped, run, monkeypatc
         (['a.png', 'more', out, network], r'a\.png and more/a\.png would both become'),
         (['a.png', '--output=.', network], 'would overwrite the input'),
         (['a.png', 'more/b.jpg', '--output=-', network], 'standard output takes one image'),
+        (['gs://bucket/a.png', out, network], 'an input: gs://bucket/a.png is a URL'),
+        (['~nosuchuser/a.png', out, network], r'an input: ~nosuchuser/a\.png has no home directory'),
+        (['', out, network], 'an input is empty'),
+        (['a.png', '--output=s3://bucket', network], '--output: s3://bucket is a URL'),
+        (['a.png', '--output=', network], '--output is empty'),
+        (['a.png', out, '--model='], 'model is empty'),
+        (['a.png', out, f'--model={"x" * 300}'], 'no model x+: neither a folder nor weights'),
+        (['x' * 300, out, network], 'cannot be looked at: File name too long'),
         (['a.png', out, '--model=no_model'], 'no model no_model: neither a folder nor weights .* are: sr_x2, denoise'),
         (['a.png', out, '--task=sr'], '--task=sr needs a --scale: 2, 3 or 4'),
         (['a.png', out, '--scale=3'], 'no weights called sr_x3 come with the package; there are: sr_x2, denoise_gray'),
@@ -477,3 +486,22 @@ def test_a_huge_image_needs_little_memory(tmp_path):
     assert 3e8 < peak < 2e9
     header = (tmp_path / 'out' / 'huge.png').open('rb').read(24)
     assert [int.from_bytes(header[place : place + 4]) for place in (16, 20)] == [16000, 16000]
+
+
+def test_standard_input_that_is_a_terminal_is_not_waited_for(model, run, monkeypatch):
+    monkeypatch.setattr(sys, 'stdin', types.SimpleNamespace(isatty=lambda: True))
+    with pytest.raises(UserError, match='standard input is a terminal: send an image there'):
+        run('-', '--output=out', f'--model={model}')
+
+
+def test_paths_begin_at_home_and_names_are_bytes(tmp_path, model, run, monkeypatch):
+    """A home directory in each place where a path may stand; names of the greatest length, and such as are no UTF-8."""
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    names = [b'lat\xefn.png', b'n' * 251 + b'.png', b'a[1].png', b'-.png']
+    for name in names:
+        write(tmp_path / 'home' / 'in[2]' / os.fsdecode(name))
+    (tmp_path / 'home' / 'run').symlink_to(model)
+    assert run('~/in[2]', '--output=~/out[*]', '--model=~/run', '--compare') == 0
+    written = {os.fsencode(path.name) for path in (tmp_path / 'home' / 'out[*]').iterdir()}
+    assert written == {*names, b'compare.html'}
+    assert [path.name for path in tmp_path.iterdir()] == ['home']

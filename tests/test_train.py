@@ -5,7 +5,10 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from nsr_jax.data.images import write_image
 
 ROOT = pathlib.Path(__file__).parents[1]
 SR = 'configs/sr.py:scale=2,preset=edsr_s_nsr'
@@ -18,7 +21,7 @@ CASES = {
     'wrong type': ([f'--config={SR}', '--config.batch_size=many'], 'many'),
     'argument for none': (['--config=configs/quickstart.py:fast'], 'get_config() takes 0 positional arguments'),
     'no such config': (['--config=configs/sharpen.py'], '--config=configs/sharpen.py: no such file'),
-    'no workdir': ([f'--config={SR}', '--workdir='], '--workdir must name a folder'),
+    'no workdir': ([f'--config={SR}', '--workdir='], '--workdir is empty: a file or folder must be named'),
     'not an option': ([f'--config={SR}', 'now'], "unexpected argument 'now'"),
     'does not fit': (
         [f'--config={SR}', '--config.model.cardinality=5'],
@@ -29,6 +32,10 @@ CASES = {
         "config.remat needs residual blocks, which architecture 'chain' does not have",
     ),
     'no steps to trace': ([f'--config={SR}', '--profile=-1'], '--profile=-1'),
+    'small evaluation image': (
+        [f'--config={SR}', '--config.evaluation.datasets={folder}/small', '--config.data.tfds_dir={folder}/prepared'],
+        '3 images cannot be scored: small, 0.png: 12x40 pixels are too few for protocol sr-y',
+    ),
     'no data': ([f'--config={SR}', '--config.data.source=nowhere', '--config.evaluation.datasets='], "'nowhere'"),
     'no DIV2K': ([f'--config={SR}', '--config.evaluation.datasets='], 'DIV2K_train_HR.zip'),
 }
@@ -40,8 +47,11 @@ def answers(tmp_path_factory):
     folder = tmp_path_factory.mktemp('train')
     environment = {name: value for name, value in os.environ.items() if name != 'NSR_DATA_DIR'}
     environment |= {'JAX_PLATFORMS': 'cpu', 'TFDS_DATA_DIR': str(folder / 'datasets')}
+    for number in range(3):
+        write_image(folder / 'small' / f'{number}.png', np.zeros((40, 12, 3), np.uint8))
     processes = {}
     for number, (name, (arguments, _)) in enumerate(CASES.items()):
+        arguments = [argument.format(folder=folder) for argument in arguments]
         command = [sys.executable, 'train.py', f'--workdir={folder}/run{number}', *arguments]
         processes[name] = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     results = {name: (process.communicate(timeout=900)[1], process.returncode) for name, process in processes.items()}

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -15,6 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 from google.protobuf import json_format
@@ -29,7 +31,7 @@ from nsr_jax.data.images import (
     read_file,
     read_limited,
 )
-from nsr_jax.errors import UserError
+from nsr_jax.errors import UserError, listed
 from nsr_jax.files import sweep, temporary_folder
 from nsr_jax.ops.imresize import imresize
 
@@ -50,6 +52,9 @@ ZIP_ERRORS = (
     OSError, EOFError, KeyError, ValueError, RuntimeError, MemoryError, struct.error, zipfile.BadZipFile, zlib.error,
     lzma.LZMAError,
 )  # fmt: skip
+
+# Raises `UserError` where an image of this shape, (H, W, C), and name is of no use to who asks for it.
+CheckShape = Callable[[tuple[int, int, int], str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +99,8 @@ class ImagePairsConfig(tfds.core.BuilderConfig):
 
     `border` is imresize's, for the partners that are made. `name` ends in a digest of all that the records depend on:
     what the files hold (`digests`, by their paths), what they are called, in which order, and what is made of them. So
-    files that hold something else are another dataset, and stale records are never read.
+    files that hold something else are another dataset, and stale records are never read. `check` is asked of each image
+    while it is prepared.
     """
 
     split: str = ''
@@ -102,6 +108,7 @@ class ImagePairsConfig(tfds.core.BuilderConfig):
     border: str = 'clamp'
     pairs: Sequence[ImagePair] = dataclasses.field(default=(), repr=False)
     digests: Mapping[pathlib.Path, str] = dataclasses.field(default_factory=dict, repr=False)
+    check: CheckShape | None = dataclasses.field(default=None, repr=False)
 
 
 def image_pairs_config(
@@ -164,26 +171,41 @@ class ImagePairs(tfds.core.ShardBasedBuilder):
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> Mapping[str, Sequence[Callable[[], Iterator]]]:
         del dl_manager
-        pairs = self.builder_config.pairs
-        starts = range(0, len(pairs), _IMAGES_PER_SHARD)
-        return {
-            self.builder_config.split: [
-                lambda start=start: self._examples(pairs[start : start + _IMAGES_PER_SHARD]) for start in starts
-            ]
-        }
+        starts = range(0, len(self.builder_config.pairs), _IMAGES_PER_SHARD)
+        return {self.builder_config.split: [functools.partial(self._examples, start) for start in starts]}
 
-    def _examples(self, pairs: Sequence[ImagePair]) -> Iterator[tuple[str, dict[str, bytes | str]]]:
-        scale, border = self.builder_config.scale, self.builder_config.border
-        for pair in pairs:
-            hr_bytes = pair.hr.read()
-            hr = crop_to_multiple(decode_image(hr_bytes, str(pair.hr)), scale, str(pair.hr))
+    def _examples(self, start: int) -> Iterator[tuple[str, dict[str, bytes | str]]]:
+        scale, border, pairs = self.builder_config.scale, self.builder_config.border, self.builder_config.pairs
+        for index, pair in enumerate(pairs[start : start + _IMAGES_PER_SHARD], start=start):
+            try:
+                hr_bytes, hr, lr_bytes = self._read(pair)
+            except UserError as error:
+                failures = [str(error), *self._failures(index + 1)]
+                raise UserError(listed(failures, 'images cannot be used')) from error
             example = {'name': pair.hr.name, 'hr': hr_bytes}
-            if scale > 1 and pair.lr is None:
-                example['lr'] = encode_png(imresize(hr, 1 / scale, border=border))
-            elif scale > 1:
-                example['lr'] = pair.lr.read()
-                check_pair(hr, decode_image(example['lr'], str(pair.lr)), scale, str(pair.hr), str(pair.lr))
+            if scale > 1:
+                example['lr'] = lr_bytes or encode_png(imresize(hr, 1 / scale, border=border))
             yield pair.hr.name, example
+
+    def _read(self, pair: ImagePair) -> tuple[bytes, np.ndarray, bytes | None]:
+        """The bytes of an image, its pixels, and the bytes of its partner if that is a file, all of it checked."""
+        scale, name = self.builder_config.scale, str(pair.hr)
+        hr_bytes, lr_bytes = pair.hr.read(), None
+        hr = crop_to_multiple(decode_image(hr_bytes, name), scale, name)
+        if self.builder_config.check:
+            self.builder_config.check(hr.shape, name)
+        if scale > 1 and pair.lr is not None:
+            lr_bytes = pair.lr.read()
+            check_pair(hr, decode_image(lr_bytes, str(pair.lr)), scale, name, str(pair.lr))
+        return hr_bytes, hr, lr_bytes
+
+    def _failures(self, start: int) -> Iterator[str]:
+        """What is wrong with the images from here on, so that whoever mends them hears of all at once."""
+        for pair in self.builder_config.pairs[start:]:
+            try:
+                self._read(pair)
+            except UserError as error:
+                yield str(error)
 
 
 def open_records(config: ImagePairsConfig, tfds_dir: str | os.PathLike) -> Sequence[Mapping[str, bytes]]:

@@ -147,10 +147,10 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def image_size(data: bytes, name: str) -> tuple[int, int]:
-    """Height and width by the header, before the image is turned upright. Raises `UserError` as `decode_image`."""
+def image_shape(data: bytes, name: str) -> tuple[int, int, int]:
+    """Height, width and channels by the header, before the image is turned upright. Errors as of `decode_image`."""
     with _opened(data, name) as image:
-        return image.height, image.width
+        return image.height, image.width, len(image.getbands())
 
 
 @contextlib.contextmanager

@@ -21,10 +21,10 @@ from nsr_jax.data.sources import Example, Source
 from nsr_jax.data.store import (
     ALIGNMENT,
     ImageStore,
+    Needs,
     StoreLayout,
     ToGray,
     build_in_memory,
-    check_sizes,
     fill_store,
     measure_images,
 )
@@ -63,14 +63,13 @@ def open_store(
     Raises:
         UserError: as `build_store`, or a file that cannot be written, as on a full disk, of which nothing stays.
     """
-    folder = pathlib.Path(folder).expanduser()
+    folder = pathlib.Path(folder)
     sweep(folder)
     path = folder / _file_name(source, scale, channels, to_gray)
-    store = _map_file(path, len(source), scale, channels)
-    if store is not None:
-        check_sizes(source, store.sizes, scale, smallest)
+    store, needs = _map_file(path, len(source), scale, channels), Needs(scale, channels, smallest, to_gray)
+    if store is not None and store.sizes.min() >= smallest:
         return store
-    layout = measure_images(source, scale=scale, channels=channels, smallest=smallest)
+    layout = measure_images(source, needs)  # which names what is too small
     if layout.nbytes <= budget:
         return build_in_memory(source, layout, to_gray)
     make_output_folder(path.parent)

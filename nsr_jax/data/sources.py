@@ -7,15 +7,16 @@ import numbers
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from nsr_jax.data.benchmarks import DIV2K_VALIDATION, find_benchmark
-from nsr_jax.data.images import check_name, check_pair, crop_to_multiple, decode_image, image_size
+from nsr_jax.data.images import check_name, check_pair, crop_to_multiple, decode_image, image_shape
 from nsr_jax.data.training_sets import find_training_set
 from nsr_jax.errors import UserError
 from nsr_jax.ops.imresize import BORDERS
+from nsr_jax.paths import check_for_libraries, local_path
 
 _PHOTOS_SPLITS = ('train', 'held_out')
 _DIV2K_SPLITS = ('train', 'validation')
@@ -94,9 +95,9 @@ class Source(Sequence[Example]):
         check_pair(hr, lr, self.scale, name, f'low-resolution partner of {name}')
         return Example(name, hr, lr)
 
-    def hr_size(self, index: int) -> tuple[int, int]:
-        """Height and width in the file of a clean image, which is not decoded: not turned upright, not cropped."""
-        return image_size(_encoded(self._records[index], 'hr'), self.names[index])
+    def hr_shape(self, index: int) -> tuple[int, int, int]:
+        """Height, width and channels of a clean image's file, not decoded: not turned upright, not cropped."""
+        return image_shape(_encoded(self._records[index], 'hr'), self.names[index])
 
     def __iter__(self) -> Iterator[Example]:
         return (self[index] for index in range(len(self)))
@@ -114,6 +115,7 @@ def open_source(
     data_dir: str | os.PathLike | None = None,
     tfds_dir: str | os.PathLike | None = None,
     border: str = 'clamp',
+    check: Callable[[tuple[int, int, int], str], None] | None = None,
 ) -> Source:
     """Open an image source, preparing its records first where that was not done or its files have changed.
 
@@ -137,9 +139,12 @@ def open_source(
         tfds_dir: where records are prepared; `None` or '' is $TFDS_DATA_DIR, else ~/tensorflow_datasets.
         border: how LR is made, or which LR is read, where a benchmark has both: 'clamp' or 'mirror' (see `imresize`).
           DIV2K's LR is the official one in any case.
+        check: of an image's shape (H, W, C) and name, asked where records have to be prepared; raises `UserError` for
+            an image that is of no use, which is told together with those that are broken.
 
     Raises:
-        UserError: an unknown name, split, scale or border; missing, broken or changed-in-size files.
+        UserError: an unknown name, split, scale or border; a path that is refused by `local_path` or
+            `check_for_libraries`; missing, broken or changed-in-size files.
     """
     # Not at the top: who imports `Source` to name a type, as restoring does, needs no TFDS.
     from nsr_jax.data import builders, catalogue, layouts
@@ -149,7 +154,7 @@ def open_source(
         raise UserError(f'scale must be a whole number from 1, got {scale}')
     if border not in BORDERS:
         raise UserError(f'border must be one of {", ".join(BORDERS)}, got {border!r}')
-    data_folder = _folder(data_dir or os.environ.get('NSR_DATA_DIR'))
+    data_folder = _data_folder(data_dir)
     tfds_folder = records_folder(tfds_dir)
 
     if match := re.fullmatch(r'div2k/bicubic_x([234])', name):
@@ -184,24 +189,26 @@ def open_source(
         if known:
             known.check([pair.hr.name for pair in pairs], folder / 'HR')
     config = builders.image_pairs_config(name, part, pairs, scale, border, tfds_folder)
-    records = builders.open_records(config, tfds_folder)
+    records = builders.open_records(dataclasses.replace(config, check=check), tfds_folder)
     return Source(name, [pair.hr.name for pair in pairs], records, scale, fingerprint=config.name)
 
 
 def records_folder(tfds_dir: str | os.PathLike | None) -> pathlib.Path:
-    """Where records are prepared: `tfds_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    return _folder(tfds_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
+    """Where records are prepared: `tfds_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets; an absolute path.
+
+    Raises:
+        UserError: as in `local_path` and `check_for_libraries`.
+    """
+    default = os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
+    what = 'tfds_dir' if tfds_dir else '$TFDS_DATA_DIR (the folder of prepared datasets)'
+    folder = pathlib.Path(local_path(tfds_dir or default, what)).absolute()  # TFDS would expand what begins with ~
+    check_for_libraries(folder, what)
+    return folder
 
 
-def _folder(path: str | os.PathLike | None) -> pathlib.Path | None:
-    if not path:
-        return None
-    if '://' in os.fspath(path) or '\0' in os.fspath(path):
-        raise UserError(f'{path}: not a folder of this machine')
-    try:
-        return pathlib.Path(path).expanduser()
-    except RuntimeError as error:
-        raise UserError(f'{path}: {error}') from error
+def _data_folder(data_dir: str | os.PathLike | None) -> pathlib.Path | None:
+    path, what = (data_dir, 'data_dir') if data_dir else (os.environ.get('NSR_DATA_DIR'), '$NSR_DATA_DIR')
+    return pathlib.Path(local_path(path, what)) if path else None
 
 
 def _check_split(name: str, split: str | None, splits: Sequence[str]) -> str:
@@ -231,9 +238,9 @@ def _find_benchmark(name: str, data_folder: pathlib.Path | None) -> pathlib.Path
 
 
 def _find_folder(name: str, data_folder: pathlib.Path | None) -> pathlib.Path:
-    folder = None if '://' in name else _folder(name)
-    if folder and os.path.isdir(folder):  # which is False where it may not be looked at
-        return folder.resolve()
+    path = name and local_path(name, 'a dataset')
+    if os.path.isdir(path):  # which is False where it may not be looked at
+        return pathlib.Path(path).resolve()
     training_sets = _training_sets(data_folder)
     if name.lower() in training_sets:
         return training_sets[name.lower()]

@@ -3,8 +3,8 @@
 import concurrent.futures
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 import tqdm
 
 from nsr_jax.data.sources import Example
-from nsr_jax.errors import UserError
+from nsr_jax.errors import UserError, listed
 
 ALIGNMENT = 64  # bytes: what XLA asks of memory that it uses as it is
 
@@ -72,11 +72,41 @@ class StoreLayout:
 
 
 @runtime_checkable
-class KnowsSizes(Protocol):
-    """Examples whose size is known without decoding them."""
+class KnowsShapes(Protocol):
+    """Examples whose names and shapes are known without decoding them."""
 
-    def hr_size(self, index: int) -> tuple[int, int]:
-        """Height and width of a clean image as its file says, turned upright and cropped or not."""
+    names: Sequence[str]
+
+    def hr_shape(self, index: int) -> tuple[int, int, int]:
+        """Height, width and channels of a clean image as its file says, turned upright and cropped or not."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Needs:
+    """What training asks of each image.
+
+    Attributes:
+        scale: of the targets to the inputs.
+        channels: that each image must have.
+        smallest: the side in input pixels below which an image cannot be sampled: patch and margins.
+        to_gray: what makes colour images gray, uint8 (H, W, 3) to (H, W), where the network has one channel.
+    """
+
+    scale: int
+    channels: int
+    smallest: int
+    to_gray: ToGray | None = None
+
+    def check(self, shape: tuple[int, int, int], name: str) -> None:
+        """Raise `UserError` where a clean image of this height, width and number of channels is of no use."""
+        side = min(shape[:2]) // self.scale
+        if side < self.smallest:
+            raise UserError(
+                f'{name} is too small to train on: its shorter side is {side * self.scale} pixels, the patch and its '
+                f'margins need {self.smallest * self.scale} (config.data.patch_size, config.data.margin)'
+            )
+        if shape[2] != self.channels and not (self.to_gray and shape[2] == 3):
+            raise UserError(f'{name} has {shape[2]} channels, the network takes {self.channels}')
 
 
 def build_store(
@@ -85,44 +115,42 @@ def build_store(
     """Decode all examples into a store in the host's memory.
 
     Args:
-        examples: a source; each is decoded once, and once before for its size unless the source `KnowsSizes`.
-        scale: of the targets to the inputs.
-        channels: that each image must have.
-        smallest: the side in input pixels below which an image cannot be sampled: patch and margins.
-        to_gray: what makes colour images gray, uint8 (H, W, 3) to (H, W), where the network has one channel.
+        examples: a source; each is decoded once, and once before for its shape unless the source `KnowsShapes`.
+        scale: as in `Needs`, and so are the others.
+        channels: likewise.
+        smallest: likewise.
+        to_gray: likewise.
 
     Raises:
-        UserError: no image, one with other channels, or one that is too small; it is named.
+        UserError: no image, or such as `Needs.check` refuses or that are broken; they are named.
     """
-    layout = measure_images(examples, scale=scale, channels=channels, smallest=smallest)
+    layout = measure_images(examples, Needs(scale, channels, smallest, to_gray))
     return build_in_memory(examples, layout, to_gray)
 
 
-def measure_images(examples: Sequence[Example], *, scale: int, channels: int, smallest: int) -> StoreLayout:
-    """What the store of these examples will take; arguments and errors as of `build_store`."""
+def measure_images(examples: Sequence[Example], needs: Needs) -> StoreLayout:
+    """What the store of these examples will take; errors as of `build_store`."""
 
-    def size(index: int) -> tuple[int, int]:
-        return examples.hr_size(index) if knows_sizes else examples[index].hr.shape[:2]
+    def measure(index: int) -> tuple[int, int, int] | str:
+        """The shape of an image, or what is wrong with it."""
+        try:
+            if knows_shapes:
+                shape, name = examples.hr_shape(index), examples.names[index]
+            else:
+                shape, name = examples[index].hr.shape, examples[index].name
+            needs.check(shape, name)
+        except UserError as error:
+            return str(error)
+        return shape
 
     if len(examples) == 0:
         raise UserError('no training image: the source is empty')
-    knows_sizes = isinstance(examples, KnowsSizes)
-    with concurrent.futures.ThreadPoolExecutor() as threads:
-        sizes = np.array(list(threads.map(size, range(len(examples)))), np.int32) // scale
-    sizes = np.sort(sizes, axis=1)  # landscape
-    check_sizes(examples, sizes, scale, smallest)
-    return StoreLayout(sizes, scale, channels)
-
-
-def check_sizes(examples: Sequence[Example], sizes: np.ndarray, scale: int, smallest: int) -> None:
-    """Raise `UserError` for the first image that is too small; arguments as of `ImageStore` and `build_store`."""
-    small = np.flatnonzero(sizes[:, 0] < smallest)
-    if small.size:
-        raise UserError(
-            f'{examples[int(small[0])].name} is too small to train on: its shorter side is '
-            f'{sizes[small[0], 0] * scale} pixels, the patch and its margins need {smallest * scale} '
-            '(config.data.patch_size, config.data.margin)'
-        )
+    knows_shapes = isinstance(examples, KnowsShapes)
+    measured = list(_by_threads(measure, len(examples)))
+    if failures := [each for each in measured if isinstance(each, str)]:
+        raise UserError(listed(failures, 'images cannot be used'))
+    sizes = np.array([shape[:2] for shape in measured], np.int32) // needs.scale
+    return StoreLayout(np.sort(sizes, axis=1), needs.scale, needs.channels)  # landscape
 
 
 def build_in_memory(examples: Sequence[Example], layout: StoreLayout, to_gray: ToGray | None) -> ImageStore:
@@ -153,10 +181,18 @@ def fill_store(store: ImageStore, examples: Sequence[Example], layout: StoreLayo
             height, width = layout.sizes[index]
             store.inputs[index, :height, :width] = example.lr
 
-    with concurrent.futures.ThreadPoolExecutor() as threads:  # Pillow decodes without holding Python's lock
-        done = threads.map(put, range(len(examples)))
-        for _ in tqdm.tqdm(done, total=len(examples), desc='decoding', unit='image', leave=False, disable=None):
-            pass
+    done = _by_threads(put, len(examples))  # Pillow decodes without holding Python's lock
+    for _ in tqdm.tqdm(done, total=len(examples), desc='decoding', unit='image', leave=False, disable=None):
+        pass
+
+
+def _by_threads(function: Callable[[int], Any], count: int) -> Iterator[Any]:
+    """The results for each index, in order; after a failure or Ctrl-C nothing more is begun, or waited for."""
+    threads = concurrent.futures.ThreadPoolExecutor()
+    try:
+        yield from threads.map(function, range(count))
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _prepare(example: Example, to_gray: ToGray | None) -> Example:

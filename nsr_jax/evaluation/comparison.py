@@ -1,9 +1,13 @@
 """Where a network gains most on its input: the images and crops that pictures and reports show."""
 
+import collections
 import dataclasses
+import hashlib
 import itertools
 import os
 import pathlib
+import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -20,8 +24,11 @@ from nsr_jax.evaluation.protocols import Protocol, round_prediction
 from nsr_jax.evaluation.report import ZOOM_SIZE, Picture, write_report
 from nsr_jax.evaluation.sweep import Contender
 from nsr_jax.files import make_output_folder
+from nsr_jax.paths import local_path
 
 CROP_SIZE = 96  # pixels of the true image
+_GATES = '_gates'  # what the name of the maps of a picture ends in
+_LONGEST_FILE_NAME = 150  # bytes of a picture's name, which a digest, endings and a temporary name are added to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +58,37 @@ class Comparison:
     scores: Mapping[str, tuple[float, float]]
 
     @property
-    def file_name(self) -> str:
-        """Without an ending."""
-        words = self.dataset.replace('/', '_'), self.degradation.replace(' ', ''), pathlib.Path(self.image).stem
-        return '_'.join(words)
+    def key(self) -> tuple[str, str, str]:
+        """What tells it from other images: dataset, degradation and image."""
+        return self.dataset, self.degradation, self.image
+
+
+def file_names(keys: Sequence[tuple[str, str, str]]) -> dict[tuple[str, str, str], str]:
+    """A name for the picture of each of these images, without an ending, that no other one has.
+
+    It is readable, fits into every file system, and is the same wherever the same images are compared. Names that would
+    be one, also where capitals do not count, and those that are cut end in a digest.
+
+    Args:
+        keys: dataset, degradation and image of all comparisons there can be.
+    """
+    plain = {key: _file_name(*key) for key in keys}
+    counts = collections.Counter(_folded(name) for name in plain.values())
+    names = {}
+    for key, name in plain.items():
+        cut = name.encode()[:_LONGEST_FILE_NAME].decode(errors='ignore')
+        is_plain = cut == name and counts[_folded(name)] == 1 and not name.endswith(_GATES)
+        names[key] = name if is_plain else f'{cut}_{hashlib.sha256(repr(key).encode()).hexdigest()[:12]}'
+    return names
+
+
+def _file_name(dataset: str, degradation: str, image: str) -> str:
+    words = dataset, degradation.replace(' ', ''), pathlib.PurePath(image).stem
+    return re.sub(r'[^\w.()+-]+', '_', unicodedata.normalize('NFC', '_'.join(words)))
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize('NFC', name.casefold())
 
 
 def check_architectures(asked: Mapping[str, object], saved: Mapping[str, Mapping[str, object]]) -> None:
@@ -131,8 +165,8 @@ def compare_largest_gains(
     return map(compare, map(int, np.argsort(gains)[::-1][:count]))
 
 
-def draw(comparison: Comparison, folder: pathlib.Path) -> None:
-    """Write `folder/DATASET_DEGRADATION_IMAGE.png`: the crop with the first network's largest gain, side by side."""
+def draw(comparison: Comparison, path: pathlib.Path) -> None:
+    """Write a PNG file: the crop with the first network's largest gain, side by side; its folder is made."""
     panels = [(f'{model}\n{comparison.scores[model][0]:.2f} dB', image) for model, image in comparison.restored.items()]
     if comparison.degradation.startswith('x'):
         panels.insert(0, ('low resolution', comparison.given))
@@ -140,8 +174,7 @@ def draw(comparison: Comparison, folder: pathlib.Path) -> None:
         f'{comparison.dataset}, {comparison.image}, {comparison.degradation}: the crop with the largest gain on '
         f'{next(iter(comparison.restored))}; PSNR of the whole image, {comparison.protocol}'
     )
-    make_output_folder(folder)
-    path = folder / f'{comparison.file_name}.png'
+    make_output_folder(path.parent)
     panels = [*panels, ('true image', comparison.truth)]
     draw_comparison(path, title, panels, _place(comparison, CROP_SIZE), CROP_SIZE)
 
@@ -194,20 +227,23 @@ def show(
             compared.append(compare_largest_gains(predictors, source, protocol, degradation, scores, count))
 
     def write() -> None:
-        curves = {path: metrics for path in workdirs if (metrics := pathlib.Path(path) / 'metrics.jsonl').exists()}
+        files = {path: pathlib.Path(local_path(path, 'a workdir')) / 'metrics.jsonl' for path in workdirs}
+        curves = {path: metrics for path, metrics in files.items() if metrics.exists()}
         for index, metrics in enumerate(curves.values()):
             plot_losses(metrics, output / ('losses.png' if index == 0 else f'losses_{index + 1}.png'))
-        pictures = []
+        pictures, folder = [], output / 'pictures'
+        names = file_names([(s.name, str(d), image) for s in sources for d in degradations for image in s.names])
         for comparison in itertools.chain.from_iterable(compared):
-            draw(comparison, output / 'pictures')
+            name = names[comparison.key]
+            draw(comparison, folder / f'{name}.png')
             pictures.append(to_picture(comparison))
             if gates:
-                path = output / 'pictures' / f'{comparison.file_name}_gates'
+                path = folder / f'{name}{_GATES}'
                 title = f'{networks[0].name}: {comparison.image}, {comparison.degradation}'
                 write_gate_maps(path, title, *networks[0].weights, comparison.network_input, gates)
         if report:
-            names = '; '.join(network.name for network in networks)
-            write_report(output, f'Evaluation of {names or "baselines"}', scores, pictures, curves)
+            title = '; '.join(network.name for network in networks)
+            write_report(output, f'Evaluation of {title or "baselines"}', scores, pictures, curves)
 
     processes.by_first(write)
 

@@ -4,7 +4,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import queue
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -13,11 +13,11 @@ import tqdm
 
 from nsr_jax import processes
 from nsr_jax.data.sources import Source
-from nsr_jax.errors import UserError
+from nsr_jax.errors import UserError, listed
 from nsr_jax.evaluation.degradation import Degradation
 from nsr_jax.evaluation.ensemble import self_ensemble
 from nsr_jax.evaluation.inference import predict
-from nsr_jax.evaluation.protocols import Protocol, check_channels, score
+from nsr_jax.evaluation.protocols import Protocol, check_channels, check_size, score
 from nsr_jax.evaluation.tiling import Tiling
 
 # From the image that a network is given, (h, w, C), uint8 or float on [0, 1], to its restoration, float on [0, 1],
@@ -127,12 +127,17 @@ def evaluate(
         return scores
 
     share = range(jax.process_index(), len(source), jax.process_count())
-    with processes.agreed(), concurrent.futures.ThreadPoolExecutor(len(predictors)) as threads:
-        scored = threads.map(score_image, share)
-        # On a terminal only: a log file is no place for a moving bar.
-        look = {'total': len(share), 'unit': 'image', 'leave': False, 'disable': None if processes.is_first() else True}
-        bar = tqdm.tqdm(scored, f'{model} on {source.name}', **look)
-        found = [[dataclasses.astuple(each) for each in image_scores] for image_scores in bar]
+    threads = concurrent.futures.ThreadPoolExecutor(len(predictors))
+    with processes.agreed():
+        try:
+            scored = threads.map(score_image, share)
+            # On a terminal only: a log file is no place for a moving bar.
+            disable = None if processes.is_first() else True
+            look = {'total': len(share), 'unit': 'image', 'leave': False, 'disable': disable}
+            bar = tqdm.tqdm(scored, f'{model} on {source.name}', **look)
+            found = [[dataclasses.astuple(each) for each in image_scores] for image_scores in bar]
+        finally:  # of an image that fails, or of Ctrl-C, one hears before the other images are done
+            threads.shutdown(wait=False, cancel_futures=True)
     told = processes.gather(found)
     by_image = [told[index % len(told)][index // len(told)] for index in range(len(source))]
     return [Score(*fields) for image_scores in by_image for fields in image_scores]
@@ -159,22 +164,33 @@ def means(scores: Sequence[Score]) -> list[Mean]:
     return results
 
 
-def check_network(
-    network: nn.Module, sources: Sequence[Source], protocols: Sequence[Protocol], degradation: Degradation
+def check_images(
+    sources: Sequence[Source], protocols: Sequence[Protocol], degradation: Degradation, channels: Collection[int]
 ) -> None:
-    """Check the protocols' task, and on every image that a network's channels fit; nothing is computed.
+    """Decode every image and check that it can be scored, by networks of so many channels; nothing is computed.
 
     Raises:
-        UserError: a protocol is for another task; or as in `protocols.check_channels`, the line names the image.
+        UserError: a protocol is for another task; or images are broken, too small, or as in `protocols.check_channels`.
+            The line names them.
     """
     _check_task(protocols, degradation)
+
+    def check(source: Source, index: int) -> None:
+        hr = source[index].hr
+        for protocol in protocols:
+            for each in channels:
+                check_channels(protocol, protocol.truth(hr[:1, :1]).shape[-1], each)
+            check_size(protocol, hr.shape[:2], degradation.scale)
+
+    failures = []
     for source in sources:
-        for example in source:
-            for protocol in protocols:
-                try:
-                    check_channels(protocol, protocol.truth(example.hr[:1, :1]).shape[-1], network.channels)
-                except UserError as error:
-                    raise UserError(f'{source.name}, {example.name}: {error}') from error
+        for index, name in enumerate(source.names):
+            try:
+                check(source, index)
+            except UserError as error:
+                failures.append(f'{source.name}, {name}: {error}')
+    if failures:
+        raise UserError(listed(failures, 'images cannot be scored'))
 
 
 def evaluate_network(

@@ -184,7 +184,7 @@ def draw_gate_maps(
     panel_height = PANEL_INCHES * image.shape[0] / image.shape[1] + 0.3
     size = PANEL_INCHES * (len(positions) + 1), panel_height * lines + 0.8
     figure = matplotlib.figure.Figure(figsize=size, dpi=DOTS_PER_INCH, layout='constrained')
-    figure.suptitle(title, fontsize='medium')
+    figure.suptitle(title, fontsize='medium', parse_math=False)  # names may hold $
     colours = _group_colours(groups)
     all_axes = figure.subplots(lines, len(positions) + 1, squeeze=False)
     for axes, (name, gamma) in zip(all_axes, maps.gammas.items(), strict=True):

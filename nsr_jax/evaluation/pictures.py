@@ -71,14 +71,14 @@ def draw_comparison(
     figure = matplotlib.figure.Figure(
         figsize=(PANEL_INCHES * (len(panels) + 1), PANEL_INCHES + 0.7), dpi=DOTS_PER_INCH, layout='constrained'
     )
-    figure.suptitle(title, fontsize='medium')
+    figure.suptitle(title, fontsize='medium', parse_math=False)  # names may hold $
     row, column = place
     axes = figure.subplots(1, len(panels) + 1)
     crops = [(caption, image[row : row + size, column : column + size]) for caption, image in panels]
     for axis, (caption, image) in zip(axes, [('crop marked', panels[-1][1]), *crops], strict=True):
         pixels = image if image.shape[-1] == 3 else image[..., 0]
         axis.imshow(pixels, cmap='gray', vmin=0, vmax=255, interpolation='nearest')
-        axis.set_title(caption, fontsize='small')
+        axis.set_title(caption, fontsize='small', parse_math=False)
         axis.set_axis_off()
     height, width = crops[-1][1].shape[:2]
     corner = column - 0.5, row - 0.5

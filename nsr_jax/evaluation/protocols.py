@@ -23,7 +23,7 @@ from nsr_jax.evaluation.degradation import (
     luma,
     noisy,
 )
-from nsr_jax.evaluation.metrics import psnr, ssim
+from nsr_jax.evaluation.metrics import SSIM_WINDOW, psnr, ssim
 from nsr_jax.ops.colour import rgb_to_y, rgb_to_y_uint8
 
 if TYPE_CHECKING:
@@ -205,6 +205,18 @@ def check_channels(protocol: Protocol, given: int, channels: int) -> None:
         raise UserError(
             f'a network for colour images is not scored on a gray image under protocol {protocol.name}: '
             'give a network for gray images'
+        )
+
+
+def check_size(protocol: Protocol, size: tuple[int, int], scale: int) -> None:
+    """Raise `UserError` where an image of this height and width is too small to be scored."""
+    shave = protocol.shave(scale)
+    smallest = SSIM_WINDOW + 2 * shave
+    if min(size) < smallest:
+        border = f' inside of {shave} border pixels' if shave else ''
+        raise UserError(
+            f'{size[1]}x{size[0]} pixels are too few for protocol {protocol.name}: SSIM needs '
+            f'{SSIM_WINDOW}x{SSIM_WINDOW}{border}, so {smallest}x{smallest}'
         )
 
 

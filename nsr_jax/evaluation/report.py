@@ -211,12 +211,12 @@ def _read_psnrs(path: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """By name, such as 'Set5/sr-y', steps and PSNRs of the evaluations in a file that `read_losses` has read."""
     psnrs: dict[str, dict[int, float]] = {}
     for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), start=1):
-        record = json.loads(line)
         try:
+            record = json.loads(line)
             for name, value in record.items():
                 if name.endswith('/psnr'):
                     psnrs.setdefault(name.removesuffix('/psnr'), {})[int(record['step'])] = float(value)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f'{path}, line {number}: not numbers with a "step": {line[:80]!r}') from error
     return {
         name: (np.array(sorted(found)), np.array([found[step] for step in sorted(found)]))

@@ -51,8 +51,14 @@ def from_json(text: str) -> list[Score]:
     try:
         records = json.loads(text)['scores']
         numbers = [{name: _SPECIAL.get(record[name], record[name]) for name in ('psnr', 'ssim')} for record in records]
-        return [Score(**(record | number)) for record, number in zip(records, numbers, strict=True)]
-    except (ValueError, KeyError, TypeError) as error:
+        scores = [Score(**(record | number)) for record, number in zip(records, numbers, strict=True)]
+        for score in scores:
+            for field in dataclasses.fields(Score):
+                kind = (int, float) if field.name in ('psnr', 'ssim') else str
+                if not isinstance(getattr(score, field.name), kind):
+                    raise ValueError(f'{field.name} is {getattr(score, field.name)!r}')
+        return scores
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f'not a file of scores: {error}') from error
 
 

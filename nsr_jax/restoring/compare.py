@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 import PIL.Image
 
-from nsr_jax.errors import UserError
+from nsr_jax.errors import UserError, printable
 from nsr_jax.files import write_atomically
 from nsr_jax.ops.imresize import imresize
 from nsr_jax.restoring.plan import Job
@@ -61,7 +61,7 @@ def write_comparison(path: str | os.PathLike, jobs: Sequence[Job], title: str, l
         try:
             images = (read_photo(each, largest_pixels=largest_pixels) for each in job)
             pixels = [each.pixels if each.alpha is None else np.dstack([each.pixels, each.alpha]) for each in images]
-            previews.append(make_preview(str(job.source), *pixels))
+            previews.append(make_preview(printable(str(job.source)), *pixels))
         except UserError as error:
             sys.stderr.write(f'error: not in {path}: {error}\n')
     write_page(path, title, previews, len(jobs) - len(previews))
@@ -108,7 +108,7 @@ def write_page(path: str | os.PathLike, title: str, previews: Sequence[Preview],
     template = environment.from_string(
         (importlib.resources.files('nsr_jax.restoring') / 'compare.html').read_text(encoding='utf-8')
     )
-    write_atomically(path, template.render(title=title, previews=previews, left_out=left_out))
+    write_atomically(path, template.render(title=printable(title), previews=previews, left_out=left_out))
 
 
 def _most_detail(image: np.ndarray, side: int) -> tuple[int, int]:

@@ -93,7 +93,10 @@ def _taken_by_all(strips: Iterator[np.ndarray]) -> Iterator[None]:
 
 def _read(source: pathlib.Path | None, largest_pixels: int) -> Photo:
     if source is None:
-        return read_photo(sys.stdin.buffer, name='standard input', largest_pixels=largest_pixels)
+        try:
+            return read_photo(sys.stdin.buffer, name='standard input', largest_pixels=largest_pixels)
+        except OSError as error:  # as it is closed, or a folder
+            raise UserError(f'standard input: cannot be read: {error.strerror}') from error
     return read_photo(source, largest_pixels=largest_pixels)
 
 
@@ -130,7 +133,7 @@ def _write(
         try:
             with open(sys.stdout.fileno(), 'wb', closefd=False) as stream:
                 write_photo(stream, strips, name='standard output', **about)
-        except BrokenPipeError as error:  # as it is closed, with what is left to write
+        except OSError as error:  # as it is closed, with what is left to write
             raise UserError(f'standard output: cannot be written: {error.strerror}') from error
     else:
         if not os.path.isdir(target.parent):

@@ -61,10 +61,11 @@ def plan(
     """Which image becomes which file, in the order given.
 
     An image file becomes a file of its name directly in the output folder, one of a folder keeps its place below that
-    folder, and one of a pattern its place below the part of the pattern without wildcards. Of these, files of other
-    suffixes than those of images, or without one, are told by what they begin with; those that are no images are
-    counted and named in one line of the log. Hidden files are passed over, and so is what lies in the output folder,
-    where that is below an input: it was restored already.
+    folder, and one of a pattern its place below the part of the pattern without wildcards. Files and folders that are
+    there are meant by their names, whatever characters these have. Of folders and patterns, files of other suffixes
+    than those of images, or without one, are told by what they begin with; those that are no images are counted and
+    named in one line of the log. Hidden files are passed over, and so is what lies in the output folder, where that is
+    below an input: it was restored already.
 
     Args:
         inputs: image files; folders, of which all images are taken; patterns with *, ? and [] ('**' for any folders);
@@ -132,14 +133,24 @@ def _find(item: str, output: pathlib.Path | None, recursive: bool) -> Iterator[_
     elif path.exists():
         yield path, here
     elif glob.has_magic(item):
-        parts = path.parts[: next(i for i, part in enumerate(path.parts) if glob.has_magic(part))]
-        base = pathlib.Path(*parts)
-        images = _images(map(pathlib.Path, glob.iglob(item, recursive=True)), base, output)
+        base, pattern = _split_pattern(path)
+        matches = glob.iglob(pattern, root_dir=base, recursive=True)
+        images = _images((base / match for match in matches), base, output)
         if not images:
             raise UserError(f'{item}: no image matches; files are sought that end in {_SOUGHT}')
         yield from ((image, image.parent.relative_to(base)) for image in images)
     else:
         raise UserError(f'{item}: no such file or folder')
+
+
+def _split_pattern(path: pathlib.Path) -> tuple[pathlib.Path, str]:
+    """The folder that a pattern begins in, whatever characters its name has, and the pattern below it."""
+    base = pathlib.Path()
+    for count, part in enumerate(path.parts):
+        if glob.has_magic(part) and not (base / part).is_dir():
+            return base, os.path.join(*path.parts[count:])
+        base /= part
+    raise UserError(f'{path}: no such file or folder')
 
 
 def _walk(folder: pathlib.Path, recursive: bool) -> Iterator[pathlib.Path]:

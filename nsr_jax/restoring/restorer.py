@@ -10,7 +10,6 @@ The command `python -m nsr_jax.restore` restores by the same class.
 import dataclasses
 import numbers
 import os
-import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from nsr_jax.forks import check_not_forked
 from nsr_jax.models.build import COMPUTE_DTYPES, Network, build_network
 from nsr_jax.ops.arrays import View, plain_array
 from nsr_jax.ops.gray import find_gray
+from nsr_jax.paths import local_path
 from nsr_jax.restoring import weights
 from nsr_jax.restoring.alpha import premultiply, restore_alpha, to_floats, to_samples
 from nsr_jax.restoring.ensemble import TileEnsemble
@@ -224,7 +224,7 @@ def model_parts(model: str | os.PathLike) -> list[str]:
         return there or [weights.find_shipped('denoise_colour')]
     if name in weights.NETWORKS:
         return [weights.find_shipped(name)]
-    if not _is_folder(name):
+    if not os.path.isdir(local_path(name, 'model')):  # unlike pathlib's, also for a name that is too long for one
         there = ', '.join(weights.shipped_names()) or 'none'
         raise UserError(f'no model {name}: neither a folder nor weights that come with the package; these are: {there}')
     return [name]
@@ -260,13 +260,6 @@ def find_devices(platform: str | None) -> list[jax.Device]:
 
 def _load_one(name: str) -> LoadedModel:
     return weights.load_shipped(name) if name in weights.NETWORKS else load_model(name)
-
-
-def _is_folder(name: str) -> bool:
-    try:
-        return pathlib.Path(name).is_dir()
-    except OSError:  # a name that is too long, or a folder that may not be looked into
-        return False
 
 
 def _rebuild(networks: Sequence[tuple[Network, Any]], task: str, tiling: Tiling, ensemble: bool, platform: str | None):

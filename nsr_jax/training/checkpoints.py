@@ -29,8 +29,10 @@ from orbax.checkpoint import checkpoint_managers
 import nsr_jax
 from nsr_jax import processes
 from nsr_jax.errors import UserError
+from nsr_jax.files import make_output_folder
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
+from nsr_jax.paths import check_for_libraries, local_path
 from nsr_jax.training.fingerprint import fingerprint
 
 FOLDER = 'checkpoints'
@@ -72,19 +74,26 @@ class Checkpoints:
     Args:
         workdir: its `checkpoints` folder is made where it is missing.
         keep: how many of the last ones to keep; the one with the best PSNR is kept besides.
+
+    Raises:
+        UserError: Orbax would misread the folder's path, or the folder cannot be read or made.
     """
 
     def __init__(self, workdir: str | pathlib.Path, keep: int):
+        check_for_libraries(workdir, 'the folder of checkpoints')
+        self._is_read_back = False
         best = checkpoint_managers.BestN(get_metric_fn=_psnr, n=1, keep_checkpoints_without_metrics=False)
-        self._manager = ocp.CheckpointManager(
-            pathlib.Path(workdir).resolve() / FOLDER,
-            options=ocp.CheckpointManagerOptions(
-                best_fn=_psnr,  # without it the metrics are not saved
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-                    [checkpoint_managers.LatestN(keep), best]
-                ),
-            ),
-        )
+        folder = pathlib.Path(workdir).resolve() / FOLDER
+        policy = checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(keep), best])
+        # Without best_fn the metrics are not saved.
+        options = ocp.CheckpointManagerOptions(best_fn=_psnr, preservation_policy=policy)
+        make_output_folder(folder)
+        try:
+            self._manager = ocp.CheckpointManager(folder, options=options)
+        except _WRITE_ERRORS as error:
+            if processes.lost_another(error):
+                raise
+            raise UserError(f'{folder} cannot be used as a folder of checkpoints: {_one_line(error)}') from error
 
     @property
     def steps(self) -> list[int]:
@@ -101,6 +110,8 @@ class Checkpoints:
     ) -> None:
         """Start to save; the arrays are copied before this returns and written in the background.
 
+        The first one that this object saves is waited for and read back.
+
         Args:
             step: of the optimizer; a step that is saved already is left as it is.
             config: the whole config.
@@ -109,7 +120,8 @@ class Checkpoints:
             psnr: the evaluation's score in dB; the checkpoint with the highest is kept.
 
         Raises:
-            UserError: this one or an earlier one cannot be written; those that were complete stay.
+            UserError: this one or an earlier one cannot be written, or the first one not be read; those that were
+                complete stay.
         """
         if step in self._manager.all_steps():
             return
@@ -125,6 +137,19 @@ class Checkpoints:
         metrics = {} if psnr is None or math.isnan(psnr) else {METRIC: psnr}
         with self._written():
             self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics)
+        if not self._is_read_back:
+            self._read_back(step)
+
+    def _read_back(self, step: int) -> None:
+        """Read the weights that were written first: a file system or a library that loses them is found now."""
+        with self._written():
+            self._manager.wait_until_finished()
+        with processes.agreed():
+            try:
+                load_model(pathlib.Path(self._manager.directory) / str(step))
+            except UserError as error:
+                raise UserError(f'the first checkpoint was written, but cannot be read back: {error}') from error
+        self._is_read_back = True
 
     def check(self) -> None:
         """Raise `UserError` where what is written in the background has failed."""
@@ -179,9 +204,8 @@ class Checkpoints:
         """Move broken checkpoints into the workdir's `broken_checkpoints`: their steps can be saved again."""
         directory = pathlib.Path(self._manager.directory)
         if processes.is_first():
+            folder = make_output_folder(directory.with_name(BROKEN_FOLDER))
             for step in steps:
-                folder = directory.with_name(BROKEN_FOLDER)
-                folder.mkdir(exist_ok=True)
                 taken = {path.name for path in folder.iterdir()}
                 names = (f'{step}_{number}' for number in itertools.count(1))
                 (directory / str(step)).rename(folder / next(name for name in names if name not in taken))
@@ -225,12 +249,12 @@ def load_model(directory: str | pathlib.Path) -> LoadedModel:
 
     Args:
         directory: a workdir, of which the checkpoint with the best PSNR is taken, or the last one where none was
-            evaluated; or the folder of one checkpoint.
+            evaluated; or the folder of one checkpoint; a ~ at its start is expanded.
 
     Raises:
         UserError: there is no checkpoint, or its weights do not fit its own config.
     """
-    path = _find_checkpoint(pathlib.Path(directory).resolve())
+    path = _find_checkpoint(pathlib.Path(local_path(directory, 'a checkpoint')).resolve())
     metadata = _read_metadata(path)
     try:
         config = ml_collections.ConfigDict(_with_tuples(metadata['config'])).lock()

@@ -16,12 +16,13 @@ from nsr_jax.data.degradations import Degradation, Jpeg, Noise
 from nsr_jax.data.mapped_store import open_store
 from nsr_jax.data.sampling import draw_places, region_size, sample_patches
 from nsr_jax.data.sources import open_source, records_folder
-from nsr_jax.data.store import ImageStore
+from nsr_jax.data.store import ImageStore, Needs
 from nsr_jax.errors import UserError
 from nsr_jax.models.build import Network, build_network
 from nsr_jax.models.cost import count_multi_adds, count_parameters
 from nsr_jax.ops.colour import rgb_to_gray_uint8, rgb_to_y_uint8
 from nsr_jax.ops.settings import new_key
+from nsr_jax.paths import local_path
 from nsr_jax.training.feed import ResidentFeed, StreamedFeed
 from nsr_jax.training.gradients import find_microbatch_size
 from nsr_jax.training.sharding import make_mesh, replicate
@@ -130,20 +131,30 @@ def _open_images(config: ml_collections.ConfigDict, smallest: int) -> tuple[Sequ
     """The training images' names and the images, in memory, or in a file where a device is not to hold them all."""
     scale, channels = config.model.scale, config.model.channels
     folders = {'data_dir': config.data.data_dir, 'tfds_dir': config.data.tfds_dir}
-    source = open_source(config.data.source, config.data.split, scale, **folders)
+    needs = {
+        'scale': scale,
+        'channels': channels,
+        'smallest': smallest,
+        'to_gray': _TO_GRAY[config.task] if channels == 1 else None,
+    }
+    source = open_source(config.data.source, config.data.split, scale, **folders, check=Needs(**needs).check)
     store = open_store(
         source,
-        config.data.store_dir or records_folder(config.data.tfds_dir) / 'image_stores',
+        find_store_folder(config),
         budget=round(config.data.resident_megabytes * 1e6),
-        scale=scale,
-        channels=channels,
-        smallest=smallest,
-        to_gray=_TO_GRAY[config.task] if channels == 1 else None,
+        **needs,
     )
     is_resident = store.nbytes <= config.data.resident_megabytes * 1e6
     place = 'on each device' if is_resident else 'streamed, as config.data.resident_megabytes asks for'
     logging.info('%d images of %s, %.0f MB, %s', len(source), source.name, store.nbytes / 1e6, place)
     return source.names, store
+
+
+def find_store_folder(config: ml_collections.ConfigDict) -> pathlib.Path:
+    """Where decoded images are kept that are not held in memory. Raises `UserError` as `local_path`."""
+    if config.data.store_dir:
+        return pathlib.Path(local_path(config.data.store_dir, 'config.data.store_dir'))
+    return records_folder(config.data.tfds_dir) / 'image_stores'
 
 
 def make_degradation(config: ml_collections.ConfigDict) -> Degradation | None:
@@ -199,6 +210,7 @@ def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) ->
         raise UserError("config.model.gate 'hard' has no gradient: train with softmax, sigmoid or uniform")
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.batch_size)
     find_microbatch_size(config.microbatch_size, config.batch_size, mesh)
+    find_store_folder(config)
     check_workdir(pathlib.Path(workdir), config)
     check_warm_start(config, workdir)
 

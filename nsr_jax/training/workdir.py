@@ -16,6 +16,7 @@ from absl import logging
 from nsr_jax import processes
 from nsr_jax.errors import UserError
 from nsr_jax.files import make_output_folder, write_atomically
+from nsr_jax.paths import check_for_libraries
 
 CONFIG = 'config.json'
 LOCK = '.lock'
@@ -35,14 +36,15 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
     Raises:
         UserError: it cannot be written into, or holds a run of another config; the line says what differs.
     """
+    check_for_libraries(workdir, f'workdir {workdir}')
     make_output_folder(workdir)
     path = workdir / CONFIG
-    if not path.exists():
+    if not os.path.lexists(path):
         return
     try:
         saved = dict(_leaves(json.loads(path.read_text(encoding='utf-8'))))
-    except (OSError, ValueError) as error:
-        raise UserError(f'{path} cannot be read: {error}') from error
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f'{path} cannot be read as the config of a run: {error}') from error
     asked = dict(_leaves(json.loads(config.to_json())))
     differences = [
         f'{name} {saved.get(name, "missing")} there, {asked.get(name, "missing")} now'
@@ -62,25 +64,33 @@ def lock_workdir(workdir: pathlib.Path) -> Iterator[bool]:
     Of a job of several processes the first one holds the lock. The block is given whether this process holds it.
 
     Raises:
-        UserError: another job trains in the folder.
+        UserError: another job trains in the folder, or the lock cannot be written.
     """
     if not processes.is_first():
         yield False
         return
-    with (workdir / LOCK).open('a+', encoding='utf-8') as file:
+    path = workdir / LOCK
+    try:
+        opened = path.open('ab+', buffering=0)
+    except OSError as error:
+        raise UserError(f'{path} cannot be written: {error.strerror}') from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise UserError(f'another job trains in {workdir}: {file.read().strip() or "unknown"}') from error
+            who = file.read().decode(errors='replace').strip()
+            raise UserError(f'another job trains in {workdir}: {who or "unknown"}') from error
         except OSError as error:
             logging.warning('%s cannot be locked (%s): take care that no other job trains in it', workdir, error)
             is_locked = False
         else:
             is_locked = True
-        file.truncate(0)
-        file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
-        file.flush()
+        try:
+            file.truncate(0)
+            file.write(f'process {os.getpid()} on {socket.gethostname()}\n'.encode())
+        except OSError as error:
+            raise UserError(f'{path} cannot be written: {error.strerror}') from error
         yield is_locked
 
 
@@ -105,18 +115,25 @@ class MetricsWriter:
         workdir: an existing folder.
         step: that training goes on from; lines of later steps, from a run that was stopped before it saved its
             weights, are removed, so that no step stands there twice.
+
+    Raises:
+        UserError: one of them cannot be read or written.
     """
 
     def __init__(self, workdir: pathlib.Path, step: int):
         self._path = workdir / 'metrics.jsonl'
         self._file = self._tensorboard = None
-        if not processes.is_first():
-            return
-        if self._path.exists():
-            kept = [line for line in self._path.read_text(encoding='utf-8').splitlines() if _is_until(line, step)]
-            write_atomically(self._path, ''.join(line + '\n' for line in kept))
-        self._file = self._path.open('ab', buffering=0)
-        self._tensorboard = tensorboardX.SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
+        with processes.agreed():
+            if processes.is_first():
+                self._open(step)
+
+    def _open(self, step: int) -> None:
+        folder = self._path.with_name('tensorboard')
+        with self._written():
+            if os.path.lexists(self._path):
+                write_atomically(self._path, b''.join(_lines_until(self._path, step)))
+            self._file = self._path.open('ab', buffering=0)
+            self._tensorboard = tensorboardX.SummaryWriter(str(folder), purge_step=step + 1)
 
     def write(self, step: int, **numbers: float) -> None:
         """Append one line: the step and the numbers by name; what is not finite as text, as in score tables.
@@ -149,8 +166,14 @@ class MetricsWriter:
             raise UserError(f'metrics cannot be written into {self._path.parent}: {error.strerror}') from error
 
 
-def _is_until(line: str, step: int) -> bool:
-    try:
-        return json.loads(line)['step'] <= step
-    except ValueError:  # the torn last line of a process that was killed while writing
-        return False
+def _lines_until(path: pathlib.Path, step: int) -> list[bytes]:
+    """The lines of a file of metrics up to a step, without what is none: a process that is killed tears its last."""
+    kept, lines = [], path.read_bytes().splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            if json.loads(line)['step'] <= step:
+                kept.append(line + b'\n')
+        except (ValueError, TypeError, LookupError, RecursionError):
+            if number < len(lines):
+                logging.warning('%s, line %d is damaged, and removed: %.80r', path, number, line)
+    return kept

@@ -1,5 +1,6 @@
 """Preparing records: order, atomicity, races and quietness."""
 
+import dataclasses
 import hashlib
 import multiprocessing
 import os
@@ -297,3 +298,24 @@ def test_one_line_tells_what_is_prepared_and_standard_output_stays_empty(tmp_pat
     (line,) = caplog.messages
     assert line.startswith('Preparing 2 images')
     assert str(tmp_path / 'tfds') in line
+
+
+def test_all_images_that_cannot_be_used_are_listed(tmp_path):
+    """Over the ends of shards, whatever is wrong with them; and nothing is prepared."""
+    files = image_files(tmp_path / 'images', 120)
+    files[3].path.write_bytes(b'text')
+    files[60].path.write_bytes(files[60].path.read_bytes()[:60])
+    write_image(files[119].path, noise(0, 2, 9, 3))
+
+    def check(shape, name):
+        if min(shape[:2]) < 4:
+            raise UserError(f'{name} is too small')
+
+    config = dataclasses.replace(config_of(files), check=check)
+    with pytest.raises(UserError) as caught:
+        builders.open_records(config, tmp_path / 'tfds')
+    told = str(caught.value)
+    assert told.startswith(f'3 images cannot be used: {files[3].path}: not a PNG, JPEG or BMP image')
+    assert f'{files[60].path}: broken or truncated' in told
+    assert told.endswith(f'{files[119].path} is too small')
+    assert not list((tmp_path / 'tfds').rglob('*.array_record*'))

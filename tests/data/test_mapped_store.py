@@ -110,7 +110,11 @@ def test_what_fits_the_budget_is_in_memory(tmp_path):
 
 def test_sizes_that_are_known_are_not_decoded_for(tmp_path):
     images = source()
-    images.hr_size = lambda index: (2 * SIZES[index][0] + 1, 2 * SIZES[index][1])  # of the file, before it is cropped
+    images.hr_shape = lambda index: (
+        2 * SIZES[index][0] + 1,
+        2 * SIZES[index][1],
+        3,
+    )  # of the file, before it is cropped
     assert_equal(opened(tmp_path, images), in_memory(source()))
     assert images._records.reads == len(SIZES)
 
@@ -179,7 +183,7 @@ def test_an_interrupted_writing_leaves_nothing(tmp_path):
     images = source()
     encoded = list(images._records)
     images._records[2] = {'hr': encoded[2]['hr'], 'lr': b'broken'}
-    images.hr_size = lambda index: tuple(2 * side for side in SIZES[index])  # so that it is found while writing
+    images.hr_shape = lambda index: (*(2 * side for side in SIZES[index]), 3)  # so that it is found while writing
     with pytest.raises(UserError, match='low-resolution partner of'):
         opened(tmp_path, images)
     assert files(tmp_path) == []

@@ -214,7 +214,7 @@ def test_a_corrupted_image_is_named(folder, tfds_dir):
 
 def test_a_record_without_an_image_is_named():
     source = Source('photos', ['a.png'], [{'hr': None}], 1)  # as damaged files of records are read
-    for read in (lambda: source[0], lambda: source.hr_size(0)):
+    for read in (lambda: source[0], lambda: source.hr_shape(0)):
         with pytest.raises(UserError, match=r'^a\.png: .*image'):
             read()
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nsr_jax.data.sources import Example
-from nsr_jax.data.store import build_store, measure_images
+from nsr_jax.data.store import Needs, build_store, measure_images
 from nsr_jax.errors import UserError
 
 
@@ -86,15 +86,16 @@ def test_colours_become_gray_where_that_is_asked_for():
     np.testing.assert_array_equal(store.targets[1], examples[1].hr.transpose(1, 0, 2))
 
 
-class KnowingSizes(list):
-    """Examples that say their sizes, and are not asked for anything else before they are decoded."""
+class KnowingShapes(list):
+    """Examples that say their shapes, and are not asked for anything else before they are decoded."""
 
-    def __init__(self, examples, sizes):
+    def __init__(self, examples, shapes):
         super().__init__(examples)
-        self.sizes, self.decoded = sizes, 0
+        self.names = [example.name for example in examples]
+        self.shapes, self.decoded = shapes, 0
 
-    def hr_size(self, index):
-        return self.sizes[index]
+    def hr_shape(self, index):
+        return self.shapes[index]
 
     def __getitem__(self, index):
         self.decoded += 1
@@ -104,18 +105,28 @@ class KnowingSizes(list):
 def test_the_layout_is_that_of_the_store_before_anything_is_decoded():
     examples = [random_example('a', 6, 8), random_example('b', 10, 5)]
     # As files say: not cropped to a multiple of the scale, and perhaps not upright.
-    knowing = KnowingSizes(examples, [(12, 17), (10, 21)])
-    layout = measure_images(knowing, scale=2, channels=3, smallest=5)
+    knowing = KnowingShapes(examples, [(12, 17, 3), (10, 21, 3)])
+    layout = measure_images(knowing, Needs(scale=2, channels=3, smallest=5))
     assert knowing.decoded == 0
     store = build_store(knowing, scale=2, channels=3, smallest=5)
     assert knowing.decoded == 2
     assert (layout.targets, layout.inputs, layout.nbytes) == (store.targets.shape, store.inputs.shape, store.nbytes)
     np.testing.assert_array_equal(layout.sizes, store.sizes)
-    layout = measure_images([random_example('a', 6, 8, 1, scale=1)], scale=1, channels=1, smallest=5)
+    layout = measure_images([random_example('a', 6, 8, 1, scale=1)], Needs(scale=1, channels=1, smallest=5))
     assert (layout.targets, layout.inputs, layout.nbytes) == ((1, 6, 8, 1), None, 6 * 8 + 2 * 4)
 
 
 def test_an_image_of_another_size_than_measured():
-    knowing = KnowingSizes([random_example('a.png', 6, 8)], [(14, 16)])
+    knowing = KnowingShapes([random_example('a.png', 6, 8)], [(14, 16, 3)])
     with pytest.raises(ValueError, match=r'a\.png is 12x16, measured were \[7 8\] input pixels'):
         build_store(knowing, scale=2, channels=3, smallest=5)
+
+
+def test_all_images_that_cannot_be_used_are_listed():
+    fitting, small = random_example('fits.png', 20, 20), random_example('small.png', 7, 30)
+    with pytest.raises(UserError) as caught:
+        build_store([small, fitting, random_example('gray.png', 9, 9, channels=1)], scale=2, channels=3, smallest=8)
+    assert str(caught.value).startswith('2 images cannot be used: small.png is too small')
+    assert 'gray.png has 1 channels, the network takes 3' in str(caught.value)
+    with pytest.raises(UserError, match=r'^30 images cannot be used: (small\.png [^;]*; ){10}and 20 more$'):
+        build_store([small] * 30, scale=2, channels=3, smallest=8)

@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import unicodedata
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ from nsr_jax.data.images import write_image
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.baselines import bicubic
-from nsr_jax.evaluation.comparison import check_architecture, check_architectures, show
+from nsr_jax.evaluation.comparison import check_architecture, check_architectures, file_names, show
 from nsr_jax.evaluation.degradation import Degradation
 from nsr_jax.evaluation.inference import predict
 from nsr_jax.evaluation.protocols import PROTOCOLS, find_protocols, score
@@ -182,3 +183,33 @@ def test_script_refuses_mistakes_in_one_line(tmp_path, tfds_dir, arguments, mess
     assert len(error) == 1 and message in error[0]
     assert 'Traceback' not in result.stderr
     assert not output.exists() or not list(output.iterdir())
+
+
+def test_every_picture_has_a_name_of_its_own():
+    keys = [('set', 'x2', name) for name in (
+        'a.png', 'b.png', 'b.bmp', 'box x2 fox.png', 'box_x2_fox.png', 'Größe.png', 'Gro\u0308ße.png', 'C.png', 'c.png',
+        'd|:<>.png', 'x' * 250 + '.png', 'x' * 250 + '.bmp', 'ä' * 125 + '.png', 'a_gates.png', 'CON', '-', 'e.f.png',
+    )]  # fmt: skip
+    keys += [('set_x2', 'x2', 'a.png'), ('set', 'x2', 'x2_a.png'), ('set', 'sigma 25', 'a.png'), ('Set', 'x2', 'a.png')]
+    names = file_names(keys)
+    assert len({unicodedata.normalize('NFC', name).casefold() for name in names.values()}) == len(keys)
+    assert all(len(f'{name}_gates.npz'.encode()) < 200 for name in names.values())
+    assert not any(set(name) & set('/\\\n|:<>"*? ') for name in names.values())
+    assert names['set', 'sigma 25', 'a.png'] == 'set_sigma25_a'
+    assert names['set', 'x2', 'e.f.png'] == 'set_x2_e.f'
+    assert names['set', 'x2', 'b.png'] != names['set', 'x2', 'b.bmp']
+    assert names['set', 'x2', 'a_gates.png'] != f'{names["set", "x2", "a.png"]}_gates'
+    assert file_names(keys[::-1]) == names
+
+
+def test_pictures_of_equal_stems_do_not_replace_each_other(tmp_path):
+    folder = tmp_path / 'evset'
+    for number, name in enumerate(('box x2 fox.png', 'box_x2_fox.png', 'box_x2_fox.bmp', 'Größe|$pipe$.png')):
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(folder / name)
+    source, protocols = open_source(folder, '', 2, tfds_dir=tmp_path / 'tfds'), find_protocols(['sr-y'])
+    other = contender('other', lambda image: np.clip(bicubic(2, image) + 0.01, 0, 1))
+    scores = run_sweep([other], [source], protocols, [X2], tmp_path)
+    show([other], [source], protocols[0], [X2], scores, [], tmp_path, 4, report=True)
+    assert len(list((tmp_path / 'pictures').iterdir())) == 4

@@ -13,7 +13,7 @@ from nsr_jax.data.sources import Example, open_source
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.baselines import find_baselines
 from nsr_jax.evaluation.degradation import Degradation
-from nsr_jax.evaluation.evaluate import Score, check_network, evaluate, evaluate_network, means
+from nsr_jax.evaluation.evaluate import Score, check_images, evaluate, evaluate_network, means
 from nsr_jax.evaluation.protocols import PROTOCOLS, find_protocols, score
 from nsr_jax.evaluation.tiling import Tiling
 from nsr_jax.ops.imresize import imresize
@@ -26,6 +26,7 @@ class ListSource(list):
     def __init__(self, name, examples):
         super().__init__(examples)
         self.name = name
+        self.names = [example.name for example in examples]
 
 
 def random_source(name='noise', count=3, size=(40, 44), channels=3):
@@ -138,29 +139,34 @@ def test_mistakes():
         evaluate([find_baselines(['bicubic'], X2)['bicubic']], source, [PROTOCOLS['sr-y']], X2, model='bicubic')
 
 
-def test_a_networks_channels_are_checked_before_anything_is_computed():
-    network, sigma = NearestNetwork(), Degradation('denoise', 25)
+def test_a_networks_channels_are_checked_on_every_image():
+    sigma = Degradation('denoise', 25)
     denoise, sr = [PROTOCOLS['denoise']], [PROTOCOLS['sr-y']]
     gray, colour = random_source('g', channels=1), random_source('c')
-    check_network(network, [colour], denoise, sigma)
-    check_network(network, [colour, gray], sr, X2)
-    with pytest.raises(UserError, match=r'^g, 0\.png: a network for colour images is not scored on a gray image'):
-        check_network(network, [colour, gray], denoise, sigma)
+    check_images([colour], denoise, sigma, [3])
+    check_images([colour, gray], sr, X2, [3])
+    with pytest.raises(
+        UserError,
+        match=r': g, 0\.png: a network for colour images is not scored on a gray image',
+    ):
+        check_images([colour, gray], denoise, sigma, [3])
     for protocols, degradation in ((denoise, sigma), (sr, X2)):
-        with pytest.raises(UserError, match=r'^c, 0\.png: a network for gray images cannot restore a colour image'):
-            check_network(NearestNetwork(channels=1), [gray, colour], protocols, degradation)
-    check_network(NearestNetwork(channels=1), [gray, colour], [PROTOCOLS['jpeg-y']], Degradation('jpeg', 10))
+        with pytest.raises(
+            UserError,
+            match=r': c, 0\.png: a network for gray images cannot restore a colour image',
+        ):
+            check_images([gray, colour], protocols, degradation, [1])
+    check_images([gray, colour], [PROTOCOLS['jpeg-y']], Degradation('jpeg', 10), [1])
     mixed = ListSource('mixed', [gray[0], gray[1], colour[2]])
     with pytest.raises(UserError, match=r'^mixed, 2\.png: a network for gray images cannot restore a colour image'):
-        check_network(NearestNetwork(channels=1), [mixed], denoise, sigma)
-    assert not network.traced
+        check_images([mixed], denoise, sigma, [1])
 
 
 def test_protocol_of_another_task():
     with pytest.raises(UserError, match='protocol sr-y scores the task sr, not jpeg'):
         evaluate([np.array], random_source(), [PROTOCOLS['sr-y']], Degradation('jpeg', 10), model='m')
     with pytest.raises(UserError, match='protocol sr-y scores the task sr, not jpeg'):
-        check_network(NearestNetwork(), [], [PROTOCOLS['sr-y']], Degradation('jpeg', 10))
+        check_images([], [PROTOCOLS['sr-y']], Degradation('jpeg', 10), [3])
 
 
 def test_a_level_of_noise_during_training():
@@ -193,3 +199,36 @@ def test_devices_share_the_images_and_no_score_is_lost_or_moved():
     assert scores == evaluate([lambda image: imresize(image, 2) / 255], source, SR[:2], X2, model='m')
     assert sum(map(len, seen)) == 9
     assert min(map(len, seen)) >= 1
+
+
+@pytest.mark.parametrize(('protocol', 'smallest'), [('sr-y', 15), ('sr-rgb', 27)])
+def test_images_that_are_too_small_are_found_before_anything_is_computed(protocol, smallest):
+    side = smallest + smallest % 2  # of a pair at scale 2
+    protocols, fits = [PROTOCOLS[protocol]], random_source('fits', size=(side, 40))
+    check_images([fits], protocols, X2, [3])
+    evaluate([find_baselines(['bicubic'], X2)['bicubic']], fits, protocols, X2, model='bicubic')
+    small = random_source('small', size=(40, smallest - 1))
+    with pytest.raises(UserError) as caught:
+        check_images([fits, small], protocols, X2, [3])
+    told = f'small, 0.png: {smallest - 1}x40 pixels are too few for protocol {protocol}: SSIM needs 11x11 inside of '
+    assert str(caught.value).startswith(f'3 images cannot be scored: {told}')
+    with pytest.raises(UserError):
+        evaluate([find_baselines(['bicubic'], X2)['bicubic']], small, protocols, X2, model='bicubic')
+
+
+def test_a_failure_is_told_before_the_other_images_are_done():
+    begun, ended, told = [], [], threading.Event()
+
+    def predictor(image):
+        begun.append(image)
+        if len(begun) > 1:
+            told.wait(30)
+        ended.append(image)
+        raise UserError('no')
+
+    try:
+        with pytest.raises(UserError, match=r'^noise, 0\.png: no$'):
+            evaluate([predictor], random_source(count=4), [PROTOCOLS['sr-y']], X2, model='m')
+        assert len(ended) == 1
+    finally:
+        told.set()

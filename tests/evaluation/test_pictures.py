@@ -86,3 +86,9 @@ def test_missing_losses(tmp_path):
         read_losses(tmp_path / 'none.jsonl')
     with pytest.raises(UserError, match='no line'):
         read_losses(write_lines(tmp_path / 'metrics.jsonl', '{"step": 1, "psnr": 30}'))
+
+
+def test_names_are_no_formulas(tmp_path):
+    image = np.zeros((16, 16, 3), np.uint8)
+    draw_comparison(tmp_path / 'a.png', r'a$\x$.png', [(r'$\frac$', image), ('$', image)], (0, 0), 8)
+    assert (tmp_path / 'a.png').exists()

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsr_jax.data import images
-from nsr_jax.data.images import decode_image, image_size, read_image
+from nsr_jax.data.images import decode_image, image_shape, read_image
 from nsr_jax.errors import UserError
 from nsr_jax.restoring import reading
 from nsr_jax.restoring.directories import Entry, Layout, directory_bytes, layout_of, read_directory
@@ -53,7 +53,7 @@ def read_and_write(data):
     """Through all that restoring does with a file, but for the network; and through what training does with it."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # Pillow's, of tags
-        for read in (decode_image, image_size):
+        for read in (decode_image, image_shape):
             try:
                 read(data, 'NAME')
             except UserError as error:

@@ -147,3 +147,10 @@ def test_the_slider_moves_in_a_browser(tmp_path):
     said = json.loads(html.unescape(re.search('data-said="(.*?)"', shown)[1]))
     assert said == [50, True, True, 20, 'inset(0px 80% 0px 0px)', 75, 75, 100, 40, 20, True]
     assert '<title>hostile' not in shown
+
+
+def test_a_name_that_is_no_text_is_shown(tmp_path):
+    before = write(tmp_path / os.fsdecode(b'lat\xefn.png'), random_pixels(8, 8, 3))
+    page = tmp_path / 'page.html'
+    assert write_comparison(page, [Job(before, before)], f'Restored by {before.parent}\udcff', 10**6) == 1
+    assert 'lat\\udcefn.png' in page.read_text(encoding='utf-8')

@@ -209,3 +209,17 @@ def test_a_folder_that_may_not_be_read_is_named(tree, monkeypatch):
     monkeypatch.setattr(os, 'scandir', forbidden)
     with pytest.raises(UserError, match='in/2020: cannot be looked at: Permission denied'):
         plan(['in'], 'out', recursive=True)
+
+
+def test_what_is_there_is_meant_by_its_name(tree):
+    (tree / 'scans[2024]').mkdir()
+    for name in ('a.png', 'b.tif', 'a[1].png', 'a1.png'):
+        (tree / 'scans[2024]' / name).write_bytes(b'')
+    assert planned(['scans[2024]/a[1].png']) == [('scans[2024]/a[1].png', 'out/a[1].png')]
+    assert planned(['scans[2024]/*.tif', 'scans[2024]/a[0-9].png']) == [
+        ('scans[2024]/b.tif', 'out/b.tif'),
+        ('scans[2024]/a1.png', 'out/a1.png'),
+    ]
+    assert planned(['scans[2024]'], 'out[1]')[0] == ('scans[2024]/a.png', 'out[1]/a.png')
+    with pytest.raises(UserError, match=r'^scans\[2024\]/none\.png: no such file or folder$'):
+        plan(['scans[2024]/none.png'], 'out')

@@ -5,6 +5,7 @@ import pytest
 from nsr_jax.errors import UserError
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
+from nsr_jax.training import checkpoints as module
 from nsr_jax.training.checkpoints import Checkpoints, load_model, save_model
 
 
@@ -81,6 +82,36 @@ def test_what_is_not_a_checkpoint_is_named(tmp_path):
 
 def test_weights_that_do_not_fit_their_config_are_refused(tmp_path, config, params):
     config.model.features = 16
-    save_model(tmp_path, params, config)
+    with pytest.raises(UserError, match='the first checkpoint was written, but cannot be read back: '):
+        save_model(tmp_path, params, config)
     with pytest.raises(UserError, match='cannot be read'):
         load_model(tmp_path)
+
+
+def test_a_folder_that_orbax_takes_for_a_pattern_is_refused(tmp_path, config, params):
+    with pytest.raises(UserError, match=r"run\[1\] has '\[' in it, which libraries"):
+        save_model(tmp_path / 'run[1]', params, config)
+    assert not (tmp_path / 'run[1]').exists()
+
+
+def test_the_first_checkpoint_is_read_back(tmp_path, config, params, monkeypatch):
+    """Orbax loses a checkpoint in such a folder, and says nothing: not when it writes."""
+    monkeypatch.setattr(module, 'check_for_libraries', lambda *_: None)
+    checkpoints = Checkpoints(tmp_path / 'run[1]', keep=1)
+    with pytest.raises(UserError, match=r'the first checkpoint was written, but cannot be read back: .*NOT_FOUND'):
+        checkpoints.save(1, config, params)
+    checkpoints.close()
+
+
+def test_a_checkpoint_is_read_wherever_it_was_copied_to(tmp_path, config, params):
+    save_model(tmp_path / 'run', params, config, step=3)
+    (tmp_path / 'run').rename(tmp_path / 'old [1]*')
+    assert load_model(tmp_path / 'old [1]*').step == 3
+
+
+@pytest.mark.parametrize('kind', ['file', 'link to nowhere'])
+def test_what_is_no_folder_of_checkpoints_is_named(tmp_path, kind):
+    path = tmp_path / 'checkpoints'
+    path.write_text('') if kind == 'file' else path.symlink_to('/nowhere/x')
+    with pytest.raises(UserError, match='checkpoints cannot be written into: '):
+        Checkpoints(tmp_path, keep=1)

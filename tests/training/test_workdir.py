@@ -3,7 +3,7 @@ import json
 import pytest
 
 from nsr_jax.errors import UserError
-from nsr_jax.training.workdir import MetricsWriter, check_workdir, write_config
+from nsr_jax.training.workdir import MetricsWriter, check_workdir, lock_workdir, write_config
 
 
 def test_a_workdir_belongs_to_one_config(tmp_path, config):
@@ -58,3 +58,50 @@ def test_metrics_of_steps_that_are_taken_again_are_removed(tmp_path):
         {'step': 30, 'psnr': 'inf'},
     ]
     assert list((tmp_path / 'tensorboard').glob('events*'))
+
+
+@pytest.mark.parametrize('contents', [b'null', b'[]', b'{', b'{"a": "\xff"}', b'[' * 100_000, b'3'])
+def test_a_config_that_is_none_is_named(tmp_path, config, contents):
+    (tmp_path / 'config.json').write_bytes(contents)
+    with pytest.raises(UserError, match=r'config\.json cannot be read as the config of a run: '):
+        check_workdir(tmp_path, config)
+
+
+def test_a_config_that_cannot_be_read_is_named(tmp_path, config):
+    (tmp_path / 'config.json').symlink_to(tmp_path / 'nowhere')
+    with pytest.raises(UserError, match=r'config\.json cannot be read'):
+        check_workdir(tmp_path, config)
+
+
+def test_a_workdir_that_orbax_would_misread_is_refused(tmp_path, config):
+    with pytest.raises(UserError, match=r"^workdir .*/a\?: .* has '\?' in it"):
+        check_workdir(tmp_path / 'a?', config)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / '.lock').mkdir()
+    with pytest.raises(UserError, match=r'\.lock cannot be written: Is a directory'), lock_workdir(tmp_path):
+        pass
+
+
+def test_a_damaged_line_of_metrics_is_removed_and_told(tmp_path, caplog):
+    good, last = b'{"step": 1, "loss": 0.5}', b'{"step": 6}'
+    lines = [good, b'{"step": 2, "lo\xffs": 1}', b'[3]', b'null', b'{"step": "x"}', last]
+    (tmp_path / 'metrics.jsonl').write_bytes(b'\n'.join(lines))  # without the end of the last line
+    writer = MetricsWriter(tmp_path, 6)
+    writer.write(7, loss=1.0)
+    writer.close()
+    kept = (tmp_path / 'metrics.jsonl').read_bytes().splitlines()
+    assert kept == [good, last, b'{"step": 7, "loss": 1.0}']
+    assert [f'line {number} is damaged' in caplog.text for number in range(1, 7)] == [False, *[True] * 4, False]
+
+
+@pytest.mark.parametrize('name', ['metrics.jsonl', 'tensorboard'])
+def test_metrics_that_cannot_be_written_are_told_before_the_first_step(tmp_path, name):
+    if name == 'tensorboard':
+        (tmp_path / name).write_text('')
+    else:
+        (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match='cannot be written into'):
+        MetricsWriter(tmp_path, 0)

@@ -1,0 +1,52 @@
+"""What a path means: the home directory, URLs, characters of patterns."""
+
+import pathlib
+
+import pytest
+
+from nsr_jax.errors import UserError
+from nsr_jax.files import make_output_folder
+from nsr_jax.paths import check_for_libraries, local_path
+
+
+def test_a_home_directory_is_expanded_once(monkeypatch, tmp_path):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert local_path('~', '--x') == str(tmp_path)
+    assert local_path('~/runs/x2', '--x') == f'{tmp_path}/runs/x2'
+    assert local_path(pathlib.Path('~/runs'), '--x') == f'{tmp_path}/runs'
+    # What is named by its folder is meant as it stands, also when the answer is asked for again.
+    for path in ('./~', './~/x', 'x~', 'a b', 'a:b', './-', 'a/../b', '\udcff'):
+        assert local_path(local_path(path, '--x'), '--x') == path
+
+
+@pytest.mark.parametrize(
+    ('path', 'message'),
+    [
+        ('', '--x is empty'),
+        (3, '--x: 3 is not a path'),
+        ('~nosuchuser/x', r'--x: ~nosuchuser/x has no home directory to begin with; \./~nosuchuser/x'),
+        ('a\0b', r'--x: a\\x00b holds a character that no path can have'),
+        *((url, f'--x: {url} is a URL') for url in ('gs://a/b', 's3://a', 'hdfs://a/b', 'file:///a', 'http://a/b.png')),
+        (pathlib.Path('gs://a/b'), '--x: gs:/a/b is a URL'),
+    ],
+)
+def test_what_is_no_path_of_this_machine_is_refused(path, message):
+    with pytest.raises(UserError, match=message):
+        local_path(path, '--x')
+
+
+@pytest.mark.parametrize('name', ['a[1]', 'a[', 'b]', 'a*', 'a?', 'a\\b', 'a\udcff'])
+def test_a_path_that_libraries_would_misread_is_refused(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / 'link').symlink_to(tmp_path / name)
+    for path in (tmp_path / name, tmp_path / name / 'below', tmp_path / 'link'):
+        with pytest.raises(UserError, match=r'^--x: .* in it, which libraries'):
+            check_for_libraries(path, '--x')
+    check_for_libraries(tmp_path / 'a b{}%$#@!ä~', '--x')
+
+
+def test_a_folder_whose_name_begins_with_a_tilde_is_made_where_it_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    monkeypatch.chdir(tmp_path)
+    make_output_folder(local_path('./~/x', '--x'))
+    assert [path.name for path in tmp_path.iterdir()] == ['~']
