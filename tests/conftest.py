@@ -25,6 +25,8 @@ def compilation_cache(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp('compiled'))
     os.environ['JAX_COMPILATION_CACHE_DIR'] = folder  # for processes that tests start
     jax.config.update('jax_compilation_cache_dir', folder)
+    os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
 
 @pytest.fixture(scope='session')

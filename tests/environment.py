@@ -28,4 +28,6 @@ if 'NSR_DATA_DIR' in os.environ:
 # Whatever libraries keep in the home folder, they find and leave nothing there. Packages installed for the user stay.
 os.environ.setdefault('PYTHONUSERBASE', site.getuserbase())
 os.environ['HOME'] = tempfile.mkdtemp(prefix='home')
+with open(f'{os.environ["HOME"]}/.gitconfig', 'w', encoding='utf-8') as file:
+    file.write('[safe]\ndirectory = *\n')  # the checkout may be another user's
 atexit.register(shutil.rmtree, os.environ['HOME'], ignore_errors=True)

@@ -19,7 +19,7 @@ start)
     shift
     on_every_host "set -e; cd ${FOLDER@Q}; export SHARED=${SHARED@Q} NSR_DATA_DIR=${NSR_DATA_DIR@Q}
         . examples/launch/environment.sh
-        nohup \$PYTHON train.py --distributed ${*@Q} </dev/null >~/nsr_train.log 2>&1 & echo \$! >~/nsr_train.pid"
+        nohup \"\$PYTHON\" train.py --distributed ${*@Q} </dev/null >~/nsr_train.log 2>&1 & echo \$! >~/nsr_train.pid"
     ;;
 log) on_every_host 'tail -n 5 ~/nsr_train.log' ;;
 stop) on_every_host 'kill -TERM $(cat ~/nsr_train.pid)' ;;

@@ -60,12 +60,12 @@ def test_pictures_are_of_the_largest_gains(photos, tmp_path):
         (model, image) for model in ('bicubic', 'cheat') for image in ('chelsea.png', 'coffee.png')
     ]
     assert scores[3].psnr == np.inf and scores[2].psnr == scores[0].psnr
-    assert from_json((tmp_path / 'scores.json').read_text()) == scores
+    assert from_json((tmp_path / 'scores.json').read_text(encoding='utf-8')) == scores
     (tmp_path / 'metrics.jsonl').write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.25}\n')
     show([cheat], [photos], protocols[0], [X2], scores, [str(tmp_path)], tmp_path, 1, report=True)
     assert [path.name for path in (tmp_path / 'pictures').iterdir()] == ['photos_x2_coffee.png']
     assert (tmp_path / 'losses.png').stat().st_size > 1000
-    page = (tmp_path / 'index.html').read_text()
+    page = (tmp_path / 'index.html').read_text(encoding='utf-8')
     assert 'coffee.png' in page and 'cheat' in page
 
 
@@ -84,7 +84,7 @@ def test_noise_of_several_sigmas_beside_the_noisy_image_itself(tfds_dir, tmp_pat
     for image in photos.names:
         assert psnrs['sigma 15', 'degraded', image] == pytest.approx(24.8, abs=0.3)  # 24.6, and what clipping takes
         assert psnrs['sigma 50', 'smooth', image] > psnrs['sigma 50', 'degraded', image] + 4
-    assert (tmp_path / 'scores.md').read_text().count('| degraded |') == 2
+    assert (tmp_path / 'scores.md').read_text(encoding='utf-8').count('| degraded |') == 2
     show([smoother], [photos], protocols[0], degradations, scores, [], tmp_path, 1, report=False)
     pictures = sorted(path.name for path in (tmp_path / 'pictures').iterdir())
     assert [name.rpartition('_')[0] for name in pictures] == ['photos_sigma15', 'photos_sigma50']
@@ -128,9 +128,9 @@ def test_script(tfds_dir, photos, tmp_path):
     told = set(re.findall(r'^I\d{4} \S+ +\d+ (\w+\.py):', result.stderr, re.MULTILINE))
     assert 'eval.py' in told
     assert told <= {'eval.py', 'sweep.py', 'builders.py', 'command.py'}  # libraries do not report their steps
-    scores = from_json((output / 'scores.json').read_text())
+    scores = from_json((output / 'scores.json').read_text(encoding='utf-8'))
     assert len(scores) == len(list(csv.DictReader((output / 'scores.csv').open()))) == 8
-    assert f'{tmp_path / "model"}, step 7, tiling feathered 96/16' in (output / 'scores.md').read_text()
+    assert f'{tmp_path / "model"}, step 7, tiling feathered 96/16' in (output / 'scores.md').read_text(encoding='utf-8')
     for each in scores:
         example = photos[photos.names.index(each.image)]
         if each.model == 'bicubic':
@@ -152,7 +152,7 @@ def test_script_scores_a_shipped_network_as_restore_applies_it(tfds_dir, photos,
         '--report', f'--output={tmp_path / "eval"}', config='configs/shipped.py:model=sr_x2',
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    scores = from_json((tmp_path / 'eval' / 'scores.json').read_text())
+    scores = from_json((tmp_path / 'eval' / 'scores.json').read_text(encoding='utf-8'))
     (example,) = open_source(str(folder), '', 2, tfds_dir=tfds_dir)
     restored = Restorer.load('sr_x2')(example.lr) / 255
     card = read_card('sr_x2')
@@ -162,7 +162,9 @@ def test_script_scores_a_shipped_network_as_restore_applies_it(tfds_dir, photos,
     for each in scores:
         expected = score(PROTOCOLS[each.protocol], restored, example.hr, 2)
         assert (each.psnr, each.ssim) == pytest.approx(expected, abs=1e-3)
-    assert 'Evaluation of sr_x2 (tiling feathered 96/16)' in (tmp_path / 'eval' / 'index.html').read_text()
+    assert 'Evaluation of sr_x2 (tiling feathered 96/16)' in (tmp_path / 'eval' / 'index.html').read_text(
+        encoding='utf-8'
+    )
 
 
 @pytest.mark.parametrize(

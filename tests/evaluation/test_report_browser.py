@@ -206,9 +206,8 @@ def test_what_is_asked_for_and_complained_about_would_be_seen(browser, tmp_path)
 
 def test_the_page_may_not_ask_for_anything(page, report, tmp_path):
     changed = tmp_path / 'changed.html'
-    changed.write_text(
-        report.read_text(encoding='utf-8').replace('</main>', '<img src="http://127.0.0.1:9/x.png"></main>')
-    )
+    text = report.read_text(encoding='utf-8').replace('</main>', '<img src="http://127.0.0.1:9/x.png"></main>')
+    changed.write_text(text, encoding='utf-8')
     page.open(changed)
     assert 'Content Security Policy' in str(page.complaints)
 

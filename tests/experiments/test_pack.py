@@ -48,6 +48,7 @@ def test_missing_sets_are_named(tmp_path):
         list(pack.image_files(find_comparison('sr_x2'), tmp_path))
 
 
+@pytest.mark.skipif(not (ROOT / '.git').exists(), reason='this is no checkout by Git')
 def test_what_travels_is_weighed(tmp_path):
     nothing = pack.travelling([])
     assert nothing > 1e6  # the repository

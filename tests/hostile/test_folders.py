@@ -83,6 +83,10 @@ def test_what_cannot_be_taken_is_named_in_one_line(tmp_path, name, data, message
 @pytest.mark.parametrize('name', ['x..png', 'x' * 250 + '.png', 'a b%s{}é☃\u202f.png', '-x.png', '~.png', 'a\\b.png'])
 def test_odd_names_are_only_names(tmp_path, name):
     folder = folder_beside_an_image(tmp_path)
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        pytest.skip('this locale has no such names')
     (folder / name).write_bytes(PNG)
     assert set(open_and_store(folder, tmp_path / 'tfds')) == {'honest.png', name}
     assert {path.name for path in tmp_path.iterdir()} == {'images', 'tfds'}

@@ -46,7 +46,9 @@ def start(job, config, folder, starts):
 def run_together(job, config, folder, starts):
     with start(job, config, folder, starts) as processes:
         codes = [process.wait(timeout=900) for process in processes]
-    assert codes == [0] * len(starts), [(folder / f'{index}.log').read_text()[-3000:] for index in range(len(starts))]
+    assert codes == [0] * len(starts), [
+        (folder / f'{index}.log').read_text(encoding='utf-8')[-3000:] for index in range(len(starts))
+    ]
 
 
 @pytest.fixture(scope='module')
@@ -74,7 +76,7 @@ def check(job, config, folder, starts, one_process, metrics_of):
     run_together(job, config, folder, starts)
     assert_same_numbers(metrics_of(folder / 'run'), metrics_of(one_process))
     for index in range(1, len(starts)):  # one set of logs
-        log = (folder / f'{index}.log').read_text()
+        log = (folder / f'{index}.log').read_text(encoding='utf-8')
         assert 'going on' not in log
         assert 'step/s' not in log
         assert 'psnr' not in log
@@ -102,7 +104,7 @@ def last_step(workdir):
 def wait_for_step(step, folder, processes):
     """Wait for a checkpoint of that step or a later one, as older ones are removed."""
     while last_step(folder / 'run') < step:
-        assert all(process.poll() is None for process in processes), (folder / '0.log').read_text()
+        assert all(process.poll() is None for process in processes), (folder / '0.log').read_text(encoding='utf-8')
         time.sleep(0.05)
 
 
@@ -113,7 +115,7 @@ def test_who_loses_another_process_stops_and_the_job_goes_on(tmp_path, scored_co
         wait_for_step(10, tmp_path, processes)
         processes[1].kill()
         assert processes[0].wait(timeout=900) == 75
-    assert 'stopped: another process of the job is gone' in (tmp_path / '0.log').read_text()
+    assert 'stopped: another process of the job is gone' in (tmp_path / '0.log').read_text(encoding='utf-8')
 
     step = last_step(tmp_path / 'run')
     with start(job, config, tmp_path, by_flags(2)) as processes:
@@ -122,8 +124,8 @@ def test_who_loses_another_process_stops_and_the_job_goes_on(tmp_path, scored_co
         assert [process.wait(timeout=900) for process in processes] == [75, 75]
     taken = [line['step'] for line in metrics_of(tmp_path / 'run')]
     assert taken == sorted(set(taken))
-    assert f'going on from step {step}' in (tmp_path / '0.log').read_text()
-    assert json.loads((tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()[0])['step'] == 3
+    assert f'going on from step {step}' in (tmp_path / '0.log').read_text(encoding='utf-8')
+    assert json.loads((tmp_path / 'run' / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()[0])['step'] == 3
 
 
 def test_flags_that_do_not_describe_a_job_are_refused(tmp_path, config, job):

@@ -76,7 +76,7 @@ def held(tmp_path, long_config, job):
         try:
             wait_for((tmp_path / 'held').exists, process)
             process.terminate()
-            wait_for(lambda: 'SIGTERM: saves, then stops' in (tmp_path / 'log').read_text(), process)
+            wait_for(lambda: 'SIGTERM: saves, then stops' in (tmp_path / 'log').read_text(encoding='utf-8'), process)
             yield process
         finally:
             process.kill()
@@ -86,7 +86,7 @@ def held(tmp_path, long_config, job):
 def test_sigterm_saves_and_ends_with_its_own_exit_code(tmp_path, held, long_config, uninterrupted, job, metrics_of):
     (tmp_path / 'go').touch()
     assert held.wait(timeout=300) == 75
-    last = (tmp_path / 'log').read_text().splitlines()[-1]
+    last = (tmp_path / 'log').read_text(encoding='utf-8').splitlines()[-1]
     assert last.startswith('stopped: as asked to at step '), last
     step = int(last.removeprefix('stopped: as asked to at step ').split(',')[0])
     workdir = tmp_path / 'run'

@@ -20,10 +20,10 @@ def workdir(tmp_path_factory, make_config):
 
 @pytest.mark.parametrize(('batch', 'start'), [(0, 0), (7, 5), (10, 10)])
 def test_a_batch_gives_the_numbers_that_training_logged(workdir, config, batch, start):
-    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()]
     logged = next(line for line in lines if line['step'] == batch + 1)
     text = replay(config, workdir, batch)
-    assert text == (workdir / 'replay' / f'batch_{batch}.md').read_text()
+    assert text == (workdir / 'replay' / f'batch_{batch}.md').read_text(encoding='utf-8')
     head, _, *rows = (line for line in text.splitlines()[2:])
     assert f'weights of step {batch}, computed from those of step {start}. Loss {logged["loss"]:.5g}' in text
     norm = float(text.split('gradient norm ')[1].split('.\n')[0])
