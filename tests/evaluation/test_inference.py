@@ -35,7 +35,8 @@ class StandIn:
             zero_padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
             neighbours = zero_padded[:, :-2, 1:-1] - 2 * zero_padded[:, 1:-1, 2:]
             pooled = x.mean(axis=(1, 2), keepdims=True)
-            return jnp.tile(p['a'] * neighbours + p['b'] * pooled, 4) * jnp.arange(1.0, 4 * self.channels + 1)[None, None, None]
+            factors = jnp.arange(1.0, 4 * self.channels + 1)[None, None, None]
+            return jnp.tile(p['a'] * neighbours + p['b'] * pooled, 4) * factors
         if method == 'skip':
             return jnp.tile(x, 4) * p['c']
         if method == 'assemble':  # not a pixel shuffle: only that it is applied once, to the sum
