@@ -309,10 +309,10 @@ def test_too_little_memory_is_told_by_name(tmp_path, model, run, monkeypatch, ca
     write(tmp_path / 'in' / 'b.png', (7, 10, 3))
     strips = Restorer.strips
 
-    def hungry(self, pixels, alpha=None):
+    def hungry(self, pixels, alpha=None, **options):
         if pixels.shape[1] == 9:
             raise MemoryError
-        return strips(self, pixels, alpha)
+        return strips(self, pixels, alpha, **options)
 
     monkeypatch.setattr(Restorer, 'strips', hungry)
     assert run('in', '--output=out', f'--model={model}') == 1
