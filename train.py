@@ -33,9 +33,9 @@ flags.mark_flags_as_required(['config', 'workdir'])
 
 
 def make_evaluate(config):
-    """The function that the loop scores parameters with; None where no dataset is named."""
+    """The function that the loop scores parameters with, and what it measures on; nothing where no dataset is named."""
     if not config.evaluation.datasets:
-        return None
+        return None, {}
     network = build_network(config.model, config.compute_dtype)
     (protocol,) = find_protocols([config.evaluation.protocol])
     tiling = Tiling(config.evaluation.tiling, config.evaluation.tile, config.evaluation.overlap)
@@ -54,7 +54,13 @@ def make_evaluate(config):
             for name, number in zip(('psnr', 'ssim'), pair, strict=True)
         }
 
-    return evaluate
+    measured_on = {
+        'images': ', '.join(source.fingerprint for source in sources),
+        'protocol': protocol.name,
+        'levels': ', '.join(map(str, degradations)),
+        'tiling': str(tiling),
+    }
+    return evaluate, measured_on
 
 
 def main(argv: Sequence[str]) -> None:
@@ -71,8 +77,8 @@ def main(argv: Sequence[str]) -> None:
         logging.info('\n%s', replay(CONFIG.value, workdir, REPLAY.value))
         return
     with processes.agreed():
-        evaluate = make_evaluate(CONFIG.value)
-    train(CONFIG.value, workdir, evaluate)
+        evaluate, measured_on = make_evaluate(CONFIG.value)
+    train(CONFIG.value, workdir, evaluate, measured_on)
 
 
 if __name__ == '__main__':

@@ -1,8 +1,12 @@
 """How every command of the project starts and how it fails."""
 
+from nsr_jax import environment  # noqa: F401  before whatever imports JAX
+
+# isort: split
 import logging as standard_logging
 import os
 import pathlib
+import socket
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -36,6 +40,8 @@ PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this one is
 
 # A process that has not been heard of for so long is dead; then all others stop.
 _HEARTBEAT_SECONDS = 60
+# What each process of a job may have its own of.
+_OWN_FLAGS = {'distributed', 'coordinator_address', 'num_processes', 'process_id'}
 _DEVICES_FLAG = '--xla_force_host_platform_device_count'
 
 
@@ -56,6 +62,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
         _split_cores()
         try:
             _join_job()
+            _find_devices()
+            _check_flags()
             _keep_compiled_programs()
             return main(argv)
         except UserError as error:
@@ -91,7 +99,7 @@ def _split_cores() -> None:
 
 
 def _join_job() -> None:
-    """Find the job's other processes, where there are any; from here on all devices of all of them are JAX's.
+    """Find the job's other processes, where there are any.
 
     Raises:
         UserError: the flags are incomplete, or the processes do not find each other.
@@ -103,16 +111,65 @@ def _join_job() -> None:
     if given and len(given) < len(explicit):
         missing = ', '.join(f'--{name}' for name in explicit if name not in given)
         raise UserError(f'a job of several processes that is described by flags needs {missing} too')
+    if given:
+        _check_coordinator(*explicit.values())
     try:
         jax.distributed.initialize(**given, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
     except (ValueError, RuntimeError) as error:
         raise UserError(f'the processes of the job do not find each other: {str(error).splitlines()[0]}') from error
-    logging.info(
-        'process %d of %d, with %d of %d devices',
-        *(jax.process_index(), jax.process_count(), jax.local_device_count(), jax.device_count()),
-    )
+
+
+def _check_coordinator(address: str, count: int, index: int) -> None:
+    """Raise `UserError` for what JAX answers late, or by ending the process."""
+    host, colon, port = address.rpartition(':')
+    if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
+        raise UserError(f'--coordinator_address={address} must be HOST:PORT, with a port from 1 to 65535')
+    if index >= count:
+        raise UserError(f'--process_id={index} must be below --num_processes={count}: the first process is 0')
+    if index == 0:
+        ipv6 = {'family': socket.AF_INET6, 'dualstack_ipv6': True} if socket.has_dualstack_ipv6() else {}
+        try:
+            socket.create_server(('', int(port)), **ipv6).close()
+        except OSError as error:
+            raise UserError(
+                f'--coordinator_address={address}: this process cannot listen there ({os.strerror(error.errno)}): '
+                'choose a free port of the machine of process 0'
+            ) from error
+
+
+def _find_devices() -> None:
+    """Have JAX look for its devices, of all processes.
+
+    Raises:
+        UserError: the environment names some that are not there.
+    """
+    variables = ('JAX_PLATFORMS', 'JAX_PLATFORM_NAME', 'JAX_NUM_CPU_DEVICES', 'XLA_FLAGS')
+    given = ' '.join(f'{name}={os.environ[name]}' for name in variables if os.environ.get(name))
+    if (count := jax.config.jax_num_cpu_devices) < 1 and count != -1:
+        raise UserError(f'JAX_NUM_CPU_DEVICES={count}: the number of CPU devices must be from 1')
+    try:
+        jax.local_devices()
+    except (RuntimeError, AssertionError) as error:  # of which CUDA's absence gives the latter, without a word
+        reason = str(error).split('\n')[0] or 'there is no such device, or not the package of JAX that it needs'
+        raise UserError(f'JAX finds no device{given and f" by {given}"}: {reason}') from error
+    if jax.process_count() > 1:
+        logging.info(
+            'process %d of %d, with %d of %d devices',
+            *(jax.process_index(), jax.process_count(), jax.local_device_count(), jax.device_count()),
+        )
     if jax.process_index() > 0:
         logging.set_verbosity(logging.WARNING)
+
+
+def _check_flags() -> None:
+    """Raise `UserError` where the processes of a job were started by different flags or configs."""
+    values = {'config': flags.FLAGS.config.to_dict()} if 'config' in flags.FLAGS else {}
+    for name in flags.FLAGS:
+        is_own = name in _OWN_FLAGS or flags.FLAGS.find_module_defining_flag(name, '').startswith('absl.')
+        is_config = name == 'config' or name.startswith('config.')  # whose values are compared, not their spelling
+        if flags.FLAGS[name].present and not is_own and not is_config:
+            values[f'--{name}'] = flags.FLAGS[name].value
+    processes.check_alike(values)
 
 
 def _keep_compiled_programs() -> None:

@@ -6,6 +6,9 @@ The same file runs on CPUs, CUDA GPUs and TPUs, whatever it is written on, for e
 server has to know beside it stands in x2.stablehlo.json; docs/export.md shows how to serve.
 """
 
+from nsr_jax import environment  # noqa: F401  before whatever imports JAX
+
+# isort: split
 import contextlib
 import hashlib
 import importlib.metadata

@@ -5,6 +5,9 @@
 The config says which network the file must hold; every weight of it has to be there, and no other.
 """
 
+from nsr_jax import environment  # noqa: F401  before whatever imports JAX
+
+# isort: split
 import math
 import os
 import pathlib

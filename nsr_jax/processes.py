@@ -5,7 +5,7 @@ All processes of the job must call these functions alike, in the same order.
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -13,6 +13,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from nsr_jax.errors import UserError
+
+_OWN_FOLDERS = {'config.data.data_dir', 'config.data.tfds_dir', 'config.data.store_dir'}
 
 
 def is_first() -> bool:
@@ -76,6 +78,35 @@ def by_first(function: Callable[[], Any]) -> Any:
     with agreed():
         result = function() if is_first() else None
     return gather(result)[0]
+
+
+def check_alike(values: Mapping[str, Any]) -> None:
+    """Check that all processes of the job were given the same; what differs would let them diverge, or wait forever.
+
+    Args:
+        values: by name, what `gather` takes; of mappings in it each entry counts, under `name.entry`. What a config
+            says of a machine's own folders may differ.
+
+    Raises:
+        UserError: in all processes; the line names the first difference and both values.
+    """
+    told = gather(dict(_leaves(values)))
+    for number, others in enumerate(told[1:], start=1):
+        for name in dict.fromkeys([*told[0], *others]):
+            here, there = (repr(each[name]) if name in each else 'nothing' for each in (told[0], others))
+            if here != there and name not in _OWN_FOLDERS:
+                raise UserError(
+                    f'the processes of the job must be started alike: {name} is {here} in process 0, '
+                    f'{there} in process {number}'
+                )
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f'{prefix}{name}.')
+        else:
+            yield f'{prefix}{name}', value
 
 
 def lost_another(error: BaseException) -> bool:

@@ -9,6 +9,9 @@ network of your own. An image keeps its name and format unless `--format`
 says otherwise. Images that are in the output folder already are left as they are.
 """
 
+from nsr_jax import environment  # noqa: F401  before whatever imports JAX
+
+# isort: split
 import os
 import pathlib
 import sys
@@ -30,6 +33,7 @@ from nsr_jax.restoring.plan import STANDARD, Job, plan
 from nsr_jax.restoring.reading import LARGEST_PIXELS
 from nsr_jax.restoring.restorer import TILE, Restorer, find_devices, make_tiling, model_parts
 from nsr_jax.restoring.writing import JPEG_QUALITY
+from nsr_jax.training.fingerprint import fingerprint
 
 EXIT_SOME_FAILED = 1
 PAGE = 'compare.html'
@@ -129,6 +133,7 @@ def main(argv: Sequence[str]) -> int:
     with processes.agreed():
         restorer = Restorer.load(model, **options)
         check_model(model, restorer.task, restorer.scale, given.task, given.scale)
+    processes.check_alike({f'what {model} holds': [fingerprint(params) for _, params in restorer.networks]})
     if output != STANDARD:
         processes.by_first(lambda: os.fspath(make_output_folder(output)))
 

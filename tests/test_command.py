@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -91,6 +92,47 @@ def test_a_command_works_without_a_cache(answers, place, reason):
     assert 'compiled programs are not kept: ' in line
     assert reason in line
     assert not (folder / '.cache').exists()
+
+
+WRONG = {
+    'JAX_NUM_CPU_DEVICES=0': 'JAX_NUM_CPU_DEVICES=0: the number of CPU devices must be from 1',
+    'JAX_NUM_CPU_DEVICES=two': 'the environment has what JAX does not take: Invalid value "two" for JAX flag',
+    'JAX_ENABLE_X64=maybe': "the environment has what JAX does not take: invalid truth value 'maybe' for environment",
+    'JAX_PLATFORMS=cuda': 'JAX finds no device by JAX_PLATFORMS=cuda: ',
+    'JAX_PLATFORMS=nonsense': "JAX finds no device by JAX_PLATFORMS=nonsense: Unable to initialize backend 'nonsense'",
+    '--coordinator_address=127.0.0.1:{taken}': '--coordinator_address=127.0.0.1:{taken}: this process cannot listen ',
+    '--coordinator_address=localhost': '--coordinator_address=localhost must be HOST:PORT, with a port from 1 to 65535',
+    '--coordinator_address=localhost:99999': '--coordinator_address=localhost:99999 must be HOST:PORT, ',
+    '--process_id=2': '--process_id=2 must be below --num_processes=2: the first process is 0',
+}
+
+
+@pytest.fixture(scope='module')
+def refusals():
+    """What commands answer, side by side, to each wrong variable of the environment or flag."""
+    with socket.create_server(('', 0)) as server:
+        taken = server.getsockname()[1]
+        started = {}
+        for wrong in WRONG:
+            given = {'--coordinator_address': '127.0.0.1:1', '--num_processes': '2', '--process_id': '0'}
+            name, _, value = wrong.format(taken=taken).partition('=')
+            is_flag = name.startswith('--')
+            arguments = [f'{flag}={text}' for flag, text in (given | {name: value}).items()] if is_flag else []
+            environment = os.environ | {'PYTHONPATH': str(ROOT)} | ({} if is_flag else {name: value})
+            code = 'from nsr_jax import command; command.run(lambda argv: print("ran"))'
+            pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+            started[wrong] = subprocess.Popen([sys.executable, '-c', code, *arguments], env=environment, **pipes)
+        answers = {wrong: (*process.communicate(timeout=600), process.returncode) for wrong, process in started.items()}
+    return taken, answers
+
+
+@pytest.mark.parametrize('wrong', WRONG)
+def test_what_no_run_can_start_with_gets_one_line(refusals, wrong):
+    taken, answers = refusals
+    output, error, code = answers[wrong]
+    (line,) = error.splitlines()
+    assert line.startswith(f'error: {WRONG[wrong].format(taken=taken)}')
+    assert (output, code) == ('', 2)
 
 
 def test_a_torn_entry_costs_a_compilation_alone(answers):

@@ -13,6 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # What each part may import of the package, besides itself. Commands may import everything.
 ALLOWED = {
     'errors': set(),
+    'environment': set(),
     'cores': set(),
     'forks': {'errors'},
     'files': {'errors'},

@@ -4,7 +4,8 @@ workdir/checkpoints/<step>/params      the network's weights, float32, one entry
                            optimizer   the optimizer's state (absent where only weights were saved)
                            metadata    JSON: the whole config, the step, the library's version, what the arrays and
                                        the JSON itself are checked by
-                           metrics     JSON: the evaluation's PSNR in dB, where there was an evaluation
+                           metrics     JSON: the evaluation's PSNR in dB, where there was an evaluation, and a digest of
+                                       what it was measured on
 """
 
 import contextlib
@@ -12,11 +13,10 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import math
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -33,11 +33,11 @@ from nsr_jax.files import make_output_folder
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.paths import check_for_libraries, local_path
+from nsr_jax.training.best import METRIC, KeepBest, find_best, make_metrics
 from nsr_jax.training.fingerprint import fingerprint
 
 FOLDER = 'checkpoints'
 BROKEN_FOLDER = 'broken_checkpoints'
-METRIC = 'psnr'
 
 _UNFINISHED = '.orbax-checkpoint-tmp'  # in the names that Orbax gives to what it still writes
 _LONGEST_REASON = 400  # characters of a library's message that are shown
@@ -73,7 +73,7 @@ class Checkpoints:
 
     Args:
         workdir: its `checkpoints` folder is made where it is missing.
-        keep: how many of the last ones to keep; the one with the best PSNR is kept besides.
+        keep: how many of the last ones to keep; the best one, as `find_best` says, is kept besides.
 
     Raises:
         UserError: Orbax would misread the folder's path, or the folder cannot be read or made.
@@ -82,11 +82,10 @@ class Checkpoints:
     def __init__(self, workdir: str | pathlib.Path, keep: int):
         check_for_libraries(workdir, 'the folder of checkpoints')
         self._is_read_back = False
-        best = checkpoint_managers.BestN(get_metric_fn=_psnr, n=1, keep_checkpoints_without_metrics=False)
         folder = pathlib.Path(workdir).resolve() / FOLDER
-        policy = checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(keep), best])
+        policy = checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(keep), KeepBest()])
         # Without best_fn the metrics are not saved.
-        options = ocp.CheckpointManagerOptions(best_fn=_psnr, preservation_policy=policy)
+        options = ocp.CheckpointManagerOptions(best_fn=lambda metrics: metrics[METRIC], preservation_policy=policy)
         make_output_folder(folder)
         try:
             self._manager = ocp.CheckpointManager(folder, options=options)
@@ -107,6 +106,9 @@ class Checkpoints:
         params: Any,
         optimizer: Any = None,
         psnr: float | None = None,
+        *,
+        images: str = '',
+        measured_on: Mapping[str, str] | None = None,
     ) -> None:
         """Start to save; the arrays are copied before this returns and written in the background.
 
@@ -118,6 +120,9 @@ class Checkpoints:
             params: the network's parameters.
             optimizer: the optimizer's state; None saves weights alone, which cannot be trained on.
             psnr: the evaluation's score in dB; the checkpoint with the highest is kept.
+            images: what is trained on, in words that change with it.
+            measured_on: what the score depends on besides the weights, likewise; scores that were measured on
+                something else do not compete with it.
 
         Raises:
             UserError: this one or an earlier one cannot be written, or the first one not be read; those that were
@@ -131,12 +136,15 @@ class Checkpoints:
             'step': step,
             'nsr_jax_version': nsr_jax.__version__,
             'fingerprints': {name: fingerprint(tree) for name, tree in items.items()},
+            'images': images,
+            'measured_on': dict(measured_on or {}),
         }
         args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         args['metadata'] = ocp.args.JsonSave(metadata | {'sha256': _digest(metadata)})
-        metrics = {} if psnr is None or math.isnan(psnr) else {METRIC: psnr}
         with self._written():
-            self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics)
+            self._manager.save(
+                step, args=ocp.args.Composite(**args), metrics=make_metrics(psnr, metadata['measured_on'])
+            )
         if not self._is_read_back:
             self._read_back(step)
 
@@ -200,6 +208,11 @@ class Checkpoints:
             _check_fingerprint(path / name, restored[name], fingerprints.get(name))
         return restored['params'], restored['optimizer']
 
+    def read_origin(self, step: int) -> tuple[str, dict[str, str]]:
+        """What `save` was told of a step's `images` and `measured_on`; both empty where an older version saved it."""
+        metadata = _read_metadata(pathlib.Path(self._manager.directory) / str(step))
+        return metadata.get('images', ''), metadata.get('measured_on', {})
+
     def set_aside(self, steps: Iterable[int]) -> None:
         """Move broken checkpoints into the workdir's `broken_checkpoints`: their steps can be saved again."""
         directory = pathlib.Path(self._manager.directory)
@@ -216,8 +229,11 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
-        if error is None or not processes.lost_another(error):  # without the others, nothing more becomes complete
+        if error is None:
             self.close()
+        elif not processes.lost_another(error):  # without the others, nothing more becomes complete
+            with contextlib.suppress(UserError):  # the first error says more
+                self.close()
 
     def close(self) -> None:
         """Wait until everything is written; raises `UserError` as `save` does."""
@@ -248,8 +264,8 @@ def load_model(directory: str | pathlib.Path) -> LoadedModel:
     """Read a network's weights and its config.
 
     Args:
-        directory: a workdir, of which the checkpoint with the best PSNR is taken, or the last one where none was
-            evaluated; or the folder of one checkpoint; a ~ at its start is expanded.
+        directory: a workdir, of which the best checkpoint is taken, as `find_best` says, or the last one where
+            none was evaluated; or the folder of one checkpoint; a ~ at its start is expanded.
 
     Raises:
         UserError: there is no checkpoint, or its weights do not fit its own config.
@@ -314,29 +330,29 @@ def _with_tuples(value: Any) -> Any:
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
-def _psnr(metrics: dict[str, float]) -> float:
-    return metrics.get(METRIC, float('-inf'))
-
-
 def _find_checkpoint(directory: pathlib.Path) -> pathlib.Path:
     if not os.path.isdir(directory):  # unlike pathlib, also for a name that is too long for one
         raise UserError(f'no checkpoint at {directory}: there is no such folder')
     if (directory / 'metadata').is_dir():
         _refuse_links(directory)
         return directory
-    steps = [step for step in (directory / FOLDER).glob('*') if step.name.isdigit()]
+    steps = {int(step.name): step for step in (directory / FOLDER).glob('*') if step.name.isdigit()}
     if not steps:
         raise UserError(f'no checkpoint at {directory}: neither a workdir with one nor a checkpoint folder')
 
-    def quality(step: pathlib.Path) -> tuple[float, int]:
-        _refuse_links(step)
-        metrics = step / 'metrics' / 'metrics'
-        try:
-            return _psnr(json.loads(metrics.read_text(encoding='utf-8'))), int(step.name)
-        except (OSError, ValueError, AttributeError) as error:
-            raise BrokenCheckpointError(f'{metrics} cannot be read: {error}') from error
+    best = find_best({step: _read_metrics(path) for step, path in steps.items()})
+    return steps[max(steps) if best is None else best]
 
-    return max(steps, key=quality)
+
+def _read_metrics(checkpoint: pathlib.Path) -> dict[str, Any]:
+    _refuse_links(checkpoint)
+    path = checkpoint / 'metrics' / 'metrics'
+    try:
+        metrics = json.loads(path.read_text(encoding='utf-8'))
+        float(metrics.get(METRIC, 0))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise BrokenCheckpointError(f'{path} cannot be read: {error}') from error
+    return metrics
 
 
 def _refuse_links(checkpoint: pathlib.Path) -> None:

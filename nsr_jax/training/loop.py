@@ -4,7 +4,7 @@ import contextlib
 import math
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,46 +19,60 @@ from nsr_jax.ops.settings import without_x64
 from nsr_jax.training.checkpoints import BROKEN_FOLDER, BrokenCheckpointError, Checkpoints, remove_unfinished
 from nsr_jax.training.feed import ResidentFeed, StreamedFeed
 from nsr_jax.training.preparation import Preparation, check_run, prepare
+from nsr_jax.training.saving import Saver
 from nsr_jax.training.sharding import gather, replicate
 from nsr_jax.training.state import TrainState, create_state
 from nsr_jax.training.step import METRICS
 from nsr_jax.training.stopping import StopRequest
 from nsr_jax.training.warm_start import begin_with
-from nsr_jax.training.workdir import MetricsWriter, lock_workdir, write_config
+from nsr_jax.training.workdir import MetricsWriter, check_shared, lock_workdir, write_config
 
 # Parameters to {'DATASET/psnr': dB, 'DATASET/ssim': …}; the first entry decides which checkpoint is the best one.
 Evaluate = Callable[[dict], dict[str, float]]
 
 
 @without_x64()
-def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, evaluate: Evaluate | None = None) -> None:
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    evaluate: Evaluate | None = None,
+    measured_on: Mapping[str, str] | None = None,
+) -> None:
     """Train to `config.num_steps`, going on from the workdir's last checkpoint where there is one.
 
     Args:
         config: a whole config of the `configs` folder.
         workdir: gets config.json, metrics.jsonl, tensorboard/ and checkpoints/.
         evaluate: scores parameters; called every `config.evaluate_every_steps` and at the end.
+        measured_on: what the scores depend on besides the parameters, by name, in words that change with it. Once it
+            has changed, the best checkpoint is chosen among those of the new scores alone.
 
     Raises:
         UserError: a config that does not make sense, data that is missing, a workdir of another run or one that another
-            process trains in, all of it before the first step; later, a checkpoint that cannot be written, or too many
-            steps in a row whose loss or gradient is not finite. Checkpoints that were complete stay.
+            process trains in, processes of one job that were not started alike, all of it before the first step; later,
+            a checkpoint that cannot be written, a workdir that was removed or replaced, or too many steps in a row
+            whose loss or gradient is not finite. Checkpoints that were complete stay.
         StoppedError: SIGTERM or SIGINT; the state is saved.
     """
     workdir = pathlib.Path(workdir).resolve()
     check_run(config, workdir)
-    with lock_workdir(workdir) as is_locked:
-        if is_locked:
-            remove_unfinished(workdir)
+    with contextlib.ExitStack() as stack:
+        with processes.agreed():
+            if stack.enter_context(lock_workdir(workdir)):
+                remove_unfinished(workdir)
+        check_shared(workdir)
         run = prepare(config)
-        write_config(workdir, config)
-        with Checkpoints(workdir, config.checkpoints_to_keep) as checkpoints:
-            state = first_state(config, run, checkpoints)
-            with (
-                contextlib.closing(MetricsWriter(workdir, int(state.step))) as writer,
-                contextlib.closing(run.open_feed(int(state.step))) as feed,
-            ):
-                _take_steps(config, run, feed, state, evaluate, checkpoints, writer)
+        measured_on = dict(measured_on or {})
+        processes.check_alike({'what scores are measured on': measured_on})
+        with processes.agreed():
+            write_config(workdir, config)
+        saver = stack.enter_context(Saver(workdir, config, run.images, measured_on))
+        state = first_state(config, run, saver.checkpoints)
+        if (step := int(state.step)) > 0:
+            saver.say_changes(step)
+        writer = stack.enter_context(contextlib.closing(MetricsWriter(workdir, step)))
+        feed = stack.enter_context(contextlib.closing(run.open_feed(step)))
+        _take_steps(config, run, feed, state, evaluate, saver, writer)
 
 
 def first_state(
@@ -75,6 +89,7 @@ def first_state(
     Raises:
         UserError: there are checkpoints and none can be read.
     """
+    processes.check_alike({'steps of the checkpoints': checkpoints.steps})
     broken = {}
     for step in reversed(checkpoints.steps):
         if until is not None and step > until:
@@ -107,7 +122,7 @@ def _take_steps(
     feed: ResidentFeed | StreamedFeed,
     state: TrainState,
     evaluate: Evaluate | None,
-    checkpoints: Checkpoints,
+    saver: Saver,
     writer: MetricsWriter,
 ) -> None:
     step = int(state.step)
@@ -140,8 +155,8 @@ def _take_steps(
             means = _means(calls, step - since, since)
             seconds = time.perf_counter() - started  # after the device has answered
             if int(state.skipped) >= config.stop_after_skipped:
-                raise UserError(_explain_skips(int(state.step), int(state.skipped), checkpoints.steps))
-            checkpoints.check()
+                raise UserError(_explain_skips(int(state.step), int(state.skipped), saver.checkpoints.steps))
+            saver.check(step, state)
             rate = float(run.learning_rate(jnp.int32(step - 1)))
             images_per_second = (step - since) * config.batch_size / seconds
             waited = feed.pop_waited_seconds() / seconds
@@ -159,7 +174,7 @@ def _take_steps(
             # 4. The checkpoint, with the evaluation's score.
             # After a step that changed nothing it would be that of an older step, and might push a better one out.
             if stops or is_last or (saves and int(state.skipped) == 0):
-                checkpoints.save(step, config, state.params, state.optimizer, psnr)
+                saver.save(step, state, psnr)
             if stops and not is_last:
                 raise StoppedError(f'as asked to at step {step}, which is saved: the same command goes on')
             calls, since, started = [], step, time.perf_counter()

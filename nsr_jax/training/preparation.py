@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 from absl import logging
 
+import nsr_jax
 from nsr_jax import processes
 from nsr_jax.data.degradations import Degradation, Jpeg, Noise
 from nsr_jax.data.mapped_store import open_store
@@ -47,6 +48,7 @@ class Preparation:
     Attributes:
         network: what is trained.
         mesh: the devices.
+        images: what it is trained on, in words that change with it.
         abstract: the state's shapes, dtypes and shardings.
         places: from a step to the image's name, row and column (of its first input pixel) of each sample of its batch.
         make_batch: as `make_train_steps` takes it.
@@ -57,6 +59,7 @@ class Preparation:
 
     network: Network
     mesh: jax.sharding.Mesh
+    images: str
     abstract: TrainState
     places: Callable[[int], list[tuple[str, int, int]]]
     make_batch: MakeBatch
@@ -69,7 +72,8 @@ def prepare(config: ml_collections.ConfigDict) -> Preparation:
     """Build the network, the mesh, the images and the train step; nothing is compiled yet.
 
     Raises:
-        UserError: as `check_run`, or data that are missing or do not fit.
+        UserError: as `check_run`, or data that are missing or do not fit, or processes of a job whose configs, versions
+            or images differ.
     """
     network = build_network(config.model, config.compute_dtype, config.remat)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.batch_size)
@@ -78,7 +82,9 @@ def prepare(config: ml_collections.ConfigDict) -> Preparation:
     degradation, patch_size, margin = make_degradation(config), config.data.patch_size, config.data.margin
     size = region_size(patch_size, config.model.channels, degradation)
     with processes.agreed():
-        names, store = _open_images(config, size + 2 * margin)
+        names, images, store = _open_images(config, size + 2 * margin)
+    versions = {'nsr_jax': nsr_jax.__version__, 'jax': jax.__version__}
+    processes.check_alike({'version': versions, 'config': config.to_dict(), 'what is trained on': images})
 
     def places(step: int) -> list[tuple[str, int, int]]:
         indices = jnp.arange(config.batch_size, dtype=jnp.int32)
@@ -124,11 +130,14 @@ def prepare(config: ml_collections.ConfigDict) -> Preparation:
         abstract=abstract,
         streamed=streamed,
     )
-    return Preparation(network, mesh, abstract, places, make_batch, open_feed, learning_rate, train_steps)
+    return Preparation(network, mesh, images, abstract, places, make_batch, open_feed, learning_rate, train_steps)
 
 
-def _open_images(config: ml_collections.ConfigDict, smallest: int) -> tuple[Sequence[str], ImageStore]:
-    """The training images' names and the images, in memory, or in a file where a device is not to hold them all."""
+def _open_images(config: ml_collections.ConfigDict, smallest: int) -> tuple[Sequence[str], str, ImageStore]:
+    """The training images' names, words that change with them, and the images.
+
+    They are in memory, or in a file where a device is not to hold them all.
+    """
     scale, channels = config.model.scale, config.model.channels
     folders = {'data_dir': config.data.data_dir, 'tfds_dir': config.data.tfds_dir}
     needs = {
@@ -147,7 +156,7 @@ def _open_images(config: ml_collections.ConfigDict, smallest: int) -> tuple[Sequ
     is_resident = store.nbytes <= config.data.resident_megabytes * 1e6
     place = 'on each device' if is_resident else 'streamed, as config.data.resident_megabytes asks for'
     logging.info('%d images of %s, %.0f MB, %s', len(source), source.name, store.nbytes / 1e6, place)
-    return source.names, store
+    return source.names, f'{len(source)} images {source.fingerprint}', store
 
 
 def find_store_folder(config: ml_collections.ConfigDict) -> pathlib.Path:

@@ -11,6 +11,7 @@ from absl import logging
 from nsr_jax import processes
 from nsr_jax.errors import UserError
 from nsr_jax.training.checkpoints import FOLDER, LoadedModel, load_model
+from nsr_jax.training.fingerprint import fingerprint
 from nsr_jax.training.state import TrainState
 
 # The layers whose output has scale² times the channels: of another scale, none of their weights fits.
@@ -47,6 +48,7 @@ def begin_with(state: TrainState, config: ml_collections.ConfigDict) -> TrainSta
     """
     with processes.agreed():
         model = _load(config)
+    processes.check_alike({'what config.warm_start holds': fingerprint(model.params)})
     new = [name for name in _OF_ITS_SCALE if name in state.params and model.config.model.scale != config.model.scale]
     taken = {name: model.params[name] for name in state.params if name not in new}
     logging.info(

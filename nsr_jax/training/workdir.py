@@ -94,6 +94,25 @@ def lock_workdir(workdir: pathlib.Path) -> Iterator[bool]:
         yield is_locked
 
 
+def check_shared(workdir: pathlib.Path) -> None:
+    """Check that all processes of the job see the folder that the first one has locked.
+
+    Raises:
+        UserError: they see others, as where each machine has one of its own.
+    """
+    path = workdir / LOCK
+    if processes.is_first():
+        with path.open('rb') as file:
+            os.fsync(file.fileno())  # what network file systems show to others
+    with processes.agreed():
+        pass  # it has been written before it is read
+    try:
+        text = path.read_text(encoding='utf-8', errors='replace').strip()
+    except OSError as error:
+        text = error.strerror
+    processes.check_alike({f'what {path} holds': text})
+
+
 def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     """Write the config of a run that starts; one that goes on keeps the first."""
     if processes.is_first() and not (workdir / CONFIG).exists():

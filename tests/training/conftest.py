@@ -1,5 +1,6 @@
 """A tiny run: 4 images like photographs in a folder, a network of one block, a few steps; also as a command."""
 
+import functools
 import json
 import os
 import pathlib
@@ -32,25 +33,26 @@ def tfds_dir(tmp_path_factory):
     return tmp_path_factory.mktemp('datasets')
 
 
+def tiny_config(image_folder, tfds_dir) -> ml_collections.ConfigDict:
+    config = get_base()
+    config.task = 'sr'
+    config.model.update(scale=2, num_blocks=1, features=8, groups=2, cardinality=4)
+    config.data.update(source=str(image_folder), tfds_dir=str(tfds_dir), patch_size=12)
+    config.update(
+        batch_size=4,
+        num_steps=12,
+        steps_per_call=2,
+        log_every_steps=3,
+        evaluate_every_steps=8,
+        checkpoint_every_steps=5,
+    )
+    config.evaluation.datasets = ''
+    return config
+
+
 @pytest.fixture(scope='session')
 def make_config(image_folder, tfds_dir):
-    def make() -> ml_collections.ConfigDict:
-        config = get_base()
-        config.task = 'sr'
-        config.model.update(scale=2, num_blocks=1, features=8, groups=2, cardinality=4)
-        config.data.update(source=str(image_folder), tfds_dir=str(tfds_dir), patch_size=12)
-        config.update(
-            batch_size=4,
-            num_steps=12,
-            steps_per_call=2,
-            log_every_steps=3,
-            evaluate_every_steps=8,
-            checkpoint_every_steps=5,
-        )
-        config.evaluation.datasets = ''
-        return config
-
-    return make
+    return functools.partial(tiny_config, image_folder, tfds_dir)
 
 
 @pytest.fixture

@@ -1,3 +1,7 @@
+import contextlib
+import hashlib
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -68,6 +72,42 @@ def test_a_score_that_is_no_number_is_never_the_best(tmp_path, config, params):
         checkpoints.save(step, config, params, psnr=psnr)
     checkpoints.close()
     assert load_model(tmp_path).step == 1
+
+
+SCORED = [(1, 40.0, ''), (2, 36.0, 'a'), (3, 35.0, 'a'), (4, None, 'b'), (5, 30.0, 'b'), (6, 29.0, 'b')]
+
+
+@pytest.mark.parametrize(('until', 'kept', 'best'), [(1, {1}, 1), (4, {2, 4}, 2), (5, {5}, 5), (6, {5, 6}, 5)])
+def test_scores_on_other_images_do_not_compete(tmp_path, config, params, until, kept, best):
+    """Of the scores at first it is not known what they were measured on: an older version saved them."""
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    for step, psnr, images in SCORED[:until]:
+        measured_on = {'images': images, 'protocol': 'sr-y'} if images else {}
+        checkpoints.save(step, config, params, psnr=psnr, images='c', measured_on=measured_on)
+    checkpoints.close()
+    assert checkpoints.read_origin(until) == ('c', measured_on)
+    assert {int(path.name) for path in (tmp_path / 'checkpoints').iterdir()} == kept
+    assert load_model(tmp_path).step == best
+
+
+def test_a_checkpoint_of_an_older_version_is_read(tmp_path, config, params):
+    """Of one that kept the PSNR alone, and nothing of what it was measured on."""
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step, psnr in ((1, 31.0), (2, 30.0)):
+        checkpoints.save(step, config, params, psnr=psnr)
+    checkpoints.close()
+    for step, psnr in ((1, 31.0), (2, 30.0)):
+        folder = tmp_path / 'checkpoints' / str(step)
+        (folder / 'metrics' / 'metrics').write_text(json.dumps({'psnr': psnr}))
+        metadata = json.loads((folder / 'metadata' / 'metadata').read_text())
+        old = {name: metadata[name] for name in ('config', 'step', 'nsr_jax_version', 'fingerprints')}
+        digest = hashlib.sha256(json.dumps(old, sort_keys=True).encode()).hexdigest()
+        (folder / 'metadata' / 'metadata').write_text(json.dumps(old | {'sha256': digest}))
+    assert load_model(tmp_path).step == 1
+    with contextlib.closing(Checkpoints(tmp_path, keep=2)) as checkpoints:
+        assert checkpoints.read_origin(2) == ('', {})
+        checkpoints.save(3, config, params, psnr=29.0, measured_on={'images': 'a'})
+    assert load_model(tmp_path).step == 3
 
 
 def test_what_is_not_a_checkpoint_is_named(tmp_path):

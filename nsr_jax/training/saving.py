@@ -1,0 +1,98 @@
+"""Saving the states of a run: with what they depend on, and only into the folder that is the run's own."""
+
+import contextlib
+import pathlib
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+from absl import logging
+
+from nsr_jax import processes
+from nsr_jax.errors import UserError
+from nsr_jax.training.checkpoints import FOLDER, Checkpoints
+from nsr_jax.training.presence import Presence
+from nsr_jax.training.state import TrainState
+from nsr_jax.training.workdir import LOCK, write_config
+
+
+class Saver:
+    """Saves states while the workdir is there. All processes of a job must call its functions alike.
+
+    Args:
+        workdir: locked, with the run's config.
+        config: of the run.
+        images: what it is trained on, in words that change with it.
+        measured_on: what its scores depend on besides the weights, likewise.
+    """
+
+    def __init__(
+        self, workdir: pathlib.Path, config: ml_collections.ConfigDict, images: str, measured_on: Mapping[str, str]
+    ):
+        self._workdir, self._config = workdir, config
+        self._origin = {'images': images, 'measured_on': measured_on}
+        self.checkpoints = Checkpoints(workdir, config.checkpoints_to_keep)
+        self._presence = Presence([workdir, workdir / FOLDER, workdir / LOCK])
+
+    def __enter__(self) -> 'Saver':
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        with contextlib.closing(self._presence):
+            self.checkpoints.__exit__(*error)
+
+    def say_changes(self, step: int) -> None:
+        """Warn of what is not as it was when a checkpoint was saved, unless an older version saved it."""
+        images, measured_on = self.checkpoints.read_origin(step)
+        now = self._origin['measured_on']
+        if images not in ('', self._origin['images']):
+            logging.warning(
+                'the training images are not those of step %d (%s then, %s now): from here on this run is not the one '
+                'that it would have been',
+                *(step, images, self._origin['images']),
+            )
+        if measured_on and measured_on != now:
+            changes = [
+                f'{name} {measured_on.get(name, "none")} then, {now.get(name, "none")} now'
+                for name in {**measured_on, **now}
+                if measured_on.get(name) != now.get(name)
+            ]
+            logging.warning(
+                'scores are measured otherwise than at step %d (%s): the best checkpoint is chosen anew, among those '
+                'with new scores',
+                *(step, '; '.join(changes)),
+            )
+
+    def check(self, step: int, state: TrainState) -> None:
+        """Check that the workdir is there, and that what was written in the background went well.
+
+        Raises:
+            UserError: the folder is lost; the line says where the state was saved instead. Or as `Checkpoints.check`.
+        """
+        if lost := processes.by_first(self._presence.describe_loss):
+            raise UserError(f'{lost}; {self._rescue(step, state)}')
+        self.checkpoints.check()
+
+    def save(self, step: int, state: TrainState, psnr: float | None) -> None:
+        """As `Checkpoints.save`, after `check`."""
+        self.check(step, state)
+        self.checkpoints.save(step, self._config, state.params, state.optimizer, psnr, **self._origin)
+
+    def _rescue(self, step: int, state: TrainState) -> str:
+        """Save a state into a new folder beside the lost one, and say so."""
+
+        def make_folder() -> str:
+            folder = tempfile.mkdtemp(prefix=f'{self._workdir.name[:100]}.rescued.', dir=self._workdir.parent)
+            write_config(pathlib.Path(folder), self._config)
+            return folder
+
+        try:
+            folder = processes.by_first(make_folder)
+            with Checkpoints(folder, keep=1) as checkpoints:
+                checkpoints.save(step, self._config, state.params, state.optimizer, **self._origin)
+        except (UserError, OSError, RuntimeError) as error:
+            if processes.lost_another(error):
+                raise
+            return f'the state of step {step} is lost: {error}'
+        return f'the state of step {step} is saved in {folder}, for another run to go on with --workdir={folder}'
