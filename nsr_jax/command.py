@@ -182,7 +182,8 @@ def _keep_compiled_programs() -> None:
         reason = 'switched off by the environment'
     elif '://' not in folder:  # a bucket is made by JAX
         try:
-            folder = str(make_output_folder(local_path(folder, '$JAX_COMPILATION_CACHE_DIR')).resolve())
+            folder = local_path(folder, '$JAX_COMPILATION_CACHE_DIR')
+            folder = str(make_output_folder(folder, mode=0o700).resolve())  # it holds native code, which is run
         except UserError as error:
             reason = error
     jax.config.update('jax_compilation_cache_dir', None if reason else folder)

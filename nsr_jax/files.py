@@ -23,15 +23,19 @@ TEMPORARY = '.nsr-tmp-'
 _PIECE = 2**20
 
 
-def make_output_folder(path: str | os.PathLike) -> pathlib.Path:
+def make_output_folder(path: str | os.PathLike, mode: int = 0o777) -> pathlib.Path:
     """Make the folder where it is missing, sweep it, and try whether a file can be written into it.
+
+    Args:
+        path: of the folder; folders above it are made too.
+        mode: the permissions of a new one, less what the umask takes away.
 
     Raises:
         UserError: it cannot be made or written into.
     """
     path = pathlib.Path(path)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode, parents=True, exist_ok=True)
         sweep(path)
         with tempfile.TemporaryFile(dir=path):
             pass

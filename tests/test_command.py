@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import socket
+import stat
 import subprocess
 import sys
 
@@ -70,6 +71,7 @@ def test_the_second_command_does_not_compile_again(answers):
     assert hits == 0
     (cache,) = {path.parent for path in entries}
     assert cache.is_relative_to(folder / 'caches/nsr_jax/compilation')
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700  # native code that others must not exchange
     assert len(lines) == 1
     assert lines[0].endswith(f'compiled programs are kept in {cache}')
     hits_later, result_later, lines_later = later['asked for']
