@@ -27,7 +27,6 @@ from nsr_jax.files import make_output_folder
 from nsr_jax.models.build import build_network
 from nsr_jax.paths import local_path
 from nsr_jax.restoring.weights import load_named
-from nsr_jax.training.fingerprint import fingerprint
 
 CONFIG = config_flags.DEFINE_config_file('config', help_string='A file in configs/, with its argument.')
 CHECKPOINT = flags.DEFINE_list('checkpoint', [], 'Workdirs or checkpoint folders.')
@@ -70,12 +69,6 @@ def main(argv: Sequence[str]) -> None:
             if GATES.value:
                 check_gates(network, GATES.value)
             networks += network_contenders(name, network, model.params, tilings, ensembles, form)
-    processes.check_alike(
-        {
-            'weights': {name: fingerprint(model.params) for name, _, model in models},
-            'dataset': {source.name: source.fingerprint for source in sources},
-        }
-    )
     scores = run_sweep([*baselines, *networks], sources, protocols, degradations, output)
     shown = (networks, sources, protocols[0], degradations, scores, CHECKPOINT.value, output, PICTURES.value)
     show(*shown, gates=GATES.value, report=REPORT.value)

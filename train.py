@@ -12,13 +12,8 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from nsr_jax import command, processes
-from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.degradation import find_degradations
-from nsr_jax.evaluation.evaluate import check_images, evaluate_network
-from nsr_jax.evaluation.protocols import find_protocols
-from nsr_jax.evaluation.tiling import Tiling
-from nsr_jax.models.build import build_network
+from nsr_jax.evaluation.validation import make_evaluate
 from nsr_jax.paths import local_path
 from nsr_jax.training.loop import train
 from nsr_jax.training.preparation import check_run
@@ -30,37 +25,6 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Folder for checkpoints, metrics.
 PROFILE = flags.DEFINE_integer('profile', 0, 'Steps to trace instead of training.', lower_bound=0)
 REPLAY = flags.DEFINE_integer('replay_step', None, 'Batch of the run to look at instead of training.', lower_bound=0)
 flags.mark_flags_as_required(['config', 'workdir'])
-
-
-def make_evaluate(config):
-    """The function that the loop scores parameters with, and what it measures on; nothing where no dataset is named."""
-    if not config.evaluation.datasets:
-        return None, {}
-    network = build_network(config.model, config.compute_dtype)
-    (protocol,) = find_protocols([config.evaluation.protocol])
-    tiling = Tiling(config.evaluation.tiling, config.evaluation.tile, config.evaluation.overlap)
-    degradations = find_degradations(config.task, config.model.scale, config.evaluation.levels)
-    sources = [
-        open_source(name, '', config.model.scale, data_dir=config.data.data_dir, tfds_dir=config.data.tfds_dir)
-        for name in config.evaluation.datasets.split(',')
-    ]
-    check_images(sources, [protocol], degradations[0], [network.channels])
-
-    def evaluate(params) -> dict[str, float]:
-        return {
-            f'{dataset}/{protocol.name}/{degradation}/{name}': number
-            for degradation in degradations
-            for dataset, pair in evaluate_network(network, params, sources, protocol, degradation, tiling).items()
-            for name, number in zip(('psnr', 'ssim'), pair, strict=True)
-        }
-
-    measured_on = {
-        'images': ', '.join(source.fingerprint for source in sources),
-        'protocol': protocol.name,
-        'levels': ', '.join(map(str, degradations)),
-        'tiling': str(tiling),
-    }
-    return evaluate, measured_on
 
 
 def main(argv: Sequence[str]) -> None:

@@ -144,6 +144,14 @@ def run_sweep(
             if names.count(name) > 1:
                 raise UserError(f'two {kind} are called {name}: their scores could not be told apart')
     processes.by_first(lambda: os.fspath(make_output_folder(output / CELLS)))
+    processes.check_alike(
+        {
+            'dataset': {source.name: source.fingerprint for source in sources},
+            'model': {each.name: hashlib.sha256(each.identity.encode()).hexdigest() for each in contenders},
+            'protocols': [protocol.name for protocol in protocols],
+            'degradations': [str(degradation) for degradation in degradations],
+        }
+    )
     scores: list[Score] = []
     for source in sources:
         for degradation in degradations:

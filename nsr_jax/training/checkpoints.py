@@ -13,7 +13,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
 import pathlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,10 +32,9 @@ from nsr_jax.files import make_output_folder
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.paths import check_for_libraries, local_path
-from nsr_jax.training.best import METRIC, KeepBest, find_best, make_metrics
+from nsr_jax.training.choice import FOLDER, METRIC, BrokenCheckpointError, KeepBest, find_checkpoint, make_metrics
 from nsr_jax.training.fingerprint import fingerprint
 
-FOLDER = 'checkpoints'
 BROKEN_FOLDER = 'broken_checkpoints'
 
 _UNFINISHED = '.orbax-checkpoint-tmp'  # in the names that Orbax gives to what it still writes
@@ -45,10 +43,6 @@ _LONGEST_REASON = 400  # characters of a library's message that are shown
 # What Orbax and TensorStore raise for files that cannot be written. For files that are missing, cut or changed it can
 # be anything: for an array that cannot be read, Orbax raises Exception itself.
 _WRITE_ERRORS = (OSError, ValueError, RuntimeError)
-
-
-class BrokenCheckpointError(UserError):
-    """A checkpoint that does not hold what was saved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,7 +264,7 @@ def load_model(directory: str | pathlib.Path) -> LoadedModel:
     Raises:
         UserError: there is no checkpoint, or its weights do not fit its own config.
     """
-    path = _find_checkpoint(pathlib.Path(local_path(directory, 'a checkpoint')).resolve())
+    path = find_checkpoint(pathlib.Path(local_path(directory, 'a checkpoint')).resolve())
     metadata = _read_metadata(path)
     try:
         config = ml_collections.ConfigDict(_with_tuples(metadata['config'])).lock()
@@ -328,35 +322,3 @@ def _with_tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _with_tuples(each) for name, each in value.items()}
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
-
-
-def _find_checkpoint(directory: pathlib.Path) -> pathlib.Path:
-    if not os.path.isdir(directory):  # unlike pathlib, also for a name that is too long for one
-        raise UserError(f'no checkpoint at {directory}: there is no such folder')
-    if (directory / 'metadata').is_dir():
-        _refuse_links(directory)
-        return directory
-    steps = {int(step.name): step for step in (directory / FOLDER).glob('*') if step.name.isdigit()}
-    if not steps:
-        raise UserError(f'no checkpoint at {directory}: neither a workdir with one nor a checkpoint folder')
-
-    best = find_best({step: _read_metrics(path) for step, path in steps.items()})
-    return steps[max(steps) if best is None else best]
-
-
-def _read_metrics(checkpoint: pathlib.Path) -> dict[str, Any]:
-    _refuse_links(checkpoint)
-    path = checkpoint / 'metrics' / 'metrics'
-    try:
-        metrics = json.loads(path.read_text(encoding='utf-8'))
-        float(metrics.get(METRIC, 0))
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise BrokenCheckpointError(f'{path} cannot be read: {error}') from error
-    return metrics
-
-
-def _refuse_links(checkpoint: pathlib.Path) -> None:
-    """A checkpoint that came from elsewhere is not to say which other files are read."""
-    for path in checkpoint.rglob('*'):
-        if path.is_symlink():
-            raise BrokenCheckpointError(f'{path} is a link: a checkpoint holds its own files')
