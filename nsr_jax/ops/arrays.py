@@ -41,7 +41,7 @@ class View:
 
     Args:
         shape: of the image.
-        look: from a pair of slices to the pixels there, (h, w, C).
+        look: from a pair of slices or index arrays to the pixels there, (h, w, C).
     """
 
     ndim = 3

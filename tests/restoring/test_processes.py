@@ -22,6 +22,7 @@ from nsr_jax.evaluation.mesh import apply_on_mesh, mesh_of
 from nsr_jax.evaluation.tiling import Tiling, authors_tiles, feathered_tiles
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
+from nsr_jax.ops.arrays import View
 from nsr_jax.restoring import files
 from nsr_jax.restoring.reading import read_photo
 from nsr_jax.restoring.restorer import Restorer
@@ -57,18 +58,14 @@ def digest_of(pixels):
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
-class Looked:
+class Looked(View):
     """An image that counts how often a tile of it is cut."""
 
-    ndim = 3
-
     def __init__(self, pixels):
-        self.pixels, self.shape, self.count = pixels, pixels.shape, 0
+        super().__init__(pixels.shape, self.cut)
+        self.pixels, self.dtype, self.count = pixels, pixels.dtype, 0
 
-    def __len__(self):
-        return len(self.pixels)
-
-    def __getitem__(self, place):
+    def cut(self, place):
         self.count += 1
         return self.pixels[place]
 
