@@ -74,7 +74,7 @@ class Position(nn.Module):
     def __call__(self, x):
         """Map (B, H, W, C) to the same."""
         self.traced[x.shape] += 1
-        return x * jnp.arange(x.shape[1])[:, None, None]
+        return x * jnp.arange(x.shape[1], dtype=x.dtype)[None, :, None, None]
 
 
 def test_whole_images_compile_two_shapes():
