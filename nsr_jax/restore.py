@@ -133,7 +133,7 @@ def main(argv: Sequence[str]) -> int:
     with processes.agreed():
         restorer = Restorer.load(model, **options)
         check_model(model, restorer.task, restorer.scale, given.task, given.scale)
-    processes.check_alike({f'what {model} holds': [fingerprint(params) for _, params in restorer.networks]})
+    processes.check_alike({'weights': [fingerprint(params) for _, params in restorer.networks]})
     if output != STANDARD:
         processes.by_first(lambda: os.fspath(make_output_folder(output)))
 

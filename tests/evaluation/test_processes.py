@@ -91,6 +91,9 @@ def evaluate_in_job(output):
     answers['kept'] = [dataclasses.astuple(each) for each in scores]
     comparison.show(contenders()[1:], [Images()], PROTOCOLS[0], [X2], scores, [], output, 1)
     answers['written'] = written
+    other = Images()
+    other.fingerprint = f'images {jax.process_index()}'
+    answers['images'] = message_of(run_sweep, contenders()[:1], [other], PROTOCOLS, [X2], output)
     for cell in (output / 'cells').iterdir() if jax.process_index() == 0 else ():
         cell.write_text('{')
     answers['broken'] = message_of(score, output)
@@ -108,6 +111,10 @@ def test_several_processes_score_as_one(tmp_path, count):
         for name in ('scores', 'kept'):  # bit for bit
             assert [tuple(each) for each in answer[name]] == [dataclasses.astuple(each) for each in alone]
         assert answer['mistake'] == 'UserError: noise, 3.png: a predictor fails'
+        assert answer['images'] == (
+            'UserError: the processes of the job must be started alike: '
+            "dataset.noise is 'images 0' in process 0, 'images 1' in process 1"
+        )
         assert answer['broken'].startswith('UserError: ')
         assert answer['broken'].endswith('remove it to score this cell again')
     assert [answer['predicted'] for answer in answers] == [len(range(index, 5, count)) for index in range(count)]

@@ -134,6 +134,8 @@ def restore_in_job(folder):
 
     write_really, files.write_photo = files.write_photo, write_photo
     restore.define_flags()
+    with pytest.raises(UserError, match='must be started alike: weights is'):
+        restore.main(flags.FLAGS(['restore', 'in', '--output=out', f'--model=model{jax.process_index() or ""}']))
     code = restore.main(flags.FLAGS(['restore', 'in', '--output=out', '--model=model', '--tile=32']))
     image = np.asarray(PIL.Image.open('in/large.png'))
     return code, writes, digest_of(Restorer.load('model', tile=32)(image))
@@ -142,6 +144,7 @@ def restore_in_job(folder):
 def test_processes_restore_files_together(tmp_path):
     network, params, config = make_network()
     save_model(tmp_path / 'model', params, config)
+    save_model(tmp_path / 'model1', jax.tree.map(np.zeros_like, params), config)
     (tmp_path / 'in').mkdir()
     images = {'full.png': random_image(150, 90), 'large.png': random_image(180, 150), 'small.png': random_image(20, 9)}
     for name, image in images.items():

@@ -1,5 +1,6 @@
 """A workdir that is lost while a run goes on, and images that are others when it goes on again."""
 
+import functools
 import shutil
 
 import jax
@@ -101,6 +102,24 @@ def test_where_nothing_can_be_saved_the_state_is_said_to_be_lost(tmp_path, confi
         saver.check(7, state)
     assert 'the state of step 7 is lost: ' in str(error.value)
     assert not workdir.parent.exists()
+
+
+def test_a_lost_workdir_is_said_and_not_what_it_lets_fail(tmp_path, config, state, monkeypatch):
+    """What was still being written when the folder went fails later, and says less."""
+
+    def close(self):
+        closed.append(self)
+        raise UserError('a checkpoint cannot be written')
+
+    closed = []
+    workdir = tmp_path / 'run'
+    workdir.mkdir()
+    with lock_workdir(workdir), pytest.raises(UserError, match='removed or replaced'):
+        with Saver(workdir, config, '', {}) as saver:
+            remove(workdir)
+            monkeypatch.setattr(saver.checkpoints, 'close', functools.partial(close, saver.checkpoints))
+            saver.check(7, state)
+    assert closed == [saver.checkpoints]
 
 
 def test_a_run_ends_whose_workdir_is_moved_and_goes_on_exactly(tmp_path, config, metrics_of):
