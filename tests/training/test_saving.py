@@ -114,11 +114,11 @@ def test_a_lost_workdir_is_said_and_not_what_it_lets_fail(tmp_path, config, stat
     closed = []
     workdir = tmp_path / 'run'
     workdir.mkdir()
-    with lock_workdir(workdir), pytest.raises(UserError, match='removed or replaced'):
-        with Saver(workdir, config, '', {}) as saver:
-            remove(workdir)
-            monkeypatch.setattr(saver.checkpoints, 'close', functools.partial(close, saver.checkpoints))
-            saver.check(7, state)
+    refused = pytest.raises(UserError, match='removed or replaced')
+    with lock_workdir(workdir), refused, Saver(workdir, config, '', {}) as saver:
+        remove(workdir)
+        monkeypatch.setattr(saver.checkpoints, 'close', functools.partial(close, saver.checkpoints))
+        saver.check(7, state)
     assert closed == [saver.checkpoints]
 
 
