@@ -114,8 +114,8 @@ def test_a_lost_workdir_is_said_and_not_what_it_lets_fail(tmp_path, config, stat
     closed = []
     workdir = tmp_path / 'run'
     workdir.mkdir()
-    refused = pytest.raises(UserError, match='removed or replaced')
-    with lock_workdir(workdir), refused, Saver(workdir, config, '', {}) as saver:
+    removed = pytest.raises(UserError, match='removed or replaced')
+    with lock_workdir(workdir), removed, Saver(workdir, config, '', {}) as saver:
         remove(workdir)
         monkeypatch.setattr(saver.checkpoints, 'close', functools.partial(close, saver.checkpoints))
         saver.check(7, state)

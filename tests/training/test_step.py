@@ -20,9 +20,10 @@ NETWORK = RestorationNetwork(scale=2, channels=3, num_blocks=2, features=8, grou
 
 def batch_of(step, indices, side=10):
     """Smooth inputs and targets that differ from step to step; the store is not read."""
-    grid = jnp.arange(side) / 5 + step
+    grid = jnp.arange(side) / 5 + jnp.float32(step)
     waves = jnp.sin(grid[:, None] + jnp.cos(grid[None, :])) * 0.3 + 0.5
-    inputs = waves[None, :, :, None] * (1 + indices[:, None, None, None] / 10) * jnp.array([1.0, 0.8, 0.6])
+    colours = jnp.array([1.0, 0.8, 0.6])[None, None, None]
+    inputs = waves[None, :, :, None] * (1 + indices[:, None, None, None] / 10) * colours
     return inputs, jnp.repeat(jnp.repeat(inputs, 2, axis=1), 2, axis=2)
 
 
@@ -43,7 +44,7 @@ def program_of(mesh, network, make_batch=None, side=10, microbatch_size=1):
 
 
 def halve(step):
-    return 1e-3 * 0.5**step
+    return 1e-3 * 0.5 ** jnp.float32(step)
 
 
 @pytest.fixture(scope='module')
@@ -71,7 +72,8 @@ def test_steps_are_adam_on_the_l1_loss(setting):
 
     for step in range(3):
         (loss, squared), gradients = value_and_gradients(params, *batch_of(step, jnp.arange(3)))
-        updates, moments = adam.update(gradients, moments)
+        with jax.numpy_dtype_promotion('standard'):
+            updates, moments = adam.update(gradients, moments)
         params = optax.apply_updates(params, updates)
         losses.append(loss)
         psnrs.append(10 * np.log10(1 / squared))
@@ -141,13 +143,17 @@ import contextlib, functools, json, sys
 import jax, ml_collections, numpy as np
 from nsr_jax.data.sampling import sample_patches
 from nsr_jax.data.store import ImageStore
-from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.models.build import build_network
 from nsr_jax.training.checkpoints import Checkpoints
 from nsr_jax.training.sharding import make_mesh, replicate
 from nsr_jax.training.state import TrainState, abstract_state, create_state
 from nsr_jax.training.step import make_train_steps
 
-network = RestorationNetwork(scale=2, channels=3, num_blocks=1, features=8, groups=2, cardinality=4)
+config = ml_collections.ConfigDict({'task': 'sr', 'model': {
+    'scale': 2, 'channels': 3, 'num_blocks': 1, 'features': 8, 'width_multiplier': 1, 'groups': 2, 'cardinality': 4,
+    'gate': 'softmax',
+}})
+network = build_network(config.model)
 images = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), dtype=np.uint8)
 store = ImageStore(images, images[:, ::2, ::2], np.full((2, 2), 32, np.int32))
 sample = functools.partial(sample_patches, key=jax.random.key(0), scale=2, patch_size=12, margin=2)
@@ -172,7 +178,7 @@ with contextlib.closing(Checkpoints(sys.argv[2], keep=1)) as checkpoints:
         mesh = make_mesh(data, fsdp, 16)
         if not results:
             losses, state = take_ten(create_state(network, mesh, 0), mesh)
-            checkpoints.save(10, ml_collections.ConfigDict(), state.params, state.optimizer)
+            checkpoints.save(10, config, state.params, state.optimizer)
             results['first ten'] = losses, []
             continue
         losses, state = take_ten(restored(mesh), mesh)
