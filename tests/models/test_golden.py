@@ -98,7 +98,8 @@ def test_gradients_and_adam_steps(name, halved):
 
     @jax.jit
     def update(parameters, state, gradients):
-        updates, state = optimizer.update(gradients, state)
+        with jax.numpy_dtype_promotion('standard'):  # Optax needs it
+            updates, state = optimizer.update(gradients, state)
         return optax.apply_updates(parameters, updates), state
 
     parameters, state = case.parameters, optimizer.init(case.parameters)
