@@ -62,7 +62,7 @@ STARTS = {
 
 def test_images_of_unknown_suffixes_are_told_by_their_contents(tree, caplog):
     """And what is none is counted and named in one line, whatever it is: nothing but files is opened."""
-    caplog.set_level('INFO')
+    caplog.set_level('INFO', logger='absl')
     folder = tree / 'mixed'
     folder.mkdir()
     for name, start in {
