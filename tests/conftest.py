@@ -48,3 +48,10 @@ def halved(request, monkeypatch):
         monkeypatch.setattr(cores, 'are_devices', lambda: True)
         monkeypatch.setattr(image_conv, '_LEAST_CHANNELS', 1)
     return request.param
+
+
+@pytest.fixture
+def lenient_promotion():
+    """What JAX converts by itself where nobody asks for strictness, for tests that mix in float64."""
+    with jax.numpy_dtype_promotion('standard'), jax.numpy_rank_promotion('allow'):
+        yield

@@ -35,6 +35,7 @@ def derivatives(conv, x, kernel):
     return conv(*arguments), jax.grad(loss, (0, 1))(*arguments), jax.grad(gradient_loss, (0, 1))(*arguments)
 
 
+@pytest.mark.usefixtures('lenient_promotion')
 @pytest.mark.parametrize(
     ('kernel_size', 'batch', 'platform', 'halved'),
     [
