@@ -37,6 +37,7 @@ def finish(process, path):
     return json.loads(path.read_text(encoding='utf-8')), output
 
 
+@pytest.mark.slow
 def test_sample_conv_and_memory_of_train_step(tmp_path):
     convolution, step = tmp_path / 'convolution.json', tmp_path / 'step.json'
     tiny = ['--presets=resnet', '--num_blocks=1', '--batch_size=2', '--patch_size=4']

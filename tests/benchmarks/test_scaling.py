@@ -142,6 +142,7 @@ def test_measured_times(tmp_path):
             scaling.measured_seconds(str(path), 16, 48)
 
 
+@pytest.mark.slow
 def test_the_command_agrees_with_what_is_compiled(tmp_path):
     output, times = tmp_path / 'scaling.json', write_times(tmp_path / 'times.json')
     command = [sys.executable, '-m', 'benchmarks.scaling', f'--output={output}', f'--step_times={times}', '--share=0.5']

@@ -28,6 +28,7 @@ def training():
     return training
 
 
+@pytest.mark.slow
 def test_tables(training, tmp_path, monkeypatch):
     monkeypatch.setattr(train_step, 'matmul_candidate', lambda dtype: matmul_candidate(dtype, 64))
     options = types.SimpleNamespace(dtype='float32', calls=2, rounds=3, num_blocks=1, batch_size=2, patch_size=4)

@@ -15,6 +15,7 @@ def run(*arguments):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_resident_and_streamed(tmp_path):
     path = tmp_path / 'streaming.json'
     sizes = ['--images=3', '--height=40', '--width=60', '--patch_size=8', '--batch_size=4', '--steps=3', '--calls=3']

@@ -78,6 +78,7 @@ def test_batches_are_the_same(other_settings, degradation):
     assert_same(sample(), usual)
 
 
+@pytest.mark.slow
 def test_first_weights_and_predictions_are_the_same(tmp_path, config, other_settings):
     network, image = build_network(config.model), np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
 
