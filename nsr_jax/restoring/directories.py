@@ -91,11 +91,9 @@ def read_directory(data: bytes | bytearray, layout: Layout, start: int) -> tuple
         ValueError: the directory does not end within the data.
     """
     try:
-        (number,) = struct.unpack_from(layout.count, data, start)
-        size = struct.calcsize(layout.entry)
-        first = start + struct.calcsize(layout.count)
+        places = _places(data, layout, start)
         entries, room = {}, len(data)
-        for place in range(first, first + number * size, size):
+        for place in places:
             tag, kind, count, value = struct.unpack_from(layout.entry, data, place)
             length = count * _SIZES.get(kind, 0)
             if length > room:
@@ -108,7 +106,15 @@ def read_directory(data: bytes | bytearray, layout: Layout, start: int) -> tuple
                 entries[tag] = Entry(kind, count, bytes(value[:length]), place)
     except struct.error as error:
         raise ValueError(f'broken directory: {error}') from error
-    return entries, first + number * size
+    return entries, places.stop
+
+
+def _places(data: bytes | bytearray, layout: Layout, start: int) -> range:
+    """Where the entries of the directory at `start` stand; it stops where they end."""
+    (count,) = struct.unpack_from(layout.count, data, start)
+    size = struct.calcsize(layout.entry)
+    first = start + struct.calcsize(layout.count)
+    return range(first, first + count * size, size)
 
 
 def first_numbers(data: bytes, layout: Layout, start: int) -> tuple[dict[int, int | None], int]:
@@ -120,14 +126,12 @@ def first_numbers(data: bytes, layout: Layout, start: int) -> tuple[dict[int, in
         ValueError: the directory does not end within the data.
     """
     try:
-        (count,) = struct.unpack_from(layout.count, data, start)
-        size = struct.calcsize(layout.entry)
-        first = start + struct.calcsize(layout.count)
+        places = _places(data, layout, start)
         numbers = {}
-        for place in range(first, first + count * size, size):
+        for place in places:
             tag, kind, length, value = struct.unpack_from(layout.entry, data, place)
             numbers[tag] = number(layout, Entry(kind, 1, value)) if length == 1 else None
-        (following,) = struct.unpack_from(layout.offset, data, first + count * size)
+        (following,) = struct.unpack_from(layout.offset, data, places.stop)
     except struct.error as error:
         raise ValueError(f'broken directory: {error}') from error
     return numbers, following
