@@ -6,6 +6,7 @@ JAX's checks of dtype and rank promotion stay: the suite can be run with both.
 import atexit
 import os
 import shutil
+import signal
 import site
 import tempfile
 
@@ -24,6 +25,10 @@ os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['no_proxy'] = os.environ['NO_PROXY'] = '127.0.0.1,localhost'  # where processes of a job find each other
 if 'NSR_DATA_DIR' in os.environ:
     os.environ['NSR_DATA_DIR'] = os.path.abspath(os.environ['NSR_DATA_DIR'])
+
+# A shell that starts the tests in the background has them and their children pass over these.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 # Whatever libraries keep in the home folder, they find and leave nothing there. Packages installed for the user stay.
 os.environ.setdefault('PYTHONUSERBASE', site.getuserbase())
