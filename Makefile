@@ -5,6 +5,8 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 QUICKSTART_DIR ?= runs/quickstart
 QUICKSTART_FLAGS ?=
+# Processes that share the tests, a file at a time; each takes up to 3 GB.
+TEST_PROCESSES ?= 2
 
 .PHONY: quickstart test test-slow lint setup
 
@@ -27,7 +29,7 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 
 test: lint
-	$(RUN) -m pytest -m 'not slow'
+	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile -m 'not slow'
 
 # Huge images and wheels in environments of their own: minutes each.
 test-slow: setup
