@@ -29,7 +29,7 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 
 test: lint
-	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile -m 'not slow'
+	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 # Huge images and wheels in environments of their own: minutes each.
 test-slow: setup
