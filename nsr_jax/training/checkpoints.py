@@ -32,7 +32,14 @@ from nsr_jax.files import make_output_folder
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.paths import check_for_libraries, local_path
-from nsr_jax.training.choice import FOLDER, METRIC, BrokenCheckpointError, KeepBest, find_checkpoint, make_metrics
+from nsr_jax.training.best_checkpoint import (
+    FOLDER,
+    METRIC,
+    BrokenCheckpointError,
+    KeepBest,
+    find_checkpoint,
+    make_metrics,
+)
 from nsr_jax.training.fingerprint import fingerprint
 
 BROKEN_FOLDER = 'broken_checkpoints'

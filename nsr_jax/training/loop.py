@@ -16,8 +16,8 @@ from absl import logging
 from nsr_jax import processes
 from nsr_jax.errors import StoppedError, UserError
 from nsr_jax.ops.settings import without_x64
+from nsr_jax.training.best_checkpoint import BrokenCheckpointError
 from nsr_jax.training.checkpoints import BROKEN_FOLDER, Checkpoints, remove_unfinished
-from nsr_jax.training.choice import BrokenCheckpointError
 from nsr_jax.training.feed import ResidentFeed, StreamedFeed
 from nsr_jax.training.preparation import Preparation, check_run, prepare
 from nsr_jax.training.saving import Saver

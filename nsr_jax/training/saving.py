@@ -11,8 +11,8 @@ from absl import logging
 
 from nsr_jax import processes
 from nsr_jax.errors import UserError
+from nsr_jax.training.best_checkpoint import FOLDER
 from nsr_jax.training.checkpoints import Checkpoints
-from nsr_jax.training.choice import FOLDER
 from nsr_jax.training.presence import Presence
 from nsr_jax.training.state import TrainState
 from nsr_jax.training.workdir import LOCK, write_config

@@ -10,8 +10,8 @@ from absl import logging
 
 from nsr_jax import processes
 from nsr_jax.errors import UserError
+from nsr_jax.training.best_checkpoint import FOLDER
 from nsr_jax.training.checkpoints import LoadedModel, load_model
-from nsr_jax.training.choice import FOLDER
 from nsr_jax.training.fingerprint import fingerprint
 from nsr_jax.training.state import TrainState
 
