@@ -28,8 +28,10 @@ from configs.presets import PRESETS
 from nsr_jax import command
 from nsr_jax.data.store import ImageStore
 from nsr_jax.errors import UserError
+from nsr_jax.losses import find_losses
 from nsr_jax.models.build import Network, build_network
 from nsr_jax.models.cost import count_multi_adds, count_parameters
+from nsr_jax.optimizers import find_optimizer, find_schedule
 from nsr_jax.training.sharding import make_mesh
 from nsr_jax.training.state import abstract_state
 from nsr_jax.training.step import make_train_steps
@@ -44,14 +46,24 @@ _Cell = Callable[[dict[str, Any]], str]
 def compiled_step(network: Network, data: int, fsdp: int) -> str:
     """The program of a train step on a mesh, as text; batch and patches are tiny, bytes do not depend on them."""
     mesh = make_mesh(data, fsdp, data * fsdp)
-    abstract = abstract_state(network, mesh)
+    optimizer = find_optimizer('adam', find_schedule('constant', 1e-3))
+    abstract = abstract_state(network, optimizer, mesh)
 
     def make_batch(store, first_step, step, indices):
         inputs = jnp.ones((1, 8, 8, network.channels)) * jnp.sin(step + indices)[:, None, None, None]
         return inputs, jnp.repeat(jnp.repeat(inputs, network.scale, axis=1), network.scale, axis=2)
 
-    sizes = {'batch_size': data * fsdp, 'stop_after_skipped': 1, 'microbatch_size': 1}
-    train_steps = make_train_steps(network, make_batch, lambda step: 1e-3, **sizes, mesh=mesh, abstract=abstract)
+    train_steps = make_train_steps(
+        network,
+        make_batch,
+        losses=find_losses({'l1': 1.0}),
+        optimizer=optimizer,
+        batch_size=data * fsdp,
+        stop_after_skipped=1,
+        mesh=mesh,
+        microbatch_size=1,
+        abstract=abstract,
+    )
     images = jax.ShapeDtypeStruct((1, 8, 8, network.channels), jnp.uint8)
     store = ImageStore(images, None, jax.ShapeDtypeStruct((1, 2), jnp.int32))
     lowered = train_steps.lower(abstract, store, jax.ShapeDtypeStruct((), jnp.int32))

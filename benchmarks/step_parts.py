@@ -18,11 +18,13 @@ from nsr_jax.data.degradations import Noise
 from nsr_jax.data.sampling import sample_patches
 from nsr_jax.data.store import ImageStore
 from nsr_jax.errors import UserError
+from nsr_jax.losses import find_losses
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_multi_adds
-from nsr_jax.training.gradients import find_microbatch_size, loss_and_gradients
+from nsr_jax.training.gradients import compare_and_differentiate, find_microbatch_size
+from nsr_jax.training.preparation import make_optimizer
 from nsr_jax.training.sharding import make_mesh, over_batch, replicated
-from nsr_jax.training.state import ADAM, TrainState, abstract_state, create_state, learning_rate_at
+from nsr_jax.training.state import TrainState, abstract_state, create_state
 from nsr_jax.training.step import make_train_steps
 
 WHOLE, GRADIENT, OPTIMIZER, SAMPLING = 'whole step', 'forward + backward', 'optimizer', 'sampling'
@@ -79,7 +81,8 @@ class Training:
         self._exact = build_network(config.model, 'float32')
         self._mesh = make_mesh(-1, 1, config.batch_size)
         self._microbatch_size = find_microbatch_size(config.microbatch_size, config.batch_size, self._mesh)
-        self.abstract = abstract_state(self.network, self._mesh)
+        self._losses, (_, self._adam) = find_losses(config.loss), make_optimizer(config)
+        self.abstract = abstract_state(self.network, self._adam, self._mesh)
         self._patch, self._margin, self._scale = config.data.patch_size, config.data.margin, config.model.scale
         sample = functools.partial(
             sample_patches,
@@ -90,17 +93,11 @@ class Training:
             degradation=Noise(*config.degradation.sigma) if config.task == 'denoise' else None,
         )
         self.rate = config.learning_rate
-        learning_rate = functools.partial(
-            learning_rate_at,
-            initial=config.learning_rate,
-            num_steps=config.num_steps,
-            drops=config.learning_rate_drops,
-            factor=config.learning_rate_factor,
-        )
         self.train_steps = make_train_steps(
             self.network,
             lambda store, first_step, step, indices: sample(store, step=step, indices=indices),
-            learning_rate,
+            losses=self._losses,
+            optimizer=self._adam,
             batch_size=config.batch_size,
             stop_after_skipped=config.stop_after_skipped,
             mesh=self._mesh,
@@ -137,7 +134,7 @@ class Training:
     @functools.cached_property
     def initial(self) -> TrainState:
         """The state before the first step."""
-        return create_state(self.network, self._mesh, seed=0)
+        return create_state(self.network, self._adam, self._mesh, seed=0)
 
     @property
     def flops(self) -> float:
@@ -212,9 +209,9 @@ class Training:
     def _gradient(self, calls: int) -> Candidate:
         @functools.partial(jax.jit, out_shardings=replicated(self._mesh))
         def compute(params, inputs, targets):
-            sizes = {'mesh': self._mesh, 'microbatch_size': self._microbatch_size}
-            found, gradients = loss_and_gradients(self.network, params, inputs, targets, **sizes)
-            return found.l1, gradients
+            options = {'losses': self._losses, 'mesh': self._mesh, 'microbatch_size': self._microbatch_size}
+            found, gradients = compare_and_differentiate(self.network, params, inputs, targets, **options)
+            return found.loss, gradients
 
         def run(batches):
             return [compute(self.initial.params, *batch) for batch in batches]
@@ -231,8 +228,8 @@ class Training:
     def _optimizer(self, calls: int) -> Candidate:
         @functools.partial(jax.jit, donate_argnums=(0, 1))
         def update(params, optimizer, gradient):
-            updates, optimizer = ADAM.update(gradient, optimizer)
-            return optax.apply_updates(params, jax.tree.map(lambda update: -self.rate * update, updates)), optimizer
+            updates, optimizer = self._adam.update(gradient, optimizer, params, step=jnp.int32(0))
+            return optax.apply_updates(params, updates), optimizer
 
         @jax.jit
         def random_like(params, seed):

@@ -1,6 +1,7 @@
 """Every field of a config, with its unit and its default; the task's config fills in the rest."""
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def get_base() -> ConfigDict:
@@ -40,8 +41,26 @@ def get_base() -> ConfigDict:
     config.batch_size = 16  # patches a step, over all devices
     config.microbatch_size = 0  # patches that a device computes at once; 0 = 1 on a CPU, elsewhere all of its part
     config.num_steps = 1_500_000  # of the optimizer
-    config.learning_rate = 1e-3  # of Adam, at the start
-    config.learning_rate_drops = (2 / 3, 5 / 6)  # fractions of num_steps after which the rate drops
+    config.loss = ConfigDict()  # weights of what is minimised, on images of a range of 1; 0: it is left out
+    config.loss.l1 = 1.0  # mean absolute error
+    config.loss.l2 = 0.0  # mean squared error
+    config.loss.charbonnier = 0.0  # L1 that is smooth at zero
+    config.loss.fft = 0.0  # L1 of the 2-D spectrum
+    config.loss.ms_ssim = 0.0  # 1 - multi-scale structural similarity
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = 'adam'  # adam, adamw, lion, muon
+    config.optimizer.b1 = placeholder(float)  # decay of the mean gradient; None, here and below: the optimizer's own
+    config.optimizer.b2 = placeholder(float)  # decay of the mean squared gradient
+    config.optimizer.eps = placeholder(float)  # added to what is divided by
+    config.optimizer.momentum = placeholder(float)  # of muon
+    config.optimizer.weight_decay = placeholder(float)  # of kernels; scales, biases and gates have none
+    config.optimizer.clip_norm = 0.0  # gradients with a larger norm are scaled down to it; 0 = never
+    config.optimizer.accumulate_steps = 1  # steps whose gradients are averaged before the weights change
+    config.learning_rate = 1e-3  # of the optimizer, at the start
+    config.learning_rate_schedule = 'steps'  # steps, cosine (to 0), constant
+    config.warmup_steps = 0  # over which the rate rises from 0 first
+    config.learning_rate_drops = (2 / 3, 5 / 6)  # fractions of num_steps after which the rate of `steps` drops
     config.learning_rate_factor = 0.2  # by which it drops
     config.stop_after_skipped = 10  # steps in a row whose loss or gradient is not finite; each alone is skipped
 

@@ -24,8 +24,10 @@ ALLOWED = {
     'ops': {'errors', 'cores'},
     'nn': {'errors', 'ops'},
     'models': {'errors', 'ops', 'nn'},
+    'losses': {'errors'},
+    'optimizers': {'errors'},
     'data': {'errors', 'files', 'paths', 'ops'},
-    'training': {'errors', 'files', 'paths', 'processes', 'ops', 'nn', 'models', 'data'},
+    'training': {'errors', 'files', 'paths', 'processes', 'ops', 'nn', 'models', 'losses', 'optimizers', 'data'},
     'evaluation': {'errors', 'files', 'paths', 'forks', 'processes', 'ops', 'nn', 'models', 'data'},
     'restoring': {'errors', 'files', 'paths', 'forks', 'processes', 'ops', 'models', 'training', 'evaluation'},
 }

@@ -124,6 +124,6 @@ def plot_losses(metrics_path: str | os.PathLike, picture_path: str | os.PathLike
     figure = matplotlib.figure.Figure(figsize=(7, 4), dpi=DOTS_PER_INCH, layout='constrained')
     axis = figure.subplots()
     axis.plot(steps, losses, linewidth=1, marker='.' if len(steps) < 3 else '')
-    axis.set(xlabel='step', ylabel='loss (L1, of a range of 1)', yscale='log' if (losses > 0).all() else 'linear')
+    axis.set(xlabel='step', ylabel='loss', yscale='log' if (losses > 0).all() else 'linear')
     axis.grid(visible=True, which='both', alpha=0.3)
     _save(figure, picture_path)

@@ -228,7 +228,7 @@ def _draw_curves(curves: Mapping[str, str | os.PathLike]) -> list[tuple[str, mar
     """Heading and picture of the losses, and of the PSNR in each evaluation that was made during training."""
     plots: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
     for index, path in enumerate(curves.values()):
-        plots.setdefault('Loss (L1, of a range of 1)', {})[index] = read_losses(path)
+        plots.setdefault('Loss', {})[index] = read_losses(path)
         for name, points in _read_psnrs(pathlib.Path(path)).items():
             plots.setdefault(f'{name}: PSNR (dB)', {})[index] = points
     return [(heading, _draw(lines, is_loss=i == 0)) for i, (heading, lines) in enumerate(plots.items())]

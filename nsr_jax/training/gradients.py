@@ -4,7 +4,7 @@ The loss is a mean over samples, so any number of them may be computed at once. 
 needs stays in the cache, and no sample is copied in or out of a loop over the samples' own kernels. Other devices take
 all of theirs. Weight normalisation does not depend on the samples and is done once, before and after them.
 
-Between devices go, once a step, the parts of the parameters that are split over `fsdp`, and the gradient.
+Once a step the devices exchange the parts of the parameters that are split over `fsdp`, and the gradient.
 """
 
 from typing import NamedTuple
@@ -15,20 +15,23 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from nsr_jax.errors import UserError
+from nsr_jax.losses import WeightedLosses, weighted_sum
 from nsr_jax.models.build import Network
 from nsr_jax.nn.conv import fold_weight_norm
 from nsr_jax.training.sharding import BATCH_AXES, state_shardings
 
 
-class Losses(NamedTuple):
+class Comparison(NamedTuple):
     """Means over a batch, of images on [0, 1].
 
     Attributes:
-        l1: of the absolute error; what is minimised.
-        squared: of the squared error.
+        loss: what is minimised.
+        terms: each loss by name, without its weight.
+        squared: the squared error.
     """
 
-    l1: jax.Array
+    loss: jax.Array
+    terms: dict[str, jax.Array]
     squared: jax.Array
 
 
@@ -46,9 +49,16 @@ def find_microbatch_size(asked: int, batch_size: int, mesh: Mesh) -> int:
     return asked
 
 
-def loss_and_gradients(
-    network: Network, params: dict, inputs: jax.Array, targets: jax.Array, *, mesh: Mesh, microbatch_size: int
-) -> tuple[Losses, dict]:
+def compare_and_differentiate(
+    network: Network,
+    params: dict,
+    inputs: jax.Array,
+    targets: jax.Array,
+    *,
+    losses: WeightedLosses,
+    mesh: Mesh,
+    microbatch_size: int,
+) -> tuple[Comparison, dict]:
     """Compare a batch's restored images with the targets.
 
     Args:
@@ -56,29 +66,31 @@ def loss_and_gradients(
         params: its parameters, on the mesh in any way.
         inputs: `(B, P, P, C)` on [0, 1], split over the mesh.
         targets: `(B, sP, sP, C)`, the same.
+        losses: as from `find_losses`.
         mesh: both of its axes split the batch.
         microbatch_size: how many samples a device computes at once; divides B / devices.
 
     Returns:
-        the losses, and the gradient of the L1 loss with respect to `params`.
+        the comparison, and the gradient of its loss with respect to `params`.
     """
 
     specs = jax.tree.map(lambda sharding: sharding.spec, state_shardings(mesh, params))
     whole, split = PartitionSpec(), PartitionSpec(BATCH_AXES)
 
-    def losses(kernels: dict, inputs: jax.Array, targets: jax.Array) -> tuple[jax.Array, Losses]:
-        error = network.apply({'params': kernels}, inputs) - targets
-        found = Losses(jnp.mean(jnp.abs(error)), jnp.mean(jnp.square(error)))
-        return found.l1, found
+    def compare(kernels: dict, inputs: jax.Array, targets: jax.Array) -> tuple[jax.Array, Comparison]:
+        prediction = network.apply({'params': kernels}, inputs)
+        loss, terms = weighted_sum(losses, prediction, targets)
+        return loss, Comparison(loss, terms, jnp.mean(jnp.square(prediction - targets)))
 
-    def on_one_device(parts: dict, inputs: jax.Array, targets: jax.Array) -> tuple[Losses, dict]:
+    def on_one_device(parts: dict, inputs: jax.Array, targets: jax.Array) -> tuple[Comparison, dict]:
         kernels, unfold = jax.vjp(fold_weight_norm, jax.tree.map(_gather, parts, specs))
 
         def add(sums, microbatch):
-            gradients, found = jax.grad(losses, has_aux=True)(kernels, *microbatch)
+            gradients, found = jax.grad(compare, has_aux=True)(kernels, *microbatch)
             return jax.tree.map(jnp.add, sums, (found, gradients)), None
 
-        zeros = jax.tree.map(jnp.zeros_like, (Losses(jnp.float32(0), jnp.float32(0)), kernels))
+        zero = jnp.float32(0)
+        zeros = Comparison(zero, dict.fromkeys(losses, zero), zero), jax.tree.map(jnp.zeros_like, kernels)
         microbatches = [images.reshape(-1, microbatch_size, *images.shape[1:]) for images in (inputs, targets)]
         sums, _ = lax.scan(add, zeros, microbatches)
         found, gradients = jax.tree.map(lambda leaf: leaf / (len(microbatches[0]) * mesh.size), sums)

@@ -22,8 +22,7 @@ from nsr_jax.training.feed import ResidentFeed, StreamedFeed
 from nsr_jax.training.preparation import Preparation, check_run, prepare
 from nsr_jax.training.saving import Saver
 from nsr_jax.training.sharding import gather, replicate
-from nsr_jax.training.state import TrainState, create_state
-from nsr_jax.training.step import METRICS
+from nsr_jax.training.state import TrainState
 from nsr_jax.training.stopping import StopRequest
 from nsr_jax.training.warm_start import begin_with
 from nsr_jax.training.workdir import MetricsWriter, check_shared, lock_workdir, write_config
@@ -113,7 +112,7 @@ def first_state(
         return TrainState(step, params, optimizer, none)
     if broken:
         raise UserError(f'no checkpoint can be read: {"; ".join(broken.values())}')
-    state = create_state(run.network, run.mesh, config.seed)
+    state = run.create_state()
     return begin_with(state, config) if config.warm_start else state
 
 
@@ -183,7 +182,7 @@ def _take_steps(
 
 def _means(calls: Sequence[dict[str, jax.Array]], steps: int, since: int) -> dict[str, float]:
     """What the calls' sums are for each step that was not skipped; NaN where all were."""
-    sums = {name: sum(float(call[name]) for call in jax.device_get(calls)) for name in METRICS}
+    sums = jax.tree.map(lambda *each: sum(map(float, each)), *jax.device_get(calls))
     skipped = int(sums.pop('skipped'))
     if skipped:
         logging.warning(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import ml_collections
+import optax
 from absl import logging
 
 import nsr_jax
@@ -19,15 +20,17 @@ from nsr_jax.data.sampling import draw_places, region_size, sample_patches
 from nsr_jax.data.sources import open_source, records_folder
 from nsr_jax.data.store import ImageStore, Needs
 from nsr_jax.errors import UserError
+from nsr_jax.losses import WeightedLosses, find_losses, weighted_sum
 from nsr_jax.models.build import Network, build_network
 from nsr_jax.models.cost import count_multi_adds, count_parameters
 from nsr_jax.ops.colour import rgb_to_gray_uint8, rgb_to_y_uint8
 from nsr_jax.ops.settings import new_key
+from nsr_jax.optimizers import Schedule, find_optimizer, find_schedule
 from nsr_jax.paths import local_path
 from nsr_jax.training.feed import ResidentFeed, StreamedFeed
 from nsr_jax.training.gradients import find_microbatch_size
 from nsr_jax.training.sharding import make_mesh, replicate
-from nsr_jax.training.state import TrainState, abstract_state, learning_rate_at
+from nsr_jax.training.state import TrainState, abstract_state, create_state
 from nsr_jax.training.step import MakeBatch, make_train_steps
 from nsr_jax.training.warm_start import check_warm_start
 from nsr_jax.training.workdir import check_workdir
@@ -53,7 +56,9 @@ class Preparation:
         places: from a step to the image's name, row and column (of its first input pixel) of each sample of its batch.
         make_batch: as `make_train_steps` takes it.
         open_feed: from the step that comes next to the images of each call of `train_steps`.
+        losses: what is minimised.
         learning_rate: of a step.
+        create_state: makes the state of a new run.
         train_steps: the compiled function, as `make_train_steps` describes it.
     """
 
@@ -64,7 +69,9 @@ class Preparation:
     places: Callable[[int], list[tuple[str, int, int]]]
     make_batch: MakeBatch
     open_feed: Callable[[int], ResidentFeed | StreamedFeed]
-    learning_rate: Callable[[jax.Array], jax.Array]
+    losses: WeightedLosses
+    learning_rate: Schedule
+    create_state: Callable[[], TrainState]
     train_steps: jax.stages.Wrapped
 
 
@@ -111,18 +118,13 @@ def prepare(config: ml_collections.ConfigDict) -> Preparation:
         def open_feed(first_step: int) -> ResidentFeed:
             return resident
 
-    abstract = abstract_state(network, mesh)
-    learning_rate = functools.partial(
-        learning_rate_at,
-        initial=config.learning_rate,
-        num_steps=config.num_steps,
-        drops=config.learning_rate_drops,
-        factor=config.learning_rate_factor,
-    )
+    losses, (learning_rate, optimizer) = find_losses(config.loss), make_optimizer(config)
+    abstract = abstract_state(network, optimizer, mesh)
     train_steps = make_train_steps(
         network,
         make_batch,
-        learning_rate,
+        losses=losses,
+        optimizer=optimizer,
         batch_size=config.batch_size,
         stop_after_skipped=config.stop_after_skipped,
         mesh=mesh,
@@ -130,7 +132,38 @@ def prepare(config: ml_collections.ConfigDict) -> Preparation:
         abstract=abstract,
         streamed=streamed,
     )
-    return Preparation(network, mesh, images, abstract, places, make_batch, open_feed, learning_rate, train_steps)
+    return Preparation(
+        network=network,
+        mesh=mesh,
+        images=images,
+        abstract=abstract,
+        places=places,
+        make_batch=make_batch,
+        open_feed=open_feed,
+        losses=losses,
+        learning_rate=learning_rate,
+        create_state=functools.partial(create_state, network, optimizer, mesh, config.seed),
+        train_steps=train_steps,
+    )
+
+
+def make_optimizer(config: ml_collections.ConfigDict) -> tuple[Schedule, optax.GradientTransformationExtraArgs]:
+    """The learning rate of each step and the optimizer that a config describes.
+
+    Raises:
+        UserError: an unknown name, an option that the named one does not take, or a value that makes no sense.
+    """
+    schedule = find_schedule(
+        config.learning_rate_schedule,
+        config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        num_steps=config.num_steps,
+        drops=config.learning_rate_drops,
+        factor=config.learning_rate_factor,
+    )
+    options = config.optimizer.to_dict()
+    general = {name: options.pop(name) for name in ('name', 'clip_norm', 'accumulate_steps')}
+    return schedule, find_optimizer(schedule=schedule, **general, options=options)
 
 
 def _open_images(config: ml_collections.ConfigDict, smallest: int) -> tuple[Sequence[str], str, ImageStore]:
@@ -213,6 +246,12 @@ def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) ->
         raise UserError(f'config.learning_rate_factor must be a number from 0, not {config.learning_rate_factor!r}')
     if not all(isinstance(drop, int | float) and 0 <= drop <= 1 for drop in config.learning_rate_drops):
         raise UserError(f'config.learning_rate_drops must be numbers from 0 to 1, not {config.learning_rate_drops!r}')
+    if not isinstance(config.warmup_steps, int) or config.warmup_steps < 0:
+        raise UserError(f'config.warmup_steps must be a whole number from 0, not {config.warmup_steps!r}')
+    make_optimizer(config)
+    side = config.model.scale * config.data.patch_size
+    images = jax.ShapeDtypeStruct((1, side, side, config.model.channels), jnp.float32)
+    jax.eval_shape(functools.partial(weighted_sum, find_losses(config.loss)), images, images)
     build_network(config.model, config.compute_dtype, config.remat)
     make_degradation(config)
     if config.model.get('gate') == 'hard':

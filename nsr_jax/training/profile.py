@@ -19,7 +19,6 @@ from nsr_jax.errors import UserError
 from nsr_jax.files import make_output_folder, write_atomically
 from nsr_jax.ops.settings import without_x64
 from nsr_jax.training.preparation import Preparation, check_run, prepare
-from nsr_jax.training.state import create_state
 
 FOLDER = 'profile'
 TABLE = 'profile.md'
@@ -77,7 +76,7 @@ def profile(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, num_
     images = feed.take(1)
     program = _compile(run, images)
     compile_seconds = time.perf_counter() - started
-    state = create_state(run.network, run.mesh, config.seed)
+    state = run.create_state()
     state = jax.block_until_ready(program(state, images, np.int32(1)))[0]  # the first step allocates
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0

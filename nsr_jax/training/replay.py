@@ -16,6 +16,7 @@ from jax import lax
 from nsr_jax.data.images import write_image
 from nsr_jax.errors import UserError
 from nsr_jax.files import make_output_folder, write_atomically
+from nsr_jax.losses import weighted_sum
 from nsr_jax.ops.settings import without_x64
 from nsr_jax.training.checkpoints import Checkpoints
 from nsr_jax.training.loop import first_state
@@ -38,7 +39,7 @@ def replay(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, batch
         batch: its number, from 0: it is what takes the run from step N to N + 1.
 
     Returns:
-        what stands in the .md: for each sample where it is from, the range of its input, its loss (L1 on [0, 1]), PSNR
+        what stands in the .md: for each sample where it is from, the range of its input, its loss, PSNR
         in dB and the norm of its gradient.
 
     Raises:
@@ -79,8 +80,8 @@ def _apply(run: Preparation, params: Any, inputs: jax.Array, targets: jax.Array)
     """The predictions, and what is known of each sample."""
 
     def loss(params, pair):
-        prediction = run.network.apply({'params': params}, pair[0][None])[0]
-        return jnp.mean(jnp.abs(prediction - pair[1])), prediction
+        prediction = run.network.apply({'params': params}, pair[0][None])
+        return weighted_sum(run.losses, prediction, pair[1][None])[0], prediction[0]
 
     @jax.jit
     def of_each(params, inputs, targets):

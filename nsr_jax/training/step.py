@@ -10,15 +10,14 @@ from jax.sharding import Mesh
 
 from nsr_jax.data.sampling import Regions
 from nsr_jax.data.store import ImageStore
+from nsr_jax.losses import WeightedLosses
 from nsr_jax.models.build import Network
-from nsr_jax.training.gradients import loss_and_gradients
+from nsr_jax.training.gradients import compare_and_differentiate
 from nsr_jax.training.sharding import over_batch, over_calls, replicated
-from nsr_jax.training.state import ADAM, TrainState
+from nsr_jax.training.state import TrainState
 
 # (images, the call's first step, step, indices (B,)) to inputs (B, P, P, C) and targets (B, sP, sP, C), on [0, 1]
 MakeBatch = Callable[[ImageStore | Regions, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-
-METRICS = ('loss', 'psnr', 'gradient_norm', 'skipped')
 
 # XLA's default order of operations on a CPU takes up to twice the memory, remat or not, in the same time.
 _COMPILER_OPTIONS = {'cpu': {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'}}
@@ -27,8 +26,9 @@ _COMPILER_OPTIONS = {'cpu': {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMOR
 def make_train_steps(
     network: Network,
     make_batch: MakeBatch,
-    learning_rate: Callable[[jax.Array], jax.Array],
     *,
+    losses: WeightedLosses,
+    optimizer: optax.GradientTransformationExtraArgs,
     batch_size: int,
     stop_after_skipped: int,
     mesh: Mesh,
@@ -41,7 +41,8 @@ def make_train_steps(
     Args:
         network: what is trained.
         make_batch: a batch of the images, a pure function of the step.
-        learning_rate: of a step.
+        losses: what is minimised.
+        optimizer: how weights follow the gradient; its `update` is told the `step`.
         batch_size: over all devices.
         stop_after_skipped: after so many skipped steps in a row no step is taken any longer.
         mesh: the batch is split over both of its axes.
@@ -51,9 +52,10 @@ def make_train_steps(
 
     Returns:
         A function that takes the state (donated), the images and how many steps to take (any number, no
-        recompilation), and returns the new state and these numbers over the steps: the sums of 'loss' (L1 on [0, 1]),
-        'psnr' (of the batch's unclipped prediction, dB) and 'gradient_norm', all without the skipped steps, and the
-        number of 'skipped' ones. A step whose loss or gradient is not finite counts as taken and changes nothing else.
+        recompilation), and returns the new state and these numbers over the steps: the sums of 'loss', its terms as
+        'loss/NAME', 'psnr' (of the batch's unclipped prediction, dB) and 'gradient_norm', all without the skipped
+        steps, and the number of 'skipped' ones. A step whose loss or gradient is not finite counts as taken and changes
+        nothing else.
     """
     state_sharding = jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
@@ -61,27 +63,26 @@ def make_train_steps(
         indices = lax.with_sharding_constraint(jnp.arange(batch_size, dtype=jnp.int32), over_batch(mesh))
         with jax.named_scope('sample'):
             inputs, targets = make_batch(images, first_step, state.step, indices)
-        (loss, squared), gradients = loss_and_gradients(
-            network, state.params, inputs, targets, mesh=mesh, microbatch_size=microbatch_size
+        found, gradients = compare_and_differentiate(
+            network, state.params, inputs, targets, losses=losses, mesh=mesh, microbatch_size=microbatch_size
         )
         with jax.named_scope('optimizer'):
             gradient_norm = optax.tree.norm(gradients)
-            finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
-            rate = learning_rate(state.step)
+            finite = jnp.isfinite(found.loss) & jnp.isfinite(gradient_norm)
 
-            def update(params, optimizer, gradients):
-                with jax.numpy_dtype_promotion('standard'):  # Optax needs it
-                    updates, optimizer = ADAM.update(gradients, optimizer)
-                return optax.apply_updates(params, jax.tree.map(lambda update: -rate * update, updates)), optimizer
+            def update(params, optimizer_state):
+                updates, optimizer_state = optimizer.update(gradients, optimizer_state, params, step=state.step)
+                return optax.apply_updates(params, updates), optimizer_state
 
-            def keep(params, optimizer, gradients):
-                return params, optimizer
+            def keep(params, optimizer_state):
+                return params, optimizer_state
 
             # A branch, and not a choice for each number: for that a CPU copies Adam's moments, and takes 2 % longer.
-            params, optimizer = lax.cond(finite, update, keep, state.params, state.optimizer, gradients)
-        metrics = {'loss': loss, 'psnr': -10 * jnp.log10(squared), 'gradient_norm': gradient_norm}
+            params, optimizer_state = lax.cond(finite, update, keep, state.params, state.optimizer)
+        terms = {f'loss/{name}': term for name, term in found.terms.items()}
+        metrics = {'loss': found.loss, **terms, 'psnr': -10 * jnp.log10(found.squared), 'gradient_norm': gradient_norm}
         metrics = {name: jnp.where(finite, number, 0) for name, number in metrics.items()}
-        state = TrainState(state.step + 1, params, optimizer, jnp.where(finite, 0, state.skipped + 1))
+        state = TrainState(state.step + 1, params, optimizer_state, jnp.where(finite, 0, state.skipped + 1))
         return state, metrics | {'skipped': 1 - finite.astype(jnp.float32)}
 
     def train_steps(state: TrainState, images: ImageStore | Regions, count: jax.Array):
@@ -96,7 +97,8 @@ def make_train_steps(
             state, metrics = one_step(images, first_step, state)
             return state, jax.tree.map(jnp.add, sums, metrics)
 
-        zeros = dict.fromkeys(METRICS, jnp.zeros((), jnp.float32))
+        names = ('loss', *(f'loss/{name}' for name in losses), 'psnr', 'gradient_norm', 'skipped')
+        zeros = dict.fromkeys(names, jnp.zeros((), jnp.float32))
         return lax.while_loop(goes_on, take_one, (state, zeros))
 
     whole = replicated(mesh)

@@ -29,6 +29,11 @@ _FREE = (
 _FREE_SECTIONS = ('mesh.', 'evaluation.')
 _FREE_PERIODS = ('log_every_steps', 'evaluate_every_steps', 'checkpoint_every_steps')
 
+# What runs did before there was a field for it; whatever else they lack was off, as it is by default.
+_BEFORE = {
+    'loss.l1': 1.0, 'optimizer.name': 'adam', 'optimizer.accumulate_steps': 1, 'learning_rate_schedule': 'steps',
+}  # fmt: skip
+
 
 def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     """Make the folder where it is missing, and check that a run in it has the same config.
@@ -46,6 +51,7 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f'{path} cannot be read as the config of a run: {error}') from error
     asked = dict(_leaves(json.loads(config.to_json())))
+    saved = {name: _BEFORE.get(name, value) for name, value in asked.items() if not value or name in _BEFORE} | saved
     differences = [
         f'{name} {saved.get(name, "missing")} there, {asked.get(name, "missing")} now'
         for name in dict.fromkeys([*saved, *asked])

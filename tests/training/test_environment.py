@@ -17,6 +17,7 @@ from nsr_jax.evaluation.inference import predict
 from nsr_jax.evaluation.tiling import Tiling
 from nsr_jax.models.build import build_network
 from nsr_jax.ops.settings import new_key
+from nsr_jax.optimizers import adam
 from nsr_jax.training.checkpoints import load_model, save_model
 from nsr_jax.training.loop import train
 from nsr_jax.training.state import init_state
@@ -83,7 +84,7 @@ def test_first_weights_and_predictions_are_the_same(tmp_path, config, other_sett
     network, image = build_network(config.model), np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
 
     def begin():
-        params = jax.jit(functools.partial(init_state, network))(new_key(2**31 + 3)).params
+        params = jax.jit(functools.partial(init_state, network, adam(lambda step: 1e-3)))(new_key(2**31 + 3)).params
         return params, predict(network, params, image, tiling=Tiling('whole'))
 
     usual = begin()

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from nsr_jax.errors import UserError
+from nsr_jax.losses import find_losses
 from nsr_jax.models.network import RestorationNetwork
-from nsr_jax.training.gradients import find_microbatch_size, loss_and_gradients
+from nsr_jax.training.gradients import compare_and_differentiate, find_microbatch_size
 from nsr_jax.training.sharding import make_mesh
 
 NETWORK = RestorationNetwork(scale=2, channels=3, num_blocks=1, features=8, groups=2, cardinality=4)
+LOSSES = find_losses({'l1': 1.0, 'l2': 0.5})
 
 
 def compile_gradients(network, microbatch_size, batch_size=4, side=10):
@@ -20,7 +22,7 @@ def compile_gradients(network, microbatch_size, batch_size=4, side=10):
 
     @jax.jit
     def compute(*arguments):
-        return loss_and_gradients(network, *arguments, mesh=mesh, microbatch_size=microbatch_size)
+        return compare_and_differentiate(network, *arguments, losses=LOSSES, mesh=mesh, microbatch_size=microbatch_size)
 
     options = {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'}  # as the train step
     return compute.lower(*arguments).compile(options), arguments
@@ -33,11 +35,14 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(microbatch_size):
     @jax.jit
     def by_definition(params):
         error = NETWORK.apply({'params': params}, inputs) - targets
-        return jnp.abs(error).mean(), jnp.square(error).mean()
+        l1, squared = jnp.abs(error).mean(), jnp.square(error).mean()
+        return l1 + 0.5 * squared, l1, squared
 
-    (l1, squared), gradients = compute(params, inputs, targets)
+    found, gradients = compute(params, inputs, targets)
     expected = by_definition(params)
-    np.testing.assert_allclose((l1, squared), expected, rtol=1e-6)
+    assert list(found.terms) == ['l1', 'l2']
+    np.testing.assert_allclose((found.loss, *found.terms.values()), expected, rtol=1e-6)
+    np.testing.assert_allclose(found.squared, expected[2], rtol=1e-6)
     expected = jax.jit(jax.grad(lambda params: by_definition(params)[0]))(params)
     assert jax.tree.structure(gradients) == jax.tree.structure(expected)
     for ours, theirs in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected), strict=True):

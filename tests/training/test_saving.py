@@ -5,6 +5,7 @@ import shutil
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from nsr_jax.data.images import write_image
@@ -14,14 +15,14 @@ from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.training.checkpoints import load_model
 from nsr_jax.training.loop import train
 from nsr_jax.training.saving import Saver
-from nsr_jax.training.state import ADAM, TrainState
+from nsr_jax.training.state import TrainState
 from nsr_jax.training.workdir import lock_workdir, write_config
 
 
 @pytest.fixture
 def state(config):
     params = jax.tree.map(lambda leaf: np.ones(leaf.shape, 'f'), parameter_shapes(build_network(config.model)))
-    return TrainState(np.int32(7), params, ADAM.init(params), np.int32(0))
+    return TrainState(np.int32(7), params, optax.scale_by_adam().init(params), np.int32(0))
 
 
 def remove(workdir):

@@ -10,7 +10,9 @@ import optax
 import pytest
 
 from nsr_jax.data.store import ImageStore
+from nsr_jax.losses import find_losses
 from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.optimizers import find_optimizer
 from nsr_jax.training.sharding import make_mesh, replicated
 from nsr_jax.training.state import abstract_state, create_state
 from nsr_jax.training.step import make_train_steps
@@ -32,12 +34,13 @@ def program_of(mesh, network, make_batch=None, side=10, microbatch_size=1):
     train_steps = make_train_steps(
         network,
         make_batch or (lambda store, first_step, step, indices: batch_of(step, indices, side)),
-        halve,
+        losses=find_losses({'l1': 1.0}),
+        optimizer=ADAM,
         batch_size=3,
         stop_after_skipped=3,
         mesh=mesh,
         microbatch_size=microbatch_size,
-        abstract=abstract_state(network, mesh),
+        abstract=abstract_state(network, ADAM, mesh),
     )
     empty = ImageStore(np.zeros((1, 2, 2, 3), np.uint8), np.zeros((1, 1, 1, 3), np.uint8), np.ones((1, 2), np.int32))
     return train_steps, jax.device_put(empty, replicated(mesh))
@@ -45,6 +48,9 @@ def program_of(mesh, network, make_batch=None, side=10, microbatch_size=1):
 
 def halve(step):
     return 1e-3 * 0.5 ** jnp.float32(step)
+
+
+ADAM = find_optimizer('adam', halve)
 
 
 @pytest.fixture(scope='module')
@@ -55,9 +61,9 @@ def setting():
 
 def test_steps_are_adam_on_the_l1_loss(setting):
     mesh, train_steps, store = setting
-    state, sums = train_steps(create_state(NETWORK, mesh, 0), store, 3)
+    state, sums = train_steps(create_state(NETWORK, ADAM, mesh, 0), store, 3)
 
-    params = create_state(NETWORK, mesh, 0).params
+    params = create_state(NETWORK, ADAM, mesh, 0).params
     adam = optax.adam(halve)  # optax's own, that counts steps itself
     moments = adam.init(params)
     losses, psnrs = [], []
@@ -86,8 +92,8 @@ def test_steps_are_adam_on_the_l1_loss(setting):
 
 def test_many_steps_in_one_call_are_the_same_steps(setting):
     mesh, train_steps, store = setting
-    together, _ = train_steps(create_state(NETWORK, mesh, 0), store, 4)
-    apart = create_state(NETWORK, mesh, 0)
+    together, _ = train_steps(create_state(NETWORK, ADAM, mesh, 0), store, 4)
+    apart = create_state(NETWORK, ADAM, mesh, 0)
     for count in (1, 3):
         apart, _ = train_steps(apart, store, count)
     assert train_steps._cache_size() == 1  # no recompilation for another count
@@ -104,7 +110,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_too_many_end_the_run():
 
     train_steps, store = program_of(mesh, NETWORK, make_batch)
     take = lambda state, count: train_steps(jax.tree.map(jnp.copy, state), store, count)  # noqa: E731
-    first, _ = take(create_state(NETWORK, mesh, 0), 1)
+    first, _ = take(create_state(NETWORK, ADAM, mesh, 0), 1)
     second, sums = take(first, 1)
     assert (int(second.step), int(second.skipped)) == (2, 1)
     assert {name: float(number) for name, number in sums.items()} == dict.fromkeys(sums, 0) | {'skipped': 1}
@@ -133,7 +139,7 @@ def test_remat_saves_memory():
     for remat in (False, True):
         network = NETWORK.clone(num_blocks=4, width_multiplier=4, remat=remat)
         train_steps, store = program_of(mesh, network, side=40, microbatch_size=3)
-        program = train_steps.lower(abstract_state(network, mesh), store, 1).compile()
+        program = train_steps.lower(abstract_state(network, ADAM, mesh), store, 1).compile()
         bytes_needed.append(program.memory_analysis().temp_size_in_bytes)
     assert bytes_needed[1] < 0.85 * bytes_needed[0]
 
@@ -143,7 +149,9 @@ import contextlib, functools, json, sys
 import jax, ml_collections, numpy as np
 from nsr_jax.data.sampling import sample_patches
 from nsr_jax.data.store import ImageStore
+from nsr_jax.losses import find_losses
 from nsr_jax.models.build import build_network
+from nsr_jax.optimizers import find_optimizer, find_schedule
 from nsr_jax.training.checkpoints import Checkpoints
 from nsr_jax.training.sharding import make_mesh, replicate
 from nsr_jax.training.state import TrainState, abstract_state, create_state
@@ -156,12 +164,14 @@ config = ml_collections.ConfigDict({'task': 'sr', 'model': {
 network = build_network(config.model)
 images = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), dtype=np.uint8)
 store = ImageStore(images, images[:, ::2, ::2], np.full((2, 2), 32, np.int32))
+ADAM = find_optimizer('adam', find_schedule('constant', 1e-3))
 sample = functools.partial(sample_patches, key=jax.random.key(0), scale=2, patch_size=12, margin=2)
 
 def take_ten(state, mesh):
     train_steps = make_train_steps(
-        network, lambda store, first_step, step, indices: sample(store, step=step, indices=indices), lambda step: 1e-3,
-        batch_size=16, stop_after_skipped=3, mesh=mesh, microbatch_size=1, abstract=abstract_state(network, mesh))
+        network, lambda store, first_step, step, indices: sample(store, step=step, indices=indices),
+        losses=find_losses({'l1': 1.0}), optimizer=ADAM,
+        batch_size=16, stop_after_skipped=3, mesh=mesh, microbatch_size=1, abstract=abstract_state(network, ADAM, mesh))
     losses, images = [], replicate(store, mesh)
     for _ in range(10):
         state, sums = train_steps(state, images, 1)
@@ -169,7 +179,7 @@ def take_ten(state, mesh):
     return losses, state
 
 def restored(mesh):
-    abstract, (step, none) = abstract_state(network, mesh), replicate((np.int32(10), np.int32(0)), mesh)
+    abstract, (step, none) = abstract_state(network, ADAM, mesh), replicate((np.int32(10), np.int32(0)), mesh)
     return TrainState(step, *checkpoints.restore(10, abstract.params, abstract.optimizer), none)
 
 results = {}
@@ -177,7 +187,7 @@ with contextlib.closing(Checkpoints(sys.argv[2], keep=1)) as checkpoints:
     for data, fsdp in json.loads(sys.argv[1]):
         mesh = make_mesh(data, fsdp, 16)
         if not results:
-            losses, state = take_ten(create_state(network, mesh, 0), mesh)
+            losses, state = take_ten(create_state(network, ADAM, mesh, 0), mesh)
             checkpoints.save(10, config, state.params, state.optimizer)
             results['first ten'] = losses, []
             continue

@@ -9,6 +9,7 @@ import pytest
 
 from nsr_jax.errors import UserError
 from nsr_jax.models.build import build_network
+from nsr_jax.optimizers import adam
 from nsr_jax.training.checkpoints import Checkpoints, load_model, save_model
 from nsr_jax.training.loop import first_state, train
 from nsr_jax.training.preparation import check_run, prepare
@@ -16,6 +17,7 @@ from nsr_jax.training.sharding import make_mesh
 from nsr_jax.training.state import create_state
 from nsr_jax.training.warm_start import begin_with, check_warm_start
 
+ADAM = adam(lambda step: 1e-3)
 CHAIN = {'kernel_sizes': (3, 3), 'features': (4,), 'adds_input': True}
 
 
@@ -24,7 +26,7 @@ def other_run(tmp_path_factory, make_config):
     """A workdir with weights of scale 2, of another seed than the runs that begin with them."""
     workdir = tmp_path_factory.mktemp('other')
     config = make_config()
-    params = create_state(build_network(config.model), make_mesh(-1, 1, 4), seed=7).params
+    params = create_state(build_network(config.model), ADAM, make_mesh(-1, 1, 4), seed=7).params
     save_model(workdir, jax.tree.map(np.asarray, params), config, step=5)
     return workdir
 
@@ -49,7 +51,8 @@ def test_another_scale_takes_head_and_blocks(config, other_run, tmp_path, caplog
     config.model.scale = 3
     config.warm_start = str(other_run)
     state, log = state_and_log(config, tmp_path, caplog)
-    taken, new = load_model(other_run).params, create_state(build_network(config.model), make_mesh(-1, 1, 4), 0)
+    taken = load_model(other_run).params
+    new = create_state(build_network(config.model), ADAM, make_mesh(-1, 1, 4), seed=0)
     for name in ('head', 'block_00'):
         assert_same(state.params[name], taken[name])
     for name in ('tail', 'skip'):
@@ -70,11 +73,11 @@ def test_the_same_network_takes_everything(config, other_run, tmp_path, caplog):
 
 def test_a_chain_of_another_scale_takes_everything(config, tmp_path):
     config.model = {'architecture': 'chain', 'scale': 2, 'channels': 1, **CHAIN}
-    params = create_state(build_network(config.model), make_mesh(-1, 1, 4), seed=7).params
+    params = create_state(build_network(config.model), ADAM, make_mesh(-1, 1, 4), seed=7).params
     save_model(tmp_path, jax.tree.map(np.asarray, params), config)
     config.model.scale = 4
     config.warm_start = str(tmp_path)
-    state = begin_with(create_state(build_network(config.model), make_mesh(-1, 1, 4), seed=0), config)
+    state = begin_with(create_state(build_network(config.model), ADAM, make_mesh(-1, 1, 4), seed=0), config)
     assert_same(state.params, params)
 
 

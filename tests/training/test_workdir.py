@@ -105,3 +105,15 @@ def test_metrics_that_cannot_be_written_are_told_before_the_first_step(tmp_path,
         (tmp_path / name).mkdir()
     with pytest.raises(UserError, match='cannot be written into'):
         MetricsWriter(tmp_path, 0)
+
+
+def test_a_run_from_before_there_were_fields_goes_on_with_what_it_did(tmp_path, config):
+    config.unlock()
+    old = json.loads(config.to_json())
+    for name in ('loss', 'optimizer', 'learning_rate_schedule', 'warmup_steps'):
+        del old[name]
+    (tmp_path / 'config.json').write_text(json.dumps(old))
+    check_workdir(tmp_path, config)
+    config.optimizer.name, config.loss.fft = 'lion', 0.1
+    with pytest.raises(UserError, match=r'optimizer.name adam there, lion now; loss.fft missing there, 0.1 now'):
+        check_workdir(tmp_path, config)
