@@ -12,18 +12,18 @@ from collections.abc import Sequence
 from absl import flags, logging
 from ml_collections import config_flags
 
-from nsr_jax import command, processes
+from nsr_jax import agreement, command_line
+from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.comparison import check_architectures, show
 from nsr_jax.evaluation.degradation import find_degradations
-from nsr_jax.evaluation.evaluate import check_images
 from nsr_jax.evaluation.gate_maps import check_gates
+from nsr_jax.evaluation.largest_gains import check_architectures, show
 from nsr_jax.evaluation.protocols import find_protocols
+from nsr_jax.evaluation.scoring import check_images
 from nsr_jax.evaluation.sweep import baseline_contenders, network_contenders, parse_ensembles, run_sweep
 from nsr_jax.evaluation.tables import to_markdown
-from nsr_jax.evaluation.tiling import Tiling
-from nsr_jax.files import make_output_folder
+from nsr_jax.inference.tiling import Tiling
 from nsr_jax.models.build import build_network
 from nsr_jax.paths import local_path
 from nsr_jax.restoring.weights import load_named
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
     """Check everything that was asked for, then evaluate."""
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
-    with processes.agreed():
+    with agreement.agreed():
         config, asked, output = CONFIG.value, CONFIG.value.evaluation, local_path(OUTPUT.value, '--output')
         protocols = find_protocols(PROTOCOL.value or [asked.protocol])
         tilings = [Tiling(name, asked.tile, asked.overlap) for name in TILING.value or [asked.tiling]]
@@ -76,4 +76,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-    command.run(main)
+    command_line.run(main)

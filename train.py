@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 from ml_collections import config_flags
 
-from nsr_jax import command, processes
+from nsr_jax import agreement, command_line
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.validation import make_evaluate
 from nsr_jax.paths import local_path
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> None:
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
     workdir = local_path(WORKDIR.value, '--workdir')
-    with processes.agreed():
+    with agreement.agreed():
         check_run(CONFIG.value, workdir)
     if PROFILE.value:
         logging.info('\n%s', profile(CONFIG.value, workdir, PROFILE.value))
@@ -40,10 +40,10 @@ def main(argv: Sequence[str]) -> None:
     if REPLAY.value is not None:
         logging.info('\n%s', replay(CONFIG.value, workdir, REPLAY.value))
         return
-    with processes.agreed():
+    with agreement.agreed():
         evaluate, measured_on = make_evaluate(CONFIG.value)
     train(CONFIG.value, workdir, evaluate, measured_on)
 
 
 if __name__ == '__main__':
-    command.run(main)
+    command_line.run(main)

@@ -12,8 +12,8 @@ from absl import flags
 from jax.experimental.compilation_cache import compilation_cache
 
 from benchmarks.environment import environment
+from nsr_jax.atomic_files import write_atomically
 from nsr_jax.errors import UserError
-from nsr_jax.files import write_atomically
 
 TORCH_MODES = ('eager', 'default', 'reduce-overhead')
 

@@ -26,7 +26,7 @@ from benchmarks import report, tables
 from benchmarks.checks import check_errors, convolution_tolerance, relative_errors
 from benchmarks.matmul_peak import matmul_candidate, peak_of, peak_table
 from benchmarks.timing import Candidate, Measurement, fastest, take_turns
-from nsr_jax import command
+from nsr_jax import command_line
 from nsr_jax.errors import UserError
 from nsr_jax.ops.sparse_conv import Implementation, sparse_conv
 from nsr_jax.ops.static_conv import static_conv
@@ -274,4 +274,4 @@ def main(argv: Sequence[str]) -> int:
 if __name__ == '__main__':
     flags.DEFINE_multi_string('shape', [], 'B,H,W,C,k,d; may be given several times; default: SHAPES.')
     report.define_flags()
-    command.run(main)
+    command_line.run(main)

@@ -25,7 +25,7 @@ from absl import flags
 from benchmarks import collectives, report
 from benchmarks.step_parts import WHOLE, preset_config
 from configs.presets import PRESETS
-from nsr_jax import command
+from nsr_jax import command_line
 from nsr_jax.data.store import ImageStore
 from nsr_jax.errors import UserError
 from nsr_jax.losses import find_losses
@@ -253,4 +253,4 @@ if __name__ == '__main__':
     flags.DEFINE_string('output', None, 'JSON file for every row; the tables are written beside it as .md.')
     jax.config.update('jax_platforms', 'cpu')
     jax.config.update('jax_num_cpu_devices', 8)
-    command.run(main)
+    command_line.run(main)

@@ -20,11 +20,11 @@ from jax import lax
 
 from benchmarks import report, tables
 from benchmarks.timing import Candidate, take_turns
-from nsr_jax import command
+from nsr_jax import command_line
 from nsr_jax.data.degradations import Degradation, Jpeg, Noise
+from nsr_jax.data.region_stream import RegionStream, sample_regions
 from nsr_jax.data.sampling import Regions, region_size, sample_patches
 from nsr_jax.data.store import ImageStore
-from nsr_jax.data.streaming import RegionStream, sample_regions
 from nsr_jax.errors import UserError
 
 TASKS = {'sr': (2, None), 'denoise': (1, Noise(25, 25)), 'jpeg': (1, Jpeg(10, 40))}  # scale and degradation
@@ -161,4 +161,4 @@ if __name__ == '__main__':
     flags.DEFINE_integer('rounds', 7, 'How often each candidate is timed.', lower_bound=3)
     flags.DEFINE_string('folder', None, "Where the files are for the time of the run; default: the system's own.")
     flags.DEFINE_string('output', None, 'JSON file for every time; the tables are written beside it as .md.')
-    command.run(main)
+    command_line.run(main)

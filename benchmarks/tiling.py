@@ -19,14 +19,14 @@ import jax
 import numpy as np
 from absl import flags, logging
 
-from nsr_jax import command
+from nsr_jax import command_line
+from nsr_jax.atomic_files import write_atomically
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.degradation import find_degradations
-from nsr_jax.evaluation.inference import predict
 from nsr_jax.evaluation.protocols import find_protocols, score
-from nsr_jax.evaluation.tiling import SMALLEST_SIDE, Tiling
-from nsr_jax.files import write_atomically
+from nsr_jax.inference.prediction import predict
+from nsr_jax.inference.tiling import SMALLEST_SIDE, Tiling
 from nsr_jax.models.build import build_network
 from nsr_jax.training.checkpoints import load_model
 
@@ -159,4 +159,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-    command.run(main)
+    command_line.run(main)

@@ -22,7 +22,7 @@ from benchmarks.environment import peak_memory
 from benchmarks.matmul_peak import matmul_candidate, peak_of, peak_table
 from benchmarks.step_parts import GRADIENT, OPTIMIZER, SAMPLING, WHOLE, Training, preset_config
 from benchmarks.timing import Candidate, Measurement, fastest, take_turns
-from nsr_jax import command
+from nsr_jax import command_line
 from nsr_jax.errors import UserError
 
 TIMED = ('edsr_s', 'edsr_s_nsr')
@@ -128,4 +128,4 @@ if __name__ == '__main__':
     flags.DEFINE_integer('patch_size', 48, 'Side of an input patch.', lower_bound=1)
     flags.DEFINE_bool('memory', False, 'Compile only, and print bytes and seconds.')
     report.define_flags()
-    command.run(main)
+    command_line.run(main)

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 import ml_collections
 
+from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
-from nsr_jax.files import make_output_folder, write_atomically
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.restoring import weights

@@ -17,11 +17,11 @@ from collections.abc import Iterator, Sequence
 from absl import flags
 
 from experiments.comparisons import FOLDER, Comparison, find_comparison
-from nsr_jax import command
-from nsr_jax.data.benchmarks import find_benchmark
+from nsr_jax import command_line
+from nsr_jax.atomic_files import make_output_folder
+from nsr_jax.data.benchmark_sets import find_benchmark
 from nsr_jax.data.training_sets import find_training_set
 from nsr_jax.errors import UserError
-from nsr_jax.files import make_output_folder
 
 # What training imports besides JAX with CUDA, Flax, Optax, Orbax, SciPy, Pillow, safetensors, tqdm and what they need.
 WHEELS = (
@@ -126,4 +126,4 @@ if __name__ == '__main__':
     flags.DEFINE_string('output', f'{FOLDER}/pack', 'Folder to write into; ignored by git.')
     flags.DEFINE_bool('wheels', True, 'Download the wheels too; those of an earlier call stay otherwise.')
     flags.mark_flag_as_required('runs')
-    command.run(main)
+    command_line.run(main)

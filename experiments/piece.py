@@ -25,15 +25,15 @@ from absl import flags
 
 from experiments import archives
 from experiments.comparisons import FOLDER, Comparison, find_comparison
-from nsr_jax import command
+from nsr_jax import command_line
+from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
-from nsr_jax.files import make_output_folder, write_atomically
 
 STATE = f'{FOLDER}/state'
 SHORTEST_SECONDS = 20  # that are worth starting for
 PATIENCE_SECONDS = 45  # to save in, once asked to stop
 RUN_SECONDS = 25 * 60
-_STOPPED = (command.EXIT_STOPPED, -signal.SIGTERM, -signal.SIGKILL)
+_STOPPED = (command_line.EXIT_STOPPED, -signal.SIGTERM, -signal.SIGKILL)
 
 
 def train_piece(arguments: Sequence[str], workdir: pathlib.Path, seconds: float) -> int:
@@ -103,7 +103,7 @@ def train_all(
             continue
         if end - time.monotonic() < SHORTEST_SECONDS:
             sys.stdout.write(f'{run.name}: not started, less than {SHORTEST_SECONDS} s are left\n')
-            return command.EXIT_STOPPED
+            return command_line.EXIT_STOPPED
         arguments = [*run.train_arguments(steps), *extra]
         code = train_piece(arguments, workdir, end - time.monotonic())
         archives.write_results(workdir, output, ' '.join(['python', *arguments]))
@@ -112,7 +112,7 @@ def train_all(
         if code in _STOPPED:
             if state:
                 archives.write_state(workdir, output)
-            return command.EXIT_STOPPED
+            return command_line.EXIT_STOPPED
         if code:
             sys.stdout.write((workdir / archives.LOG).read_text(encoding='utf-8', errors='replace')[-3000:])
             return 1
@@ -168,4 +168,4 @@ if __name__ == '__main__':
     flags.DEFINE_integer('measure', 0, 'Take so many steps of each run and train none.', lower_bound=0)
     flags.DEFINE_string('output', None, 'Folder for what is to come back.')
     flags.mark_flags_as_required(['runs', 'output'])
-    command.run(main)
+    command_line.run(main)

@@ -25,11 +25,11 @@ from absl import flags
 from benchmarks.environment import environment
 from experiments import archives
 from experiments.comparisons import COMPARISONS, Comparison, find_comparison
-from nsr_jax import command
+from nsr_jax import command_line
+from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.evaluate import means
+from nsr_jax.evaluation.scoring import means
 from nsr_jax.evaluation.tables import from_json
-from nsr_jax.files import make_output_folder, write_atomically
 
 FOLDER = 'runs/short'
 RECORDS = pathlib.Path('experiments/results/short_runs.json')
@@ -163,4 +163,4 @@ if __name__ == '__main__':
     flags.DEFINE_integer('steps', 20, 'Of each run.', lower_bound=1)
     flags.DEFINE_list('runs', [], 'Names in experiments/comparisons.py; default: all.')
     flags.DEFINE_bool('overwrite', False, 'Run those too of which there is a record.')
-    command.run(main)
+    command_line.run(main)

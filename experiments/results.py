@@ -18,15 +18,15 @@ from absl import flags
 
 from experiments import archives, prove
 from experiments.comparisons import COMPARISONS, FOLDER, Comparison, find_comparison
-from nsr_jax import command
-from nsr_jax.data.benchmarks import find_benchmark
+from nsr_jax import command_line
+from nsr_jax.atomic_files import make_output_folder, write_atomically
+from nsr_jax.data.benchmark_sets import find_benchmark
 from nsr_jax.data.training_sets import find_training_set
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.evaluate import means
 from nsr_jax.evaluation.protocols import PROTOCOLS
 from nsr_jax.evaluation.published import PUBLISHED
+from nsr_jax.evaluation.scoring import means
 from nsr_jax.evaluation.tables import from_json
-from nsr_jax.files import make_output_folder, write_atomically
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_multi_adds, count_parameters
 from nsr_jax.restoring import weights
@@ -317,4 +317,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == '__main__':
     flags.DEFINE_list('add', [], 'Runs to take from runs/same_data.')
-    command.run(main)
+    command_line.run(main)

@@ -16,9 +16,9 @@ from absl import flags
 from experiments import archives
 from experiments.comparisons import FOLDER, find_comparison
 from experiments.piece import STATE
-from nsr_jax import command
+from nsr_jax import command_line
+from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.errors import UserError
-from nsr_jax.files import make_output_folder
 
 
 def main(argv: Sequence[str]) -> None:
@@ -46,4 +46,4 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == '__main__':
     flags.DEFINE_string('input', None, 'Folder with what experiments.piece wrote.')
     flags.mark_flag_as_required('input')
-    command.run(main)
+    command_line.run(main)

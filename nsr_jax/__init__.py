@@ -7,7 +7,7 @@ __all__ = ['Restorer']
 def __getattr__(name: str) -> type:
     """`Restorer` is imported when it is asked for: whoever needs a part of the package loads no more than that."""
     if name == 'Restorer':
-        from nsr_jax.restoring.restorer import Restorer
+        from nsr_jax.inference.restorer import Restorer
 
         return Restorer
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

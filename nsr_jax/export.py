@@ -25,14 +25,14 @@ from absl import flags, logging
 from jax import export
 
 import nsr_jax
-from nsr_jax import command
+from nsr_jax import command_line
+from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
-from nsr_jax.files import make_output_folder, write_atomically
+from nsr_jax.inference.restorer import TILING, model_parts
 from nsr_jax.models.build import Network, build_network
 from nsr_jax.models.cost import count_parameters
 from nsr_jax.paths import local_path
 from nsr_jax.restoring import weights
-from nsr_jax.restoring.restorer import TILING, model_parts
 from nsr_jax.training.checkpoints import LoadedModel, load_model
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -169,4 +169,4 @@ if __name__ == '__main__':
     flags.DEFINE_string('output', None, 'File to write; its description goes beside it, with .json added to the name.')
     flags.DEFINE_bool('overwrite', False, 'Replace files that are there already.')
     flags.mark_flags_as_required(['checkpoint', 'output'])
-    command.run(main)
+    command_line.run(main)

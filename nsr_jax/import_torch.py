@@ -21,9 +21,9 @@ import numpy as np
 from absl import flags, logging
 from ml_collections import config_flags
 
-from nsr_jax import command
+from nsr_jax import command_line
+from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.errors import UserError
-from nsr_jax.files import make_output_folder
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.paths import check_for_libraries, local_path
@@ -179,4 +179,4 @@ if __name__ == '__main__':
     config_flags.DEFINE_config_file('config', None, 'The network that the file holds.')
     flags.DEFINE_string('output', None, 'Folder to write the checkpoint to; must not exist or be empty.')
     flags.mark_flags_as_required(['config', 'output'])
-    command.run(main)
+    command_line.run(main)

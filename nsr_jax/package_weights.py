@@ -16,12 +16,12 @@ from collections.abc import Sequence
 import ml_collections
 from absl import flags, logging
 
-from nsr_jax import command
+from nsr_jax import command_line
+from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.baselines import BASELINES
-from nsr_jax.evaluation.evaluate import Mean, means
+from nsr_jax.evaluation.scoring import Mean, means
 from nsr_jax.evaluation.tables import from_json
-from nsr_jax.files import make_output_folder, write_atomically
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_parameters
 from nsr_jax.paths import local_path
@@ -167,4 +167,4 @@ if __name__ == '__main__':
     flags.DEFINE_string('hardware', None, 'What it was trained on, and for how long.')
     flags.DEFINE_string('command', None, "That trains it; default: train.py with configs/shipped.py's config.")
     flags.mark_flags_as_required(['checkpoint', 'name', 'scores', 'hardware'])
-    command.run(main)
+    command_line.run(main)

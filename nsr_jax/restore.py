@@ -20,19 +20,19 @@ from collections.abc import Sequence
 import jax
 from absl import flags, logging
 
-from nsr_jax import command, processes, streams
+from nsr_jax import agreement, command_line, streams
+from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.errors import UserError
-from nsr_jax.files import make_output_folder
+from nsr_jax.images.formats import FORMATS, check_quality_of_any, suffix_of
+from nsr_jax.images.reading import LARGEST_PIXELS
+from nsr_jax.images.writing import JPEG_QUALITY
+from nsr_jax.inference.restorer import TILE, Restorer, find_devices, make_tiling, model_parts
 from nsr_jax.models.build import COMPUTE_DTYPES
 from nsr_jax.paths import local_path
 from nsr_jax.restoring import weights
-from nsr_jax.restoring.compare import write_comparison
-from nsr_jax.restoring.files import restore_files
-from nsr_jax.restoring.formats import FORMATS, check_quality_of_any, suffix_of
+from nsr_jax.restoring.before_after import write_comparison
 from nsr_jax.restoring.plan import STANDARD, Job, plan
-from nsr_jax.restoring.reading import LARGEST_PIXELS
-from nsr_jax.restoring.restorer import TILE, Restorer, find_devices, make_tiling, model_parts
-from nsr_jax.restoring.writing import JPEG_QUALITY
+from nsr_jax.restoring.restore_files import restore_files
 from nsr_jax.training.fingerprint import fingerprint
 
 EXIT_SOME_FAILED = 1
@@ -95,7 +95,7 @@ def find_jobs(inputs: Sequence[str], output: str, suffix: str | None) -> tuple[l
         return [(*(path and os.fspath(path) for path in job), flags.FLAGS.overwrite or not job.is_done) for job in jobs]
 
     jobs, waiting = [], []
-    for *paths, waits in processes.by_first(look):
+    for *paths, waits in agreement.by_first(look):
         jobs.append(Job(*(path and pathlib.Path(path) for path in paths)))
         if waits:
             waiting.append(jobs[-1])
@@ -106,14 +106,14 @@ def main(argv: Sequence[str]) -> int:
     """Command line: check all that was asked for, then restore."""
     given = flags.FLAGS
     if given.models:
-        if processes.is_first():
+        if agreement.is_first():
             streams.print_text(list_models())
         return 0
     if given.output is None:
         raise UserError('say where the restored images go: --output=FOLDER, or --output=- for standard output')
     form, output = given.format and given.format.upper(), local_path(given.output, '--output')
     inputs = [local_path(each, 'an input') for each in argv[1:]]
-    with processes.agreed():
+    with agreement.agreed():
         model = choose_model(given.model, given.task, given.scale)
         make_tiling(given.tile)
         find_devices(given.device)
@@ -130,12 +130,12 @@ def main(argv: Sequence[str]) -> int:
     if any(job.source is None for job in jobs) and sys.stdin.isatty():
         raise UserError('standard input is a terminal: send an image there, or name a file')
     options = {'tile': given.tile, 'ensemble': given.ensemble, 'dtype': given.dtype, 'device': given.device}
-    with processes.agreed():
+    with agreement.agreed():
         restorer = Restorer.load(model, **options)
         check_model(model, restorer.task, restorer.scale, given.task, given.scale)
-    processes.check_alike({'weights': [fingerprint(params) for _, params in restorer.networks]})
+    agreement.check_alike({'weights': [fingerprint(params) for _, params in restorer.networks]})
     if output != STANDARD:
-        processes.by_first(lambda: os.fspath(make_output_folder(output)))
+        agreement.by_first(lambda: os.fspath(make_output_folder(output)))
 
     logging.info('%s: %d images', model, len(jobs))
     if len(waiting) < len(jobs):
@@ -146,7 +146,7 @@ def main(argv: Sequence[str]) -> int:
     if given.compare:
         shown = [job for job in jobs if job not in failed]
         page, largest = pathlib.Path(output) / PAGE, given.largest_pixels * restorer.scale**2
-        number = processes.by_first(lambda: write_comparison(page, shown, f'Restored by {model}', largest))
+        number = agreement.by_first(lambda: write_comparison(page, shown, f'Restored by {model}', largest))
         logging.info('%s shows %d of %d images before and after', page, number, len(shown))
     return EXIT_SOME_FAILED if failed else 0
 
@@ -178,7 +178,7 @@ def start() -> None:
     sys.modules['__main__'].__doc__ = __doc__
     for flag in flags.FLAGS.flags_by_module_dict().get(__name__, ()):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    command.run(main)
+    command_line.run(main)
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ import pathlib
 import jax
 import pytest
 
-from nsr_jax import cores
+from nsr_jax import cpu_cores
 from nsr_jax.ops import image_conv
 
 # Whatever JAX would convert or broadcast by itself is an error, in the processes that tests start too.
@@ -50,7 +50,7 @@ def data_dir() -> pathlib.Path:
 def halved(request, monkeypatch):
     """Both ways to convolve an image on a CPU: all multiplications, or half of them even for the fewest channels."""
     if request.param:
-        monkeypatch.setattr(cores, 'are_devices', lambda: True)
+        monkeypatch.setattr(cpu_cores, 'are_devices', lambda: True)
         monkeypatch.setattr(image_conv, '_LEAST_CHANNELS', 1)
     return request.param
 

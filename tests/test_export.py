@@ -19,10 +19,10 @@ from jax import export as jax_export
 import nsr_jax
 from nsr_jax import export
 from nsr_jax.errors import UserError
+from nsr_jax.inference.restorer import Restorer
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_parameters, parameter_shapes
 from nsr_jax.restoring import weights
-from nsr_jax.restoring.restorer import Restorer
 from nsr_jax.training.checkpoints import save_model
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from configs import sr
-from nsr_jax.data.images import write_image
+from nsr_jax.images.decoding import write_image
 from nsr_jax.training.checkpoints import load_model
 from tests.processes import SLURM_PORT, free_port
 
@@ -141,7 +141,7 @@ def test_the_scripts_are_shell(path):
 @pytest.mark.parametrize('path', TEXTS, ids=lambda path: path.name)
 def test_flags_and_fields_in_scripts_and_documentation_exist(path):
     """Of this project's commands, of Slurm's and Google's, and of the config."""
-    files = ('train.py', 'eval.py', 'nsr_jax/command.py', 'benchmarks/scaling.py', 'benchmarks/train_step.py')
+    files = ('train.py', 'eval.py', 'nsr_jax/command_line.py', 'benchmarks/scaling.py', 'benchmarks/train_step.py')
     known = {
         name
         for file in files

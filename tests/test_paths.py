@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.errors import UserError
-from nsr_jax.files import make_output_folder
 from nsr_jax.paths import check_for_libraries, local_path
 
 

@@ -21,14 +21,14 @@ import tqdm
 from absl import flags
 
 from nsr_jax import restore
+from nsr_jax.atomic_files import TEMPORARY, replacing
 from nsr_jax.errors import UserError
-from nsr_jax.files import TEMPORARY, replacing
+from nsr_jax.images.reading import read_photo
+from nsr_jax.inference.restorer import Restorer
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.models.network import RestorationNetwork
-from nsr_jax.restoring import files, weights
+from nsr_jax.restoring import restore_files, weights
 from nsr_jax.restoring.plan import Job
-from nsr_jax.restoring.reading import read_photo
-from nsr_jax.restoring.restorer import Restorer
 from nsr_jax.training.checkpoints import save_model
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -452,9 +452,9 @@ def test_the_bar_counts_what_there_is_to_do(tmp_path, model, monkeypatch):
             super().update(n)
             self.seen.append(self.n)
 
-    monkeypatch.setattr(files.tqdm, 'tqdm', Bar)
+    monkeypatch.setattr(restore_files.tqdm, 'tqdm', Bar)
     jobs = [Job(tmp_path / f'{name}.png', tmp_path / 'out' / f'{name}.png') for name in 'abc']
-    assert files.restore_files(jobs, Restorer.load(model)) == [jobs[2]]
+    assert restore_files.restore_files(jobs, Restorer.load(model)) == [jobs[2]]
     (bar,) = bars
     sizes = [job.source.stat().st_size for job in jobs]
     assert bar.total == sum(sizes)

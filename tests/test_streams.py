@@ -16,9 +16,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 COMMAND = """
 import json, os, pathlib, signal, sys
-from nsr_jax import command, streams
+from nsr_jax import command_line, streams
 from nsr_jax.errors import UserError
-from nsr_jax.restoring.files import _read
+from nsr_jax.restoring.restore_files import _read
 
 def main(argv):
     if argv[1] == 'interrupted':

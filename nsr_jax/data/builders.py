@@ -21,8 +21,10 @@ import tensorflow_datasets as tfds
 from absl import logging
 from google.protobuf import json_format
 
+from nsr_jax.atomic_files import sweep, temporary_folder
 from nsr_jax.data.digests import digest_files
-from nsr_jax.data.images import (
+from nsr_jax.errors import UserError, listed
+from nsr_jax.images.decoding import (
     check_file,
     check_pair,
     crop_to_multiple,
@@ -31,8 +33,6 @@ from nsr_jax.data.images import (
     read_file,
     read_limited,
 )
-from nsr_jax.errors import UserError, listed
-from nsr_jax.files import sweep, temporary_folder
 from nsr_jax.ops.imresize import imresize
 
 # Of what is made of the files: to be raised when decoding, cropping or shrinking gives other pixels than before.

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nsr_jax.errors import UserError
-from nsr_jax.ops.jpeg import BLOCK, jpeg
+from nsr_jax.ops.jpeg_codec import BLOCK, jpeg
 
 LARGEST_SIGMA = 255
 QUALITIES = range(1, 101)

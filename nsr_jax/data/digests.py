@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping
 import tqdm
 from absl import logging
 
+from nsr_jax.atomic_files import write_atomically
 from nsr_jax.errors import UserError
-from nsr_jax.files import write_atomically
 
 CACHE = 'digests.json'
 

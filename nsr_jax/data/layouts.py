@@ -6,9 +6,9 @@ import zipfile
 from collections.abc import Mapping, Sequence
 
 from nsr_jax.data.builders import ZIP_ERRORS, ImageFile, ImagePair
-from nsr_jax.data.images import check_name, list_images
 from nsr_jax.data.training_sets import TrainingSet
 from nsr_jax.errors import UserError
+from nsr_jax.images.decoding import check_name, list_images
 
 # The colour photographs that come with scikit-image. The split is fixed, so that scores can be compared.
 PHOTOS = {

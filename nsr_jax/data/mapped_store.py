@@ -17,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from absl import logging
 
+from nsr_jax.atomic_files import make_output_folder, replacing, sweep
 from nsr_jax.data.sources import Example, Source
 from nsr_jax.data.store import (
     ALIGNMENT,
@@ -29,7 +30,6 @@ from nsr_jax.data.store import (
     measure_images,
 )
 from nsr_jax.errors import UserError
-from nsr_jax.files import make_output_folder, replacing, sweep
 
 _VERSION = 1  # of what is in the files: to be raised when decoding or cropping gives other pixels than before
 # On which functions that make colours gray are told apart: all values of each channel, in steps of 15.

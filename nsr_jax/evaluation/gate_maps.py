@@ -16,10 +16,10 @@ import numpy as np
 from absl import logging
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from nsr_jax.atomic_files import write_atomically
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.inference import checked_image, to_network_input
 from nsr_jax.evaluation.protocols import round_prediction
-from nsr_jax.files import write_atomically
+from nsr_jax.inference.prediction import checked_image, to_network_input
 
 PANEL_INCHES = 2.6
 DOTS_PER_INCH = 150
@@ -91,7 +91,7 @@ def map_gates(
     Args:
         network: a `RestorationNetwork` with gates.
         params: its parameters, those of the 'params' collection.
-        image: (H, W, C), uint8 or float on [0, 1], as for `inference.predict`.
+        image: (H, W, C), uint8 or float on [0, 1], as for `inference.prediction`.
         names: some of `gate_names`; none: all of them.
         window: side of the square windows, in pixels; 48 is what the networks are trained on.
         stride: from one window to the next. Pixels for which no whole window is left lie at the edges, evenly.

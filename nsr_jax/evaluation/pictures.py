@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from numpy.lib.stride_tricks import sliding_window_view
 
+from nsr_jax.atomic_files import write_atomically
 from nsr_jax.errors import UserError
-from nsr_jax.files import write_atomically
 
 PANEL_INCHES = 2.6
 DOTS_PER_INCH = 150

@@ -16,7 +16,7 @@ class Published:
         training: the data that it was trained on; '' where it is not trained.
         protocol: the one of `protocols.PROTOCOLS` that is nearest to how its paper scores. Networks of Y alone see the
             low-resolution Y (`sr-luma`). The noise of `denoise` is of the same strength and drawn anew by each paper.
-        dataset: as in `data.benchmarks`.
+        dataset: as in `data.benchmark_sets`.
         degradation: as in `Score.degradation`.
         psnr: in dB.
         ssim: None where none is comparable.

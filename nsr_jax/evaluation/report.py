@@ -21,12 +21,12 @@ import numpy as np
 import PIL.Image
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 
+from nsr_jax.atomic_files import write_atomically
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.evaluate import Mean, Score, means
 from nsr_jax.evaluation.pictures import read_losses
 from nsr_jax.evaluation.protocols import PROTOCOLS
 from nsr_jax.evaluation.published import published_rows
-from nsr_jax.files import write_atomically
+from nsr_jax.evaluation.scoring import Mean, Score, means
 
 ZOOM_SIZE = 64  # side in pixels of the square that is shown enlarged
 WINDOW_SIZE = 512  # what lies farther out than this window around the square is left out of the page

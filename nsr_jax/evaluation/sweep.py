@@ -15,16 +15,16 @@ import numpy as np
 from absl import logging
 
 import nsr_jax
-from nsr_jax import processes
+from nsr_jax import agreement
+from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.data.sources import Source
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.baselines import find_baselines
 from nsr_jax.evaluation.degradation import Degradation
-from nsr_jax.evaluation.evaluate import Predictor, Score, device_predictors, evaluate
 from nsr_jax.evaluation.protocols import Protocol
+from nsr_jax.evaluation.scoring import Predictor, Score, device_predictors, evaluate
 from nsr_jax.evaluation.tables import from_json, to_json, write_tables
-from nsr_jax.evaluation.tiling import Tiling
-from nsr_jax.files import make_output_folder, write_atomically
+from nsr_jax.inference.tiling import Tiling
 from nsr_jax.models.build import Network
 
 CELLS = 'cells'
@@ -143,8 +143,8 @@ def run_sweep(
         for name in names:
             if names.count(name) > 1:
                 raise UserError(f'two {kind} are called {name}: their scores could not be told apart')
-    processes.by_first(lambda: os.fspath(make_output_folder(output / CELLS)))
-    processes.check_alike(
+    agreement.by_first(lambda: os.fspath(make_output_folder(output / CELLS)))
+    agreement.check_alike(
         {
             'dataset': {source.name: source.fingerprint for source in sources},
             'model': {each.name: hashlib.sha256(each.identity.encode()).hexdigest() for each in contenders},
@@ -157,7 +157,7 @@ def run_sweep(
         for degradation in degradations:
             for contender in contenders:
                 scores += _score_cell(contender, source, protocols, degradation, output)
-                processes.by_first(functools.partial(write_tables, output, scores))
+                agreement.by_first(functools.partial(write_tables, output, scores))
     return scores
 
 
@@ -177,11 +177,11 @@ def _score_cell(
     }
     path = output / CELLS / f'{_digest(key)[:24]}.json'
     what = f'{contender.name} on {source.name}, {degradation}'
-    if (kept := processes.by_first(functools.partial(_read_cell, path, key))) is not None:
+    if (kept := agreement.by_first(functools.partial(_read_cell, path, key))) is not None:
         logging.info('%s: scored before', what)
         return from_json(kept)
     scores = evaluate(contender.predictors(degradation), source, protocols, degradation, model=contender.name)
-    processes.by_first(functools.partial(_write_cell, path, key, scores))
+    agreement.by_first(functools.partial(_write_cell, path, key, scores))
     logging.info('%s: %d images scored', what, len(source))
     return scores
 

@@ -9,12 +9,12 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from nsr_jax.data.benchmarks import find_benchmark
+from nsr_jax.atomic_files import write_atomically
+from nsr_jax.data.benchmark_sets import find_benchmark
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.evaluate import Mean, Score, means
 from nsr_jax.evaluation.protocols import PROTOCOLS
 from nsr_jax.evaluation.published import COMPARABLE, describe, published_rows
-from nsr_jax.files import write_atomically
+from nsr_jax.evaluation.scoring import Mean, Score, means
 
 # By the first character of a cell, spreadsheets know a formula.
 _FORMULA_STARTS = ('=', '+', '-', '@', '\t', '\r', '\n')

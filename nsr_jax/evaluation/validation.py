@@ -6,9 +6,9 @@ import ml_collections
 
 from nsr_jax.data.sources import open_source
 from nsr_jax.evaluation.degradation import find_degradations
-from nsr_jax.evaluation.evaluate import check_images, evaluate_network
 from nsr_jax.evaluation.protocols import find_protocols
-from nsr_jax.evaluation.tiling import Tiling
+from nsr_jax.evaluation.scoring import check_images, evaluate_network
+from nsr_jax.inference.tiling import Tiling
 from nsr_jax.models.build import build_network
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from nsr_jax import cores
+from nsr_jax import cpu_cores
 from nsr_jax.ops import winograd
 from nsr_jax.ops.patches import move, taps
 
@@ -41,7 +41,7 @@ def uses_winograd(images: jax.Array, kernel: jax.Array) -> bool:
     """
     pixels = images.shape[-3] * images.shape[-2]
     small = not jax.export.is_symbolic_dim(pixels) and pixels <= _MOST_PIXELS
-    return small and cores.are_devices() and _winograd_pays(*kernel.shape[1:], images.dtype)
+    return small and cpu_cores.are_devices() and _winograd_pays(*kernel.shape[1:], images.dtype)
 
 
 def convolve_image(image: jax.Array, kernel: jax.Array, transposed: bool = False) -> jax.Array:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from absl import logging
 
 from nsr_jax.errors import UserError
-from nsr_jax.restoring.formats import SIGNATURE_BYTES, SUFFIXES, format_of
+from nsr_jax.images.formats import SIGNATURE_BYTES, SUFFIXES, format_of
 
 STANDARD = '-'  # how standard input and output are written in a command
 NO_SUFFIX = '.png'  # of what becomes of an image whose name does not say its format

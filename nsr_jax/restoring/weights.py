@@ -55,7 +55,7 @@ class Card:
         hardware: what it was trained on.
         command: that trains it.
         scores: means on whole test sets, of this network and of the input it was given ('bicubic', 'degraded'): the
-            fields of `evaluation.evaluate.Mean`.
+            fields of `evaluation.scoring.Mean`.
     """
 
     name: str

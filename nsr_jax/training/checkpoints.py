@@ -26,9 +26,9 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 import nsr_jax
-from nsr_jax import processes
+from nsr_jax import agreement
+from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.errors import UserError
-from nsr_jax.files import make_output_folder
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.paths import check_for_libraries, local_path
@@ -91,7 +91,7 @@ class Checkpoints:
         try:
             self._manager = ocp.CheckpointManager(folder, options=options)
         except _WRITE_ERRORS as error:
-            if processes.lost_another(error):
+            if agreement.lost_another(error):
                 raise
             raise UserError(f'{folder} cannot be used as a folder of checkpoints: {_one_line(error)}') from error
 
@@ -153,7 +153,7 @@ class Checkpoints:
         """Read the weights that were written first: a file system or a library that loses them is found now."""
         with self._written():
             self._manager.wait_until_finished()
-        with processes.agreed():
+        with agreement.agreed():
             try:
                 load_model(pathlib.Path(self._manager.directory) / str(step))
             except UserError as error:
@@ -170,7 +170,7 @@ class Checkpoints:
         try:
             yield
         except _WRITE_ERRORS as error:
-            if processes.lost_another(error):  # which tells nothing of the files
+            if agreement.lost_another(error):  # which tells nothing of the files
                 raise
             there = ', '.join(map(str, self.steps)) or 'none'
             raise UserError(
@@ -217,7 +217,7 @@ class Checkpoints:
     def set_aside(self, steps: Iterable[int]) -> None:
         """Move broken checkpoints into the workdir's `broken_checkpoints`: their steps can be saved again."""
         directory = pathlib.Path(self._manager.directory)
-        if processes.is_first():
+        if agreement.is_first():
             folder = make_output_folder(directory.with_name(BROKEN_FOLDER))
             for step in steps:
                 taken = {path.name for path in folder.iterdir()}
@@ -232,7 +232,7 @@ class Checkpoints:
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
         if error is None:
             self.close()
-        elif not processes.lost_another(error):  # without the others, nothing more becomes complete
+        elif not agreement.lost_another(error):  # without the others, nothing more becomes complete
             with contextlib.suppress(UserError):  # the first error says more
                 self.close()
 

@@ -46,7 +46,7 @@ class StreamedFeed:
 
     def __init__(self, store: ImageStore, config: ml_collections.ConfigDict, size: int, first_step: int, mesh: Mesh):
         # Not at the top: training on resident images needs no Grain, which takes a second to import.
-        from nsr_jax.data.streaming import RegionStream
+        from nsr_jax.data.region_stream import RegionStream
 
         parts = over_batch(mesh).addressable_devices_indices_map((config.batch_size,)).values()
         self._sharding: NamedSharding = over_calls(mesh)

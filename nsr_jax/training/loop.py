@@ -13,7 +13,7 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from nsr_jax import processes
+from nsr_jax import agreement
 from nsr_jax.errors import StoppedError, UserError
 from nsr_jax.ops.settings import without_x64
 from nsr_jax.training.best_checkpoint import BrokenCheckpointError
@@ -57,14 +57,14 @@ def train(
     workdir = pathlib.Path(workdir).resolve()
     check_run(config, workdir)
     with contextlib.ExitStack() as stack:
-        with processes.agreed():
+        with agreement.agreed():
             if stack.enter_context(lock_workdir(workdir)):
                 remove_unfinished(workdir)
         check_shared(workdir)
         run = prepare(config)
         measured_on = dict(measured_on or {})
-        processes.check_alike({'what scores are measured on': measured_on})
-        with processes.agreed():
+        agreement.check_alike({'what scores are measured on': measured_on})
+        with agreement.agreed():
             write_config(workdir, config)
         saver = stack.enter_context(Saver(workdir, config, run.images, measured_on))
         state = first_state(config, run, saver.checkpoints)
@@ -89,7 +89,7 @@ def first_state(
     Raises:
         UserError: there are checkpoints and none can be read.
     """
-    processes.check_alike({'steps of the checkpoints': checkpoints.steps})
+    agreement.check_alike({'steps of the checkpoints': checkpoints.steps})
     broken = {}
     for step in reversed(checkpoints.steps):
         if until is not None and step > until:
@@ -99,7 +99,7 @@ def first_state(
             params, optimizer = checkpoints.restore(step, run.abstract.params, run.abstract.optimizer)
         except BrokenCheckpointError as error:
             reason = str(error)
-        reasons = [each for each in processes.gather(reason) if each]
+        reasons = [each for each in agreement.gather(reason) if each]
         if reasons:  # in whichever process: all go on from the same step
             broken[step] = reasons[0]
             continue
@@ -134,7 +134,7 @@ def _take_steps(
         unit='step',
         desc='training',
         dynamic_ncols=True,
-        disable=not processes.is_first(),
+        disable=not agreement.is_first(),
     )
     with StopRequest(run.mesh) as request, contextlib.closing(bar):
         while step < config.num_steps:

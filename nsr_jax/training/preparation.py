@@ -13,7 +13,7 @@ import optax
 from absl import logging
 
 import nsr_jax
-from nsr_jax import processes
+from nsr_jax import agreement
 from nsr_jax.data.degradations import Degradation, Jpeg, Noise
 from nsr_jax.data.mapped_store import open_store
 from nsr_jax.data.sampling import draw_places, region_size, sample_patches
@@ -88,10 +88,10 @@ def prepare(config: ml_collections.ConfigDict) -> Preparation:
 
     degradation, patch_size, margin = make_degradation(config), config.data.patch_size, config.data.margin
     size = region_size(patch_size, config.model.channels, degradation)
-    with processes.agreed():
+    with agreement.agreed():
         names, images, store = _open_images(config, size + 2 * margin)
     versions = {'nsr_jax': nsr_jax.__version__, 'jax': jax.__version__}
-    processes.check_alike({'version': versions, 'config': config.to_dict(), 'what is trained on': images})
+    agreement.check_alike({'version': versions, 'config': config.to_dict(), 'what is trained on': images})
 
     def places(step: int) -> list[tuple[str, int, int]]:
         indices = jnp.arange(config.batch_size, dtype=jnp.int32)
@@ -101,7 +101,7 @@ def prepare(config: ml_collections.ConfigDict) -> Preparation:
     streamed = store.nbytes > config.data.resident_megabytes * 1e6
     finish = {'key': new_key(config.seed), 'patch_size': patch_size, 'degradation': degradation}
     if streamed:
-        from nsr_jax.data.streaming import sample_regions  # not at the top: it imports Grain, see feed.py
+        from nsr_jax.data.region_stream import sample_regions  # not at the top: it imports Grain, see feed.py
 
         def make_batch(regions, first_step, step, indices):
             return sample_regions(regions, step=step, indices=indices, first_step=first_step, **finish)

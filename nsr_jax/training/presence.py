@@ -4,7 +4,7 @@ import os
 import pathlib
 from collections.abc import Iterable
 
-from nsr_jax import processes
+from nsr_jax import agreement
 
 
 class Presence:
@@ -17,7 +17,7 @@ class Presence:
     """
 
     def __init__(self, paths: Iterable[pathlib.Path]):
-        self._held = {path: os.open(path, os.O_RDONLY) for path in paths} if processes.is_first() else {}
+        self._held = {path: os.open(path, os.O_RDONLY) for path in paths} if agreement.is_first() else {}
 
     def describe_loss(self) -> str | None:
         """What is wrong, in words that begin with a path; None while all is well."""

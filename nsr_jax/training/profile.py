@@ -13,10 +13,10 @@ import numpy as np
 from absl import logging
 from jax.experimental.compilation_cache import compilation_cache
 
+from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.data.sampling import Regions
 from nsr_jax.data.store import ImageStore
 from nsr_jax.errors import UserError
-from nsr_jax.files import make_output_folder, write_atomically
 from nsr_jax.ops.settings import without_x64
 from nsr_jax.training.preparation import Preparation, check_run, prepare
 

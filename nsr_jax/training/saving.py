@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 from absl import logging
 
-from nsr_jax import processes
+from nsr_jax import agreement
 from nsr_jax.errors import UserError
 from nsr_jax.training.best_checkpoint import FOLDER
 from nsr_jax.training.checkpoints import Checkpoints
@@ -71,7 +71,7 @@ class Saver:
         Raises:
             UserError: the folder is lost; the line says where the state was saved instead. Or as `Checkpoints.check`.
         """
-        if lost := processes.by_first(self._presence.describe_loss):
+        if lost := agreement.by_first(self._presence.describe_loss):
             raise UserError(f'{lost}; {self._rescue(step, state)}')
         self.checkpoints.check()
 
@@ -89,11 +89,11 @@ class Saver:
             return folder
 
         try:
-            folder = processes.by_first(make_folder)
+            folder = agreement.by_first(make_folder)
             with Checkpoints(folder, keep=1) as checkpoints:
                 checkpoints.save(step, self._config, state.params, state.optimizer, **self._origin)
         except (UserError, OSError, RuntimeError) as error:
-            if processes.lost_another(error):
+            if agreement.lost_another(error):
                 raise
             return f'the state of step {step} is lost: {error}'
         return f'the state of step {step} is saved in {folder}, for another run to go on with --workdir={folder}'

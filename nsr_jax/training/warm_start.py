@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from nsr_jax import processes
+from nsr_jax import agreement
 from nsr_jax.errors import UserError
 from nsr_jax.training.best_checkpoint import FOLDER
 from nsr_jax.training.checkpoints import LoadedModel, load_model
@@ -47,9 +47,9 @@ def begin_with(state: TrainState, config: ml_collections.ConfigDict) -> TrainSta
     Raises:
         UserError: as `check_warm_start`.
     """
-    with processes.agreed():
+    with agreement.agreed():
         model = _load(config)
-    processes.check_alike({'what config.warm_start holds': fingerprint(model.params)})
+    agreement.check_alike({'what config.warm_start holds': fingerprint(model.params)})
     new = [name for name in _OF_ITS_SCALE if name in state.params and model.config.model.scale != config.model.scale]
     taken = {name: model.params[name] for name in state.params if name not in new}
     logging.info(

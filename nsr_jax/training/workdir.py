@@ -13,9 +13,9 @@ import ml_collections
 import tensorboardX
 from absl import logging
 
-from nsr_jax import processes
+from nsr_jax import agreement
+from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
-from nsr_jax.files import make_output_folder, write_atomically
 from nsr_jax.paths import check_for_libraries
 
 CONFIG = 'config.json'
@@ -72,7 +72,7 @@ def lock_workdir(workdir: pathlib.Path) -> Iterator[bool]:
     Raises:
         UserError: another job trains in the folder, or the lock cannot be written.
     """
-    if not processes.is_first():
+    if not agreement.is_first():
         yield False
         return
     path = workdir / LOCK
@@ -107,21 +107,21 @@ def check_shared(workdir: pathlib.Path) -> None:
         UserError: they see others, as where each machine has one of its own.
     """
     path = workdir / LOCK
-    if processes.is_first():
+    if agreement.is_first():
         with path.open('rb') as file:
             os.fsync(file.fileno())  # what network file systems show to others
-    with processes.agreed():
+    with agreement.agreed():
         pass  # it has been written before it is read
     try:
         text = path.read_text(encoding='utf-8', errors='replace').strip()
     except OSError as error:
         text = error.strerror
-    processes.check_alike({f'what {path} holds': text})
+    agreement.check_alike({f'what {path} holds': text})
 
 
 def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     """Write the config of a run that starts; one that goes on keeps the first."""
-    if processes.is_first() and not (workdir / CONFIG).exists():
+    if agreement.is_first() and not (workdir / CONFIG).exists():
         write_atomically(workdir / CONFIG, json.dumps(json.loads(config.to_json()), indent=2) + '\n')
 
 
@@ -148,8 +148,8 @@ class MetricsWriter:
     def __init__(self, workdir: pathlib.Path, step: int):
         self._path = workdir / 'metrics.jsonl'
         self._file = self._tensorboard = None
-        with processes.agreed():
-            if processes.is_first():
+        with agreement.agreed():
+            if agreement.is_first():
                 self._open(step)
 
     def _open(self, step: int) -> None:

@@ -17,8 +17,8 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from nsr_jax.data import builders
-from nsr_jax.data.images import decode_image, write_image
 from nsr_jax.errors import UserError
+from nsr_jax.images.decoding import decode_image, write_image
 from nsr_jax.ops.imresize import imresize
 
 

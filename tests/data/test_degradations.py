@@ -11,8 +11,8 @@ import PIL.Image
 import pytest
 
 from nsr_jax.data.degradations import Jpeg, Noise, check_quality, check_sigma
-from nsr_jax.data.images import read_image
 from nsr_jax.errors import UserError
+from nsr_jax.images.decoding import read_image
 
 KEYS = jax.random.split(jax.random.key(5), 256)
 

@@ -5,9 +5,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from nsr_jax.data.images import encode_png
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
+from nsr_jax.images.decoding import encode_png
 from nsr_jax.ops.imresize import imresize
 
 

@@ -13,9 +13,9 @@ import pytest
 import skimage.data
 
 from nsr_jax.data import digests
-from nsr_jax.data.images import encode_png, read_image, write_image
 from nsr_jax.data.sources import Source, open_source
 from nsr_jax.errors import UserError
+from nsr_jax.images.decoding import encode_png, read_image, write_image
 from nsr_jax.ops.imresize import imresize
 from tests.catalogue import PreparedElsewhere, noise
 

@@ -5,11 +5,11 @@ import pathlib
 import numpy as np
 import pytest
 
-from nsr_jax.data.images import read_image, write_image
 from nsr_jax.data.layouts import training_set
 from nsr_jax.data.sources import open_source
 from nsr_jax.data.training_sets import TRAINING_SETS, TrainingSet, find_training_set
 from nsr_jax.errors import UserError
+from nsr_jax.images.decoding import read_image, write_image
 
 WOMAN = '302003'
 

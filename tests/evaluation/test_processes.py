@@ -14,11 +14,11 @@ import pytest
 
 from nsr_jax.data.sources import Example
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation import comparison, evaluate, sweep, tables
+from nsr_jax.evaluation import largest_gains, scoring, sweep, tables
 from nsr_jax.evaluation.degradation import Degradation
 from nsr_jax.evaluation.protocols import find_protocols
 from nsr_jax.evaluation.sweep import Contender, baseline_contenders, network_contenders, run_sweep
-from nsr_jax.evaluation.tiling import Tiling
+from nsr_jax.inference.tiling import Tiling
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.models.network import RestorationNetwork
 from nsr_jax.ops.imresize import imresize
@@ -80,7 +80,7 @@ def evaluate_in_job(output):
     for name, failure in failures.items():
         seen.clear()
         predictors = [functools.partial(predictor, failure)]
-        answers[name] = message_of(evaluate.evaluate, predictors, Images(), PROTOCOLS, X2, model='m')
+        answers[name] = message_of(scoring.evaluate, predictors, Images(), PROTOCOLS, X2, model='m')
     answers['predicted'] = len(seen)
 
     def refuse(image):
@@ -89,7 +89,7 @@ def evaluate_in_job(output):
     again = [Contender(each.name, each.identity, lambda degradation: [refuse]) for each in contenders()]
     scores = run_sweep(again, [Images()], PROTOCOLS, [X2], output)
     answers['kept'] = [dataclasses.astuple(each) for each in scores]
-    comparison.show(contenders()[1:], [Images()], PROTOCOLS[0], [X2], scores, [], output, 1)
+    largest_gains.show(contenders()[1:], [Images()], PROTOCOLS[0], [X2], scores, [], output, 1)
     answers['written'] = written
     other = Images()
     other.fingerprint = f'images {jax.process_index()}'

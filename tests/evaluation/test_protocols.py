@@ -8,14 +8,14 @@ import math
 import numpy as np
 import pytest
 
-from nsr_jax.data.images import list_images, read_image
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.baselines import degraded
 from nsr_jax.evaluation.degradation import Degradation, compress, luma
-from nsr_jax.evaluation.evaluate import evaluate, means
 from nsr_jax.evaluation.metrics import psnr
 from nsr_jax.evaluation.protocols import PROTOCOLS, compared_images, find_protocols, score
+from nsr_jax.evaluation.scoring import evaluate, means
+from nsr_jax.images.decoding import list_images, read_image
 from nsr_jax.ops.imresize import imresize
 
 # MATLAB's low-resolution images enlarged by MATLAB's bicubic, x2, x3, x4.

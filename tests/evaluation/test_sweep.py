@@ -7,16 +7,16 @@ import jax
 import numpy as np
 import pytest
 
-from nsr_jax.data.images import write_image
+from nsr_jax.atomic_files import TEMPORARY
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.degradation import Degradation
-from nsr_jax.evaluation.evaluate import evaluate
 from nsr_jax.evaluation.protocols import find_protocols
+from nsr_jax.evaluation.scoring import evaluate
 from nsr_jax.evaluation.sweep import Contender, baseline_contenders, network_contenders, parse_ensembles, run_sweep
 from nsr_jax.evaluation.tables import from_json
-from nsr_jax.evaluation.tiling import Tiling
-from nsr_jax.files import TEMPORARY
+from nsr_jax.images.decoding import write_image
+from nsr_jax.inference.tiling import Tiling
 from nsr_jax.models.network import RestorationNetwork
 
 SIGMAS = [Degradation('denoise', sigma) for sigma in (15, 25)]

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.evaluate import Score
 from nsr_jax.evaluation.protocols import PROTOCOLS
 from nsr_jax.evaluation.published import PUBLISHED
+from nsr_jax.evaluation.scoring import Score
 from nsr_jax.evaluation.tables import from_json, to_csv, to_json, to_markdown, write_tables
 
 SCORES = [

@@ -27,7 +27,7 @@ if name == 'train':
     lines = [{'step': step, 'loss': 1 / step} for step in (2, 4, 6, 8)]
     (workdir / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\\n' for line in lines))
 else:
-    from nsr_jax.evaluation.evaluate import Score
+    from nsr_jax.evaluation.scoring import Score
     from nsr_jax.evaluation.tables import to_json
     output = pathlib.Path(given['output'])
     output.mkdir()

@@ -14,7 +14,7 @@ import traceback
 from absl import flags
 
 import train
-from nsr_jax import command
+from nsr_jax import command_line
 from nsr_jax.errors import UserError
 from nsr_jax.training.preparation import check_run
 
@@ -31,12 +31,12 @@ def answer(arguments, workdir):
     try:
         with contextlib.redirect_stderr(errors):
             try:
-                command._parse_flags(list(sys.argv))
+                command_line._parse_flags(list(sys.argv))
                 check_run(flags.FLAGS.config, workdir)
                 train.make_evaluate(flags.FLAGS.config)
                 code = 0
             except UserError as error:
-                code = command._report(error)
+                code = command_line._report(error)
             except SystemExit as error:
                 code = error.code
     except Exception:  # any is a failure of the test, which shows this traceback

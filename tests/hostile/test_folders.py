@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsr_jax.data import images, layouts
+from nsr_jax.data import layouts
 from nsr_jax.data.builders import ImageFile
-from nsr_jax.data.images import encode_png
 from nsr_jax.data.sources import open_source
 from nsr_jax.data.store import build_store
 from nsr_jax.errors import UserError
+from nsr_jax.images import decoding
+from nsr_jax.images.decoding import encode_png
 from nsr_jax.restoring.plan import plan
 from tests.catalogue import PreparedElsewhere, noise
 from tests.hostile.changes import ODD_VALUES, changed, changes, examples, is_one_line, with_odd_value
@@ -186,7 +187,7 @@ def test_names_in_zips_that_are_no_text_are_refused(tmp_path):
 
 def test_a_member_that_inflates_is_read_to_the_limit(tmp_path, monkeypatch):
     (tmp_path / 'a.zip').write_bytes(zip_with('a.png', data=PNG + bytes(2**27)))
-    monkeypatch.setattr(images, 'LARGEST_PIXELS', 1000)
+    monkeypatch.setattr(decoding, 'LARGEST_PIXELS', 1000)
     with pytest.raises(UserError, match=r'a\.zip:a\.png: a larger file than any image'):
         ImageFile(tmp_path / 'a.zip', 'a.png').read()
 
@@ -196,7 +197,7 @@ def test_a_member_that_inflates_is_read_to_the_limit(tmp_path, monkeypatch):
 
 @pytest.fixture(scope='module')
 def prepared(tmp_path_factory):
-    """A folder of records: the catalogue's, and those of a folder of images."""
+    """A folder of records: the catalogue's, and those of a folder of decoding."""
     folder = tmp_path_factory.mktemp('prepared')
     PreparedElsewhere(data_dir=folder, file_format='array_record').download_and_prepare()
     (folder / 'images').mkdir()

@@ -13,23 +13,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsr_jax.data import images
-from nsr_jax.data.images import decode_image, image_shape, read_image
 from nsr_jax.errors import UserError
-from nsr_jax.restoring import reading
-from nsr_jax.restoring.directories import Entry, Layout, directory_bytes, layout_of, read_directory
-from nsr_jax.restoring.exif import exif_of_upright, xmp_of_upright
-from nsr_jax.restoring.formats import FORMATS
-from nsr_jax.restoring.metadata import Metadata
-from nsr_jax.restoring.png import SIGNATURE, chunk, chunks
-from nsr_jax.restoring.reading import read_photo
-from nsr_jax.restoring.writing import write_photo
+from nsr_jax.images import decoding, reading
+from nsr_jax.images.decoding import decode_image, image_shape, read_image
+from nsr_jax.images.directories import Entry, Layout, directory_bytes, layout_of, read_directory
+from nsr_jax.images.exif import exif_of_upright, xmp_of_upright
+from nsr_jax.images.formats import FORMATS
+from nsr_jax.images.metadata import Metadata
+from nsr_jax.images.png_file import SIGNATURE, chunk, chunks
+from nsr_jax.images.reading import read_photo
+from nsr_jax.images.writing import write_photo
 from tests.hostile.changes import changed, changes, examples, is_one_line
 from tests.memory import run_within
 from tests.reference.images import picture
 
 FOLDER = pathlib.Path(picture.__file__).parent
-FILES = {path.name: path.read_bytes() for path in sorted(FOLDER.iterdir()) if path.suffix in images.SUFFIXES}
+FILES = {path.name: path.read_bytes() for path in sorted(FOLDER.iterdir()) if path.suffix in decoding.SUFFIXES}
 FILES |= {path.name: path.read_bytes() for path in sorted(FOLDER.iterdir()) if path.suffix in ('.tif', '.webp')}
 PNG_FILES = sorted(name for name in FILES if name.endswith('.png'))
 CHUNK_KINDS = (
@@ -229,7 +228,7 @@ def bombs():
 
 
 def read_and_write_bombs():
-    images.LARGEST_PIXELS = PIXELS
+    decoding.LARGEST_PIXELS = PIXELS
     for name, data in bombs().items():
         print(name, read_and_write(data), sep='=', flush=True)
 
@@ -245,14 +244,14 @@ def test_bombs_stay_within_bounds():
 
 
 def test_the_limit_of_pixels_is_one_and_errors_say_how_to_raise_it(monkeypatch):
-    assert images.LARGEST_PIXELS == reading.LARGEST_PIXELS
+    assert decoding.LARGEST_PIXELS == reading.LARGEST_PIXELS
     data = FILES['png_rgb8.png']
     with pytest.raises(UserError, match=r'19x13 pixels are more than the 100 that .*; largest_pixels raises'):
         read_photo(data, largest_pixels=100)
-    monkeypatch.setattr(images, 'LARGEST_PIXELS', 100)
-    with pytest.raises(UserError, match=r'more than the 100 that .* LARGEST_PIXELS in nsr_jax/data/images\.py raises'):
+    monkeypatch.setattr(decoding, 'LARGEST_PIXELS', 100)
+    with pytest.raises(UserError, match=r'more than the 100 that .* LARGEST_PIXELS in .*decoding\.py raises'):
         decode_image(data, 'x')
-    monkeypatch.setattr(images, 'LARGEST_PIXELS', 13 * 19)
+    monkeypatch.setattr(decoding, 'LARGEST_PIXELS', 13 * 19)
     assert decode_image(data, 'x').shape == (13, 19, 3)
 
 
@@ -263,11 +262,11 @@ def test_the_limit_of_training_images_is_not_pillows(monkeypatch):
 
 
 def test_what_never_ends_is_not_read_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, 'LARGEST_PIXELS', 1000)
+    monkeypatch.setattr(decoding, 'LARGEST_PIXELS', 1000)
     with open('/dev/zero', 'rb') as stream, pytest.raises(UserError, match='standard input: a larger file than any'):
         read_photo(stream, name='standard input', largest_pixels=1000)
     with open('/dev/zero', 'rb') as stream, pytest.raises(UserError, match='x: a larger file than any'):
-        images.read_limited(stream, 'x')
+        decoding.read_limited(stream, 'x')
     os.mkfifo(tmp_path / 'pipe.png')
     (tmp_path / 'zero.png').symlink_to('/dev/zero')
     with open(tmp_path / 'sparse.png', 'wb') as file:

@@ -14,9 +14,9 @@ import numpy as np
 import optax
 import pytest
 
-from nsr_jax.evaluation.inference import predict
-from nsr_jax.evaluation.tiling import Tiling
 from nsr_jax.import_torch import to_parameters
+from nsr_jax.inference.prediction import predict
+from nsr_jax.inference.tiling import Tiling
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.models.network import RestorationNetwork
 from nsr_jax.torch_file import read_torch_checkpoint

@@ -5,7 +5,7 @@ import jax.extend.core
 import jax.numpy as jnp
 import pytest
 
-from nsr_jax import cores
+from nsr_jax import cpu_cores
 from nsr_jax.ops.image_conv import convolve_image, correlate_images
 
 
@@ -28,7 +28,7 @@ def kernel_sides(function, *arguments):
 @pytest.fixture(params=[True, False], ids=['a device for each core', 'one device'])
 def cores_are_devices(request, monkeypatch):
     monkeypatch.setattr(jax, 'local_device_count', lambda: 4 if request.param else 1)
-    monkeypatch.setattr(cores, 'count_cores', lambda: 4)
+    monkeypatch.setattr(cpu_cores, 'count_cores', lambda: 4)
     return request.param
 
 
@@ -53,10 +53,10 @@ def test_halved_where_it_pays(image, kernel, dtype, halved, cores_are_devices):
 
 def test_other_devices_than_cpus_are_no_cores(monkeypatch):
     monkeypatch.setattr(jax, 'local_device_count', lambda: 8)
-    monkeypatch.setattr(cores, 'count_cores', lambda: 8)
-    assert cores.are_devices()
+    monkeypatch.setattr(cpu_cores, 'count_cores', lambda: 8)
+    assert cpu_cores.are_devices()
     monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-    assert not cores.are_devices()
+    assert not cpu_cores.are_devices()
 
 
 def test_free_sizes_are_of_unknown_machines(cores_are_devices):

@@ -252,11 +252,11 @@ import jax, jax.numpy as jnp, numpy as np
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from nsr_jax.ops.sparse_conv import sparse_conv
-from nsr_jax import cores
+from nsr_jax import cpu_cores
 from nsr_jax.ops import image_conv
 from nsr_jax.ops.static_conv import static_conv
 
-cores.count_cores = lambda: 8
+cpu_cores.count_cores = lambda: 8
 image_conv._LEAST_CHANNELS = 1
 mesh = jax.make_mesh((4, 2), ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2)
 whole, batch = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nsr_jax import package_weights
-from nsr_jax.evaluation.evaluate import Score
+from nsr_jax.evaluation.scoring import Score
 from nsr_jax.evaluation.tables import to_json
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes

@@ -16,16 +16,16 @@ from absl import flags
 
 from nsr_jax import restore
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation import inference
-from nsr_jax.evaluation.inference import predict
-from nsr_jax.evaluation.mesh import apply_on_mesh, mesh_of
-from nsr_jax.evaluation.tiling import Tiling, authors_tiles, feathered_tiles
+from nsr_jax.images.reading import read_photo
+from nsr_jax.inference import prediction
+from nsr_jax.inference.devices import apply_on_mesh, mesh_of
+from nsr_jax.inference.prediction import predict
+from nsr_jax.inference.restorer import Restorer
+from nsr_jax.inference.tiling import Tiling, authors_tiles, feathered_tiles
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.ops.arrays import View
-from nsr_jax.restoring import files
-from nsr_jax.restoring.reading import read_photo
-from nsr_jax.restoring.restorer import Restorer
+from nsr_jax.restoring import restore_files
 from nsr_jax.training.checkpoints import save_model
 from nsr_jax.training.sharding import replicate
 from tests.processes import run_together
@@ -80,7 +80,7 @@ def predict_in_job(height, width, names):
         batches.append([len(arrays[0]), outputs.shape[0]])
         return outputs
 
-    inference.apply_on_mesh = watched
+    prediction.apply_on_mesh = watched
     for name in names:
         tiling = TILINGS[name]
         one, looked = predict(network, params, image, tiling=tiling, tile_batch=2), Looked(image)
@@ -132,7 +132,7 @@ def restore_in_job(folder):
             raise UserError(f'{target}: cannot be written: No space left on device')
         return write_really(target, strips, **about)
 
-    write_really, files.write_photo = files.write_photo, write_photo
+    write_really, restore_files.write_photo = restore_files.write_photo, write_photo
     restore.define_flags()
     with pytest.raises(UserError, match='must be started alike: weights is'):
         restore.main(flags.FLAGS(['restore', 'in', '--output=out', f'--model=model{jax.process_index() or ""}']))

@@ -12,12 +12,12 @@ import PIL.PngImagePlugin
 import pytest
 
 from nsr_jax.errors import UserError
-from nsr_jax.restoring.exif import exif_of_upright, xmp_of_upright
-from nsr_jax.restoring.metadata import Metadata
-from nsr_jax.restoring.png import SIGNATURE, chunk, chunks
-from nsr_jax.restoring.reading import read_photo
-from nsr_jax.restoring.writing import write_photo
-from nsr_jax.restoring.xmp import FURTHER_PICTURES, without_claims
+from nsr_jax.images.exif import exif_of_upright, xmp_of_upright
+from nsr_jax.images.metadata import Metadata
+from nsr_jax.images.png_file import SIGNATURE, chunk, chunks
+from nsr_jax.images.reading import read_photo
+from nsr_jax.images.writing import write_photo
+from nsr_jax.images.xmp import FURTHER_PICTURES, without_claims
 
 tifffile = pytest.importorskip('tifffile')
 NAME = 'of a stranger.img'

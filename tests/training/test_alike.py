@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from nsr_jax import processes
-from nsr_jax.data.images import write_image
+from nsr_jax import agreement
 from nsr_jax.errors import UserError
+from nsr_jax.images.decoding import write_image
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.training.checkpoints import save_model
@@ -24,9 +24,9 @@ from tests.training.conftest import tiny_config
 
 def told(monkeypatch, *values):
     """What the first process answers when these are told."""
-    monkeypatch.setattr(processes, 'gather', lambda own: list(values))
+    monkeypatch.setattr(agreement, 'gather', lambda own: list(values))
     try:
-        processes.check_alike(values[0])
+        agreement.check_alike(values[0])
     except UserError as error:
         return str(error)
     return None

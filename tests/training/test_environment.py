@@ -13,8 +13,8 @@ import pytest
 from nsr_jax.data.degradations import Jpeg, Noise
 from nsr_jax.data.sampling import sample_patches
 from nsr_jax.data.store import ImageStore
-from nsr_jax.evaluation.inference import predict
-from nsr_jax.evaluation.tiling import Tiling
+from nsr_jax.inference.prediction import predict
+from nsr_jax.inference.tiling import Tiling
 from nsr_jax.models.build import build_network
 from nsr_jax.ops.settings import new_key
 from nsr_jax.optimizers import adam

@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from nsr_jax.data.images import write_image
 from nsr_jax.errors import UserError
+from nsr_jax.images.decoding import write_image
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.training.checkpoints import load_model

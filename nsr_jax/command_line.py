@@ -1,0 +1,240 @@
+"""How every command of the project starts and how it fails."""
+
+from nsr_jax import environment  # noqa: F401  before whatever imports JAX
+
+# isort: split
+import logging as standard_logging
+import os
+import pathlib
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+import jax
+import ml_collections
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+import nsr_jax
+from nsr_jax import agreement, streams
+from nsr_jax.atomic_files import make_output_folder
+from nsr_jax.cpu_cores import count_cores
+from nsr_jax.errors import StoppedError, UserError
+from nsr_jax.paths import local_path
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130  # as of a program that SIGINT ends
+EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command, started again, goes on
+
+DISTRIBUTED = flags.DEFINE_bool(
+    'distributed',
+    False,
+    "Run as one of a job's processes, as Slurm, Open MPI, Kubernetes or a TPU pod have started them.",
+)
+COORDINATOR_ADDRESS = flags.DEFINE_string(
+    'coordinator_address', None, "HOST:PORT of the job's first process; with the next two it stands for --distributed."
+)
+NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes the job has.', lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this one is, from 0.', lower_bound=0)
+
+# A process that has not been heard of for so long is dead; then all others stop.
+_HEARTBEAT_SECONDS = 60
+# What each process of a job may have its own of.
+_OWN_FLAGS = {'distributed', 'coordinator_address', 'num_processes', 'process_id'}
+_DEVICES_FLAG = '--xla_force_host_platform_device_count'
+
+
+def run(main: Callable[[Sequence[str]], int | None]) -> None:
+    """Parse absl flags and call `main(argv)`; its return value is the exit code (`None` is 0).
+
+    A `UserError`, a wrong flag or a wrong config is printed as one line on standard error, without a traceback, and
+    ends the process with exit code 2. Ctrl-C is one line, too, and exit code 130. Any other exception is a defect and
+    keeps its traceback.
+
+    What one command compiles is kept for the next in `$JAX_COMPILATION_CACHE_DIR`, by default
+    ~/.cache/nsr_jax/compilation; if it is set to nothing, nothing is kept.
+    """
+
+    def guarded(argv: Sequence[str]) -> int | None:
+        logging.set_verbosity(logging.INFO)
+        logging.get_absl_handler().addFilter(_is_worth_reading)
+        _split_cores()
+        try:
+            _join_job()
+            _find_devices()
+            _check_flags()
+            _keep_compiled_programs()
+            return main(argv)
+        except UserError as error:
+            code = _report(error)
+        except KeyboardInterrupt:
+            code = _report('by Ctrl-C', EXIT_INTERRUPTED)
+        except StoppedError as error:
+            code = _report(error, EXIT_STOPPED)
+        except Exception as error:
+            if not jax.distributed.is_initialized():
+                raise
+            if agreement.lost_another(error):
+                code = _report(f'another process of the job is gone: {str(error).splitlines()[0]}', EXIT_STOPPED)
+            else:  # a defect, of which the others are to hear by this one's end
+                traceback.print_exc()
+                code = 1
+        # Leaving in the usual way waits for other processes, which may wait for this one, and lets libraries that are
+        # still writing bury the line above.
+        streams.flush()
+        os._exit(code)
+
+    streams.prepare()
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def _split_cores() -> None:
+    """Make a JAX device of each CPU core, unless the environment says how many.
+
+    XLA computes a convolution of small images on one core. Devices that share a batch compute at the same time.
+    """
+    if jax.config.jax_num_cpu_devices == -1 and _DEVICES_FLAG not in os.environ.get('XLA_FLAGS', ''):
+        jax.config.update('jax_num_cpu_devices', count_cores())
+
+
+def _join_job() -> None:
+    """Find the job's other processes, where there are any.
+
+    Raises:
+        UserError: the flags are incomplete, or the processes do not find each other.
+    """
+    explicit = {flag.name: flag.value for flag in (COORDINATOR_ADDRESS, NUM_PROCESSES, PROCESS_ID)}
+    given = {name: value for name, value in explicit.items() if value is not None}
+    if not given and not DISTRIBUTED.value:
+        return
+    if given and len(given) < len(explicit):
+        missing = ', '.join(f'--{name}' for name in explicit if name not in given)
+        raise UserError(f'a job of several processes that is described by flags needs {missing} too')
+    if given:
+        _check_coordinator(*explicit.values())
+    try:
+        jax.distributed.initialize(**given, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f'the processes of the job do not find each other: {str(error).splitlines()[0]}') from error
+
+
+def _check_coordinator(address: str, count: int, index: int) -> None:
+    """Raise `UserError` for what JAX answers late, or by ending the process."""
+    host, colon, port = address.rpartition(':')
+    if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
+        raise UserError(f'--coordinator_address={address} must be HOST:PORT, with a port from 1 to 65535')
+    if index >= count:
+        raise UserError(f'--process_id={index} must be below --num_processes={count}: the first process is 0')
+    if index == 0:
+        ipv6 = {'family': socket.AF_INET6, 'dualstack_ipv6': True} if socket.has_dualstack_ipv6() else {}
+        try:
+            socket.create_server(('', int(port)), **ipv6).close()
+        except OSError as error:
+            raise UserError(
+                f'--coordinator_address={address}: this process cannot listen there ({os.strerror(error.errno)}): '
+                'choose a free port of the machine of process 0'
+            ) from error
+
+
+def _find_devices() -> None:
+    """Have JAX look for its devices, of all processes.
+
+    Raises:
+        UserError: the environment names some that are not there.
+    """
+    variables = ('JAX_PLATFORMS', 'JAX_PLATFORM_NAME', 'JAX_NUM_CPU_DEVICES', 'XLA_FLAGS')
+    given = ' '.join(f'{name}={os.environ[name]}' for name in variables if os.environ.get(name))
+    if (count := jax.config.jax_num_cpu_devices) < 1 and count != -1:
+        raise UserError(f'JAX_NUM_CPU_DEVICES={count}: the number of CPU devices must be from 1')
+    try:
+        jax.local_devices()
+    except (RuntimeError, AssertionError) as error:  # of which CUDA's absence gives the latter, without a word
+        reason = str(error).split('\n')[0] or 'there is no such device, or not the package of JAX that it needs'
+        raise UserError(f'JAX finds no device{given and f" by {given}"}: {reason}') from error
+    if jax.process_count() > 1:
+        logging.info(
+            'process %d of %d, with %d of %d devices',
+            *(jax.process_index(), jax.process_count(), jax.local_device_count(), jax.device_count()),
+        )
+    if jax.process_index() > 0:
+        logging.set_verbosity(logging.WARNING)
+
+
+def _check_flags() -> None:
+    """Raise `UserError` where the processes of a job were started by different flags or configs."""
+    values = {'config': flags.FLAGS.config.to_dict()} if 'config' in flags.FLAGS else {}
+    for name in flags.FLAGS:
+        is_own = name in _OWN_FLAGS or flags.FLAGS.find_module_defining_flag(name, '').startswith('absl.')
+        is_config = name == 'config' or name.startswith('config.')  # whose values are compared, not their spelling
+        if flags.FLAGS[name].present and not is_own and not is_config:
+            values[f'--{name}'] = flags.FLAGS[name].value
+    agreement.check_alike(values)
+
+
+def _keep_compiled_programs() -> None:
+    """Switch on JAX's persistent compilation cache, and say where it is; a command works without one as well."""
+    folder = os.environ.get('JAX_COMPILATION_CACHE_DIR')
+    if folder is None:
+        folder = os.path.join(os.environ.get('XDG_CACHE_HOME') or '~/.cache', 'nsr_jax', 'compilation')
+    reason = None
+    if not folder or not jax.config.jax_enable_compilation_cache:
+        reason = 'switched off by the environment'
+    elif '://' not in folder:  # a bucket is made by JAX
+        try:
+            folder = local_path(folder, '$JAX_COMPILATION_CACHE_DIR')
+            folder = str(make_output_folder(folder, mode=0o700).resolve())  # it holds native code, which is run
+        except UserError as error:
+            reason = error
+    jax.config.update('jax_compilation_cache_dir', None if reason else folder)
+    if reason:
+        logging.info('compiled programs are not kept: %s', reason)
+    else:
+        logging.info('compiled programs are kept in %s', folder)
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(argv)
+        if 'config' in flags.FLAGS:
+            _check_config_file()
+        return rest
+    except UserError as error:
+        sys.exit(_report(error))
+    except AttributeError as error:  # an override of a field that the config does not have
+        sys.exit(_report(f'--config has no such field: {" ".join(str(error.args[0].args[0]).split())}'))
+    except flags.Error as error:
+        sys.exit(_report(_origin(error) if 'Error whilst parsing config file' in str(error) else error))
+    except (LookupError, TypeError, ValueError, OSError) as error:  # ml_collections': of names and values it cannot use
+        sys.exit(_report(f'--config or one of its fields cannot be set so: {error}'))
+
+
+def _check_config_file() -> None:
+    """ml_collections puts the error of a missing file off until the config is read."""
+    try:
+        flags.FLAGS.config.lock()
+    except OSError as error:
+        path = config_flags.get_config_filename(flags.FLAGS['config'])
+        raise UserError(f'--config={path}: no such file; the configs of the project are in configs/') from error
+    for name in flags.FLAGS:
+        if name.startswith('config.') and isinstance(flags.FLAGS[name].value, ml_collections.ConfigDict):
+            raise UserError(f'--{name} is a section: override its fields, one by one')
+
+
+def _origin(error: BaseException) -> BaseException:
+    """What went wrong first, before libraries wrapped it in text of their own."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
+def _report(error: BaseException | str, code: int = EXIT_USER_ERROR) -> int:
+    sys.stderr.write(f'{"error" if code == EXIT_USER_ERROR else "stopped"}: {" ".join(str(error).split())}\n')
+    return code
+
+
+def _is_worth_reading(record: standard_logging.LogRecord) -> bool:
+    """Warnings of everyone, and what this project itself has to say: libraries report each of their steps."""
+    package = pathlib.Path(nsr_jax.__file__).parent
+    source = pathlib.Path(record.pathname)
+    return record.levelno >= standard_logging.WARNING or package in source.parents or source.parent == package.parent

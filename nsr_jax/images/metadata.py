@@ -1,0 +1,67 @@
+"""What an image file says beside its pixels."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from absl import logging
+
+from nsr_jax.images.exif import exif_of_upright, xmp_of_upright
+from nsr_jax.images.xmp import without_claims
+
+_MOST_NAMES = 12  # of what is left out, in one line
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """What is kept of a file beside its pixels; where a part is missing, it is empty.
+
+    Attributes:
+        icc: the colour profile.
+        exif: the EXIF block, laid out as a TIFF file.
+        xmp: the XMP packet.
+        resolution: in pixels per inch, across and down; None: unknown.
+        png_chunks: whole chunks that only PNG files have: text, and what colours mean where there is no profile.
+        jpeg_segments: whole segments that only JPEG files have: comments and captions (IPTC).
+        turned: whether the pixels were turned as EXIF or XMP ask. Only then what these say of it is made true.
+        name: how warnings call the image.
+    """
+
+    icc: bytes = b''
+    exif: bytes = b''
+    xmp: bytes = b''
+    resolution: tuple[float, float] | None = None
+    png_chunks: bytes = b''
+    jpeg_segments: bytes = b''
+    turned: bool = True
+    name: str = 'image'
+
+    def of_upright(self, height: int, width: int) -> 'Metadata':
+        """The same of an upright image of this size; EXIF that is broken is left out, with a warning."""
+        exif = self.exif
+        if exif:
+            try:
+                exif = exif_of_upright(exif, height, width, turned=self.turned)
+            except ValueError as error:
+                logging.warning('%s: %s; it is left out', self.name, error)
+                exif = b''
+        xmp = xmp_of_upright(self.xmp, height, width, turned=self.turned)
+        return dataclasses.replace(self, exif=exif, xmp=xmp)
+
+    def without(self, claims: Sequence[str]) -> tuple['Metadata', list[str]]:
+        """The same without some of the XMP packet's claims (as in `xmp`), and which of them there were.
+
+        A packet that has such claims but cannot be changed is left out, which is among what there was.
+        """
+        try:
+            xmp, found = without_claims(self.xmp, claims)
+        except ValueError as error:
+            return dataclasses.replace(self, xmp=b''), [str(error)]
+        return dataclasses.replace(self, xmp=xmp), found
+
+
+def warn_left_out(name: str, lost: Sequence[str], why: str) -> None:
+    """Say in one line what of an image is not kept; nothing where that is nothing."""
+    lost = list(dict.fromkeys(lost))
+    if lost:
+        more = f' and {len(lost) - _MOST_NAMES} more' if len(lost) > _MOST_NAMES else ''
+        logging.warning('%s: left out, as %s: %s%s', name, why, ', '.join(lost[:_MOST_NAMES]), more)

@@ -1,0 +1,204 @@
+"""The chunks of PNG files: those that are kept, and those that carry metadata or bare samples."""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from nsr_jax.images.metadata import Metadata
+
+SIGNATURE = b'\x89PNG\r\n\x1a\n'
+_COLOUR = (b'gAMA', b'cHRM', b'sRGB', b'cICP', b'mDCV', b'mDCv', b'cLLI', b'cLLi')
+_TEXT = (b'tEXt', b'zTXt', b'iTXt')
+# Text that says elsewhere what is kept otherwise, or would be no longer true: XMP, ImageMagick's older profiles but for
+# captions, what it copies of EXIF, and where a thumbnail comes from.
+_NO_TEXT = re.compile(
+    rb'XML:com\.adobe\.xmp|Raw profile type (?!iptc\0)|Thumb::|(exif|tiff):\w*(Orientation|Dimension|Width|Length)\0',
+    re.IGNORECASE,
+)
+_OLD_PROFILE, _CAPTION = b'Raw profile type ', b'Raw profile type iptc'
+CAPTION = 'caption (IPTC)'
+_CREDENTIALS, _GAIN_MAP = b'caBX', {b'gmAP', b'gdAT'}
+_XMP_HEAD = b'XML:com.adobe.xmp\0\0\0\0\0'  # not compressed, of no language
+_XMP_KEYWORD = b'XML:com.adobe.xmp'
+_EXIF_HEAD, _XMP_SEGMENT_HEAD = b'Exif\0\0', b'http://ns.adobe.com/xap/1.0/\0'
+_LARGEST_METADATA = 2**24  # unpacked, in bytes
+# Without a profile, pixels are those of sRGB, which these say too.
+_GAMMA_OF_SRGB = {
+    b'gAMA': struct.pack('>I', 45_455),
+    b'cHRM': struct.pack('>8I', 31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000),
+}
+_INCHES_IN_METRE = 1 / 0.0254
+_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by the number of channels
+_IHDR_END = len(SIGNATURE) + 25
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """A whole chunk: length, kind, body and checksum."""
+    return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(body, zlib.crc32(kind)))
+
+
+def chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Kind and body of each chunk of a PNG file, as far as it goes; checksums are not looked at."""
+    place, view = len(SIGNATURE), memoryview(data)
+    while place + 12 <= len(data):
+        length, kind = struct.unpack_from('>I4s', data, place)
+        yield kind, view[place + 8 : place + 8 + length]
+        if kind == b'IEND':
+            return
+        place += 12 + length
+
+
+def number_of_frames(data: bytes) -> int:
+    """1, or more where the PNG file is animated."""
+    controls = (body for kind, body in chunks(data) if kind == b'acTL' and len(body) == 8)
+    return max((struct.unpack_from('>I', body)[0] for body in controls), default=1)
+
+
+def resolution(data: bytes) -> tuple[float, float] | None:
+    """In pixels per inch, across and down, of a PNG file; None: it does not say."""
+    for kind, body in chunks(data):
+        if kind == b'pHYs' and len(body) == 9:
+            across, down, unit = struct.unpack('>IIB', body)
+            return (across / _INCHES_IN_METRE, down / _INCHES_IN_METRE) if unit == 1 and across and down else None
+    return None
+
+
+def kept_chunks(data: bytes) -> bytes:
+    """`Metadata.png_chunks` of a PNG file."""
+    kept = ((kind, bytes(body)) for kind, body in chunks(data) if kind in _COLOUR + _TEXT)
+    return b''.join(chunk(kind, body) for kind, body in kept if kind in _COLOUR or not _NO_TEXT.match(body))
+
+
+def names_of_kept(chunks_kept: bytes, *, has_profile: bool) -> list[str]:
+    """What `Metadata.png_chunks` are called where they are of importance, each once.
+
+    Args:
+        chunks_kept: whole chunks.
+        has_profile: whether a colour profile stands beside them, which most of them do not outweigh.
+    """
+    bodies = {kind: bytes(body) for kind, body in chunks(SIGNATURE + chunks_kept)}
+    names = [kind.decode() for kind in (b'cICP', b'mDCV', b'mDCv', b'cLLI', b'cLLi') if kind in bodies]
+    if not (has_profile or b'sRGB' in bodies):
+        names += [kind.decode() for kind, body in _GAMMA_OF_SRGB.items() if bodies.get(kind, body) != body]
+    texts = {_keyword(body) for kind, body in chunks(SIGNATURE + chunks_kept) if kind in _TEXT}
+    names += [CAPTION] if _CAPTION in texts else []
+    return [*names, 'text'] if texts - {_CAPTION} else names
+
+
+def left_out(data: bytes) -> list[str]:
+    """Names of what a PNG file holds that is not kept, each once."""
+    kinds = {kind for kind, _ in chunks(data)}
+    names = ['content credentials'] if _CREDENTIALS in kinds else []
+    return [*names, 'gain map'] if kinds & _GAIN_MAP else names
+
+
+def profile(data: bytes) -> bytes:
+    """The colour profile of a PNG file, whether it fits its pixels or not."""
+    for kind, body in chunks(data):
+        if kind == b'iCCP':
+            _, _, packed = bytes(body).partition(b'\0')
+            return _inflated(packed[1:])
+    return _old_profile(data, b'icc') or _old_profile(data, b'icm')
+
+
+def exif_and_xmp(data: bytes) -> tuple[bytes, bytes]:
+    """The EXIF block and the XMP packet of a PNG file, wherever they stand in it.
+
+    Older programs wrote them as texts of their own; what the standards say goes before these.
+    """
+    exif = next((bytes(body) for kind, body in chunks(data) if kind == b'eXIf'), b'')
+    texts = (bytes(body) for kind, body in chunks(data) if kind == b'iTXt' and _keyword(body) == _XMP_KEYWORD)
+    xmp = _international_text(next(texts, b''))
+    other = _old_profile(data, b'APP1')
+    exif = exif or _old_profile(data, b'exif') or (other if other.startswith(_EXIF_HEAD) else b'')
+    xmp = xmp or _old_profile(data, b'xmp') or (other if other.startswith(_XMP_SEGMENT_HEAD) else b'')
+    return exif.removeprefix(_EXIF_HEAD), xmp.removeprefix(_XMP_SEGMENT_HEAD)
+
+
+def _keyword(body: memoryview) -> bytes:
+    return bytes(body[:80]).partition(b'\0')[0]
+
+
+def _international_text(body: bytes) -> bytes:
+    """What an iTXt chunk says; empty where that cannot be told."""
+    rest = body.partition(b'\0')[2]
+    text = rest[2:].partition(b'\0')[2].partition(b'\0')[2]
+    return _inflated(text) if rest[:1] == b'\1' else text
+
+
+def _old_profile(data: bytes, name: bytes) -> bytes:
+    """What a text of ImageMagick's kind holds in hexadecimal digits; empty where there is none, or a broken one."""
+    for kind, body in chunks(data):
+        if kind in _TEXT and _keyword(body).lower() == (_OLD_PROFILE + name).lower():
+            text = bytes(body)
+            if kind == b'iTXt':
+                text = _international_text(text)
+            else:
+                text = text.partition(b'\0')[2]
+                text = _inflated(text[1:]) if kind == b'zTXt' else text
+            parts = text.split(None, 2)  # name, length, digits
+            try:
+                return bytes.fromhex(parts[2].decode('ascii'))
+            except (LookupError, ValueError):
+                return b''
+    return b''
+
+
+def _inflated(packed: bytes) -> bytes:
+    """Unpacked; empty where it is broken, or far longer than anything honest."""
+    unpacking = zlib.decompressobj()
+    try:
+        data = unpacking.decompress(packed, _LARGEST_METADATA)
+    except zlib.error:
+        return b''
+    return data if unpacking.eof else b''
+
+
+def metadata_chunks(metadata: Metadata) -> bytes:
+    """The chunks that stand between a PNG file's header and its pixels."""
+    parts = [metadata.png_chunks]
+    if metadata.icc:
+        parts.append(chunk(b'iCCP', b'ICC profile\0\0' + zlib.compress(metadata.icc)))
+    if metadata.resolution:
+        across, down = (round(each * _INCHES_IN_METRE) for each in metadata.resolution)
+        parts.append(chunk(b'pHYs', struct.pack('>IIB', across, down, 1)))
+    if metadata.exif:
+        parts.append(chunk(b'eXIf', metadata.exif))
+    if metadata.xmp:
+        parts.append(chunk(b'iTXt', _XMP_HEAD + metadata.xmp))
+    return b''.join(parts)
+
+
+def header_and_pixels(start: bytes) -> tuple[int, int] | None:
+    """Where in the beginning of a PNG file its header ends and where its pixels begin; None: further on."""
+    place = _IHDR_END
+    while place + 8 <= len(start):
+        length, kind = struct.unpack_from('>I4s', start, place)
+        if kind == b'IDAT':
+            return _IHDR_END, place
+        place += 12 + length
+    return None
+
+
+def bare_png(strips: Iterable[np.ndarray], height: int, width: int, channels: int, dtype: np.dtype) -> Iterator[bytes]:
+    """The pieces of a PNG file that holds samples as they are, neither compressed nor filtered, for another encoder.
+
+    Args:
+        strips: (rows, width, channels), from top to bottom.
+        height: of the image.
+        width: likewise.
+        channels: likewise.
+        dtype: uint8 or uint16.
+    """
+    header = struct.pack('>IIBBBBB', width, height, 8 * dtype.itemsize, _COLOUR_TYPES[channels], 0, 0, 0)
+    yield SIGNATURE + chunk(b'IHDR', header)
+    packing = zlib.compressobj(0)
+    for strip in strips:
+        samples = np.ascontiguousarray(strip, dtype.newbyteorder('>')).reshape(len(strip), -1).view(np.uint8)
+        rows = np.zeros((len(strip), 1 + samples.shape[1]), np.uint8)  # before each row, the number of its filter
+        rows[:, 1:] = samples
+        yield chunk(b'IDAT', packing.compress(rows))
+    yield chunk(b'IDAT', packing.flush()) + chunk(b'IEND', b'')

@@ -1,0 +1,1 @@
+"""From a network and an image of any size to a restored image."""

@@ -1,0 +1,263 @@
+"""Predictions of whole images and of tiles, each through a compiled function of fixed shapes.
+
+Arithmetic is float32 throughout on every backend, unless the network's own dtype is lower.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from nsr_jax.errors import UserError
+from nsr_jax.forks import check_not_forked
+from nsr_jax.inference.devices import apply_on_mesh, on_first_device, own_part
+from nsr_jax.inference.tiling import (
+    BORDER,
+    PATCH,
+    SMALLEST_SIDE,
+    Tile,
+    Tiling,
+    authors_tiles,
+    blend,
+    feathered_tiles,
+    shape_for,
+)
+from nsr_jax.models.network import MEAN
+from nsr_jax.ops.arrays import View, plain_array
+
+PIXELS_AT_ONCE = 16 * PATCH**2  # of the tiles that run together on a device: bounds its memory
+
+
+@functools.partial(jax.jit, static_argnames='network')
+def _restore(network: nn.Module, params, images: jax.Array, extents: jax.Array | None = None) -> jax.Array:
+    options = {} if extents is None else {'extents': extents}
+    return network.apply({'params': params}, images, **options).astype(jnp.float32)
+
+
+@functools.partial(jax.jit, static_argnames='network')
+def _restore_patches(network: nn.Module, params, patches: jax.Array, inside: jax.Array) -> jax.Array:
+    """What the authors' patches keep: the body of the patch, and the skip as of the whole image.
+
+    Both are averaged alike afterwards. The skip convolution reaches two pixels, less than a patch's border, and the
+    mean is the zero that it pads with.
+    """
+    body = network.apply({'params': params}, patches, method='body')
+    skip = network.apply({'params': params}, jnp.where(inside, patches, MEAN), method='skip')
+    kept = (body.astype(jnp.float32) + skip.astype(jnp.float32))[:, BORDER:-BORDER, BORDER:-BORDER]
+    return network.apply({'params': params}, kept, method='assemble')
+
+
+def _run(
+    function: Callable[..., jax.Array],
+    network: nn.Module,
+    params,
+    cut: Callable[[Tile], tuple[np.ndarray, ...]],
+    tiles: Sequence[Tile],
+    tile_batch: int,
+    mesh: Mesh | None,
+) -> Iterator[tuple[Tile, np.ndarray]]:
+    """Outputs of `function` on batches of what `cut` gives, all of one shape: the last tile fills up the last batch."""
+    if mesh is not None:
+        tile_batch *= mesh.size
+    running = None
+    for start in range(0, len(tiles), tile_batch):
+        batch = list(tiles[start : start + tile_batch])
+        filled = batch + [batch[-1]] * (tile_batch - len(batch))
+        own = filled if mesh is None else own_part(filled, mesh)
+        arrays = [np.stack(parts) for parts in zip(*map(cut, own), strict=True)]
+        # Without this, GPUs would multiply in TF32, which moves scores.
+        with jax.default_matmul_precision('float32'):
+            if mesh is None:
+                outputs = function(network, params, *arrays)
+            else:
+                outputs = apply_on_mesh(function, network, params, arrays, mesh)
+        if running is not None:  # the device works on the next batch while the host blends this one
+            yield from zip(running[0], np.asarray(running[1]), strict=False)
+        running = batch, outputs
+    yield from zip(running[0], np.asarray(running[1]), strict=False)
+
+
+def checked_image(network: nn.Module, image: Any) -> np.ndarray | View:
+    """The image as a plain array or view that a network can be given.
+
+    Raises:
+        UserError: it is no array, not (height, width, 1 or 3), neither uint8 nor of floats, or has colours and the
+            network none.
+    """
+    image = image if isinstance(image, View) else plain_array(image)
+    if image.ndim != 3 or image.shape[-1] not in (1, 3):
+        raise UserError(f'an image must be (height, width, 1 or 3), not {image.shape}')
+    if 0 in image.shape:
+        raise UserError(f'an image must have pixels, and {image.shape} has none')
+    if image.dtype != np.uint8 and image.dtype.kind != 'f':
+        raise UserError(f'an image for a network must be uint8 or floats on [0, 1], not {image.dtype}')
+    if image.shape[-1] > network.channels:
+        raise UserError('a network for gray images cannot restore a colour image')
+    return image
+
+
+def to_network_input(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """Pixels (..., 1 or 3), uint8 or float on [0, 1], as float32 (..., channels); gray is replicated for colours."""
+    pixels = pixels.astype(np.float32) / 255 if pixels.dtype == np.uint8 else pixels.astype(np.float32)
+    return np.repeat(pixels, channels, axis=-1) if pixels.shape[-1] < channels else pixels
+
+
+def _fit(network: nn.Module, pixels: np.ndarray, largest: int | None) -> tuple[np.ndarray, ...]:
+    """A network's input (h, w, C) as it is compiled for: in an array that many sizes share, and with its extent.
+
+    A whole tile, and what happens to fill its array where there are no tiles, is left as it is.
+    """
+    extent = pixels.shape[:2]
+    if not getattr(network, 'takes_extents', False):
+        return (pixels,)
+    shape = shape_for(*extent, largest)
+    if extent == (shape if largest is None else (largest, largest)):
+        return (pixels,)
+    margins = [(0, most - side) for most, side in zip(shape, extent, strict=True)]
+    return np.pad(pixels, [*margins, (0, 0)]), np.array(extent, np.int32)
+
+
+def predict_strips(
+    network: nn.Module,
+    params,
+    image: np.ndarray | View,
+    *,
+    tiling: Tiling,
+    tile_batch: int | None = None,
+    mesh: Mesh | None = None,
+    on_progress: Callable[[float], None] | None = None,
+) -> Iterator[np.ndarray]:
+    """Restore one image strip by strip, from top to bottom; `np.concatenate` of the strips is what `predict` returns.
+
+    With tiles, the host holds the image as it came and the rows of one tile, and each device one batch of tiles.
+
+    Args:
+        network: as in `predict`, and so are the others.
+        params: likewise.
+        image: likewise, or a `View` of such an image.
+        tiling: likewise.
+        tile_batch: likewise.
+        mesh: likewise; of several processes, each must take all strips.
+        on_progress: called after each tile with the share of them that are done, up to 1.
+
+    Yields:
+        float32 (rows, scale W, the network's channels).
+
+    Raises:
+        UserError: as in `predict`, before the first strip is computed.
+    """
+    check_not_forked()
+    image = checked_image(network, image)
+    return _strips(network, params, image, tiling, tile_batch, mesh, on_progress or (lambda share: None))
+
+
+def _strips(
+    network: nn.Module,
+    params,
+    image: np.ndarray | View,
+    tiling: Tiling,
+    tile_batch: int | None,
+    mesh: Mesh | None,
+    on_progress: Callable[[float], None],
+) -> Iterator[np.ndarray]:
+    height, width = image.shape[:2]
+    largest = tiling.tile if tiling.name == 'feathered' else None
+    if tiling.name == 'authors' and network.groups > 1 and min(height, width) >= SMALLEST_SIDE:
+        pixels_of_tile = PATCH**2
+        tiles = authors_tiles(height, width, network.scale)
+        function = _restore_patches
+
+        def cut(tile: Tile) -> tuple[np.ndarray, np.ndarray]:
+            rows, columns = (np.arange(first - BORDER, first - BORDER + PATCH) for first in (tile.row, tile.column))
+            pixels = image[_reflected(rows, height)[:, None], _reflected(columns, width)]
+            inside = (rows == rows.clip(0, height - 1))[:, None] & (columns == columns.clip(0, width - 1))
+            return to_network_input(pixels, network.channels), inside[..., None]
+
+    elif largest and max(height, width) > largest:
+        pixels_of_tile = largest**2
+        tiles = feathered_tiles(height, width, network.scale, largest, tiling.overlap)
+        function = _restore
+
+        def cut(tile: Tile) -> tuple[np.ndarray, ...]:
+            pixels = image[tile.row : tile.row + largest, tile.column : tile.column + largest]
+            return _fit(network, to_network_input(pixels, network.channels), largest)
+
+    else:
+        params = params if mesh is None else on_first_device(params)
+        given = _fit(network, to_network_input(image[:, :], network.channels), largest)
+        with jax.default_matmul_precision('float32'):
+            output = _restore(network, params, *(array[None] for array in given))
+        yield np.asarray(output)[0, : network.scale * height, : network.scale * width]
+        on_progress(1.0)
+        return
+    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+    tile_batch = tile_batch or (1 if platform == 'cpu' else max(1, PIXELS_AT_ONCE // pixels_of_tile))
+    if mesh is not None and len(tiles) <= tile_batch:  # several devices would take as long
+        mesh, params = None, on_first_device(params)
+    outputs = _run(function, network, params, cut, tiles, tile_batch, mesh)
+    yield from blend(_counted(outputs, len(tiles), on_progress), width, network.scale)
+
+
+def _counted(
+    outputs: Iterable[tuple[Tile, np.ndarray]], count: int, on_progress: Callable[[float], None]
+) -> Iterator[tuple[Tile, np.ndarray]]:
+    for number, output in enumerate(outputs, start=1):
+        on_progress(number / count)
+        yield output
+
+
+def _reflected(indices: np.ndarray, side: int) -> np.ndarray:
+    """Indices that may lie outside of 0 … side - 1, mirrored at the first and the last pixel."""
+    return side - 1 - np.abs(side - 1 - np.abs(indices))
+
+
+def predict(
+    network: nn.Module,
+    params,
+    image: np.ndarray,
+    *,
+    tiling: Tiling,
+    tile_batch: int | None = None,
+    mesh: Mesh | None = None,
+) -> np.ndarray:
+    """Restore one image.
+
+    Args:
+        network: a `RestorationNetwork`, or another module with `scale`, `channels` and `groups` (1 without gates); it
+          is compiled for each size of small images unless it `takes_extents` as that does.
+        params: its parameters, those of the 'params' collection; an argument of the compiled functions, so that new
+          parameters cost no compilation.
+        image: (H, W, C), uint8 or float on [0, 1], of NumPy or what `ops.arrays.plain_array` takes; gray is replicated
+          for a network of colours.
+        tiling: what the network sees at once. Tiles of all images go through one compiled function, and what is
+          smaller than a tile, or is seen whole, through one for each of a few shapes (`tiling.shape_for`): the
+          network is told where the image ends.
+        tile_batch: how many tiles run at once on a device, always that many; None: one on a CPU, whose caches hold no
+          more, elsewhere as many as hold 36,864 pixels, at least one.
+        mesh: devices that share the tiles, as from `mesh.mesh_of`, with `params` replicated on it; an image of no more
+          tiles than run at once on one device is restored by one. Of several processes each must call this alike, with
+          the same image, and gets the same prediction. None: one device.
+
+    Returns:
+        float32 (scale H, scale W, the network's channels), nominally on [0, 1], not clipped.
+
+    Raises:
+        UserError: the image's shape, type or channels do not fit, or this process was forked after JAX had been used.
+    """
+    image = checked_image(network, image)
+    strips = predict_strips(network, params, image, tiling=tiling, tile_batch=tile_batch, mesh=mesh)
+    prediction = next(strips)
+    done = len(prediction)
+    if done < (height := network.scale * image.shape[0]):
+        whole = np.empty((height, *prediction.shape[1:]), np.float32)
+        whole[:done] = prediction
+        for strip in strips:
+            whole[done : done + len(strip)] = strip
+            done += len(strip)
+        return whole
+    return prediction

@@ -1,0 +1,316 @@
+"""Restoring images in Python, in three lines:
+
+    from nsr_jax import Restorer
+    model = Restorer.load('sr_x2')
+    output = model(image)
+
+The command `python -m nsr_jax.restore` restores by the same class.
+"""
+
+import dataclasses
+import numbers
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from nsr_jax.errors import UserError
+from nsr_jax.forks import check_not_forked
+from nsr_jax.inference.alpha import premultiply, restore_alpha, to_floats, to_samples
+from nsr_jax.inference.devices import mesh_of
+from nsr_jax.inference.prediction import predict_strips
+from nsr_jax.inference.tile_ensemble import TileEnsemble
+from nsr_jax.inference.tiling import Tiling
+from nsr_jax.models.build import COMPUTE_DTYPES, Network, build_network
+from nsr_jax.ops.arrays import View, plain_array
+from nsr_jax.ops.gray import find_gray
+from nsr_jax.paths import local_path
+from nsr_jax.restoring import weights
+from nsr_jax.training.checkpoints import LoadedModel, load_model
+from nsr_jax.training.sharding import replicate
+
+TILE, OVERLAP = 96, 16  # of the feathered tiles, in input pixels
+TILING = Tiling('feathered', TILE, OVERLAP)
+LUMA = np.array([[0.299], [0.587], [0.114]], np.float32)  # Y of JFIF files: BT.601, full range
+_DTYPES = ('uint8', 'uint16', 'float16', 'float32', 'float64')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Restorer:
+    """Trained networks of one task, ready for images of any size; memory beside the images themselves is bounded.
+
+    Attributes:
+        networks: one, or one for gray and one for colour images; with the parameters of each, replicated on the mesh.
+        task: 'sr', 'denoise' or 'jpeg'.
+        tiling: what a network sees at once.
+        ensemble: whether the mean over the eight flips and transposes of each tile is taken, for eight times the work.
+        mesh: devices that share the tiles of an image, as from `mesh_of`; where it spans several processes, all of them
+            must restore the same images in the same order, and all get them. None: one device, which holds `networks`.
+    """
+
+    networks: Sequence[tuple[Network, Any]]
+    task: str
+    tiling: Tiling = TILING
+    ensemble: bool = False
+    mesh: Mesh | None = None
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike,
+        *,
+        tile: int = TILE,
+        ensemble: bool = False,
+        dtype: str = 'float32',
+        device: str | None = None,
+    ) -> 'Restorer':
+        """Load a network that comes with the package, or one that was trained here.
+
+        Args:
+            model: a name in `weights.NETWORKS`; 'denoise' for the gray and the colour network, of which each image
+                takes its own; or a training run's workdir or the folder of one checkpoint. Names go before folders:
+                a folder of such a name is ./sr_x2.
+            tile: side of the feathered tiles that a network sees at once, in input pixels.
+            ensemble: as in the class.
+            dtype: of the convolutions, float32 or bfloat16.
+            device: a platform, such as 'cpu' or 'gpu', whose devices share the tiles of an image, those of other
+                processes too; None: JAX's default.
+
+        Raises:
+            UserError: there is no such model or device, or a value that does not fit.
+        """
+        check_not_forked()
+        tiling = make_tiling(tile)
+        check_dtype(dtype)
+        if not isinstance(ensemble, bool | np.bool_):
+            raise UserError(f'ensemble must be True or False, not {ensemble!r}')
+        mesh = mesh_of(find_devices(device))
+        loaded = [_load_one(name) for name in model_parts(model)]
+        networks = tuple((build_network(each.config.model, dtype), replicate(each.params, mesh)) for each in loaded)
+        return cls(networks, loaded[0].config.task, tiling, bool(ensemble), mesh)
+
+    def __reduce__(self) -> tuple:
+        """Pickled and copied with the parameters as NumPy arrays, and with the devices as the name of their kind."""
+        networks = tuple((network, jax.tree.map(np.asarray, params)) for network, params in self.networks)
+        platform = None if self.mesh is None else self.mesh.devices.flat[0].platform
+        return _rebuild, (networks, self.task, self.tiling, self.ensemble, platform)
+
+    @property
+    def scale(self) -> int:
+        """Of the output to the input."""
+        return self.networks[0][0].scale
+
+    def __call__(self, image: Any) -> np.ndarray | list[np.ndarray]:
+        """Restore an image, or each of a list of images of any sizes.
+
+        The result has the dtype of the image: 8 and 16 bits are rounded to the nearest, floats are clipped to [0, 1].
+        A gray image is given to a network of colours in each of its channels, and their mean is the result. Gray that
+        is stored as RGB is restored as gray, by the network for gray images where there is one, and comes back in three
+        equal channels; gray is what has equal channels but for rounding (`ops.gray.find_gray` says the rule). Of a
+        colour image, a JPEG network for gray ones restores Y and keeps Cb and Cr (BT.601, full range, as in JFIF).
+        Alpha is kept, or enlarged by bicubic interpolation, and the network is given premultiplied colours; of floats
+        alpha is kept to 16 bits.
+
+        Args:
+            image: uint8, uint16, or floats nominally on [0, 1] (noise may reach beyond, from -1 to 2); (H, W) gray or
+                (H, W, C): C 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha. An array of NumPy, or of a library such
+                as JAX or PyTorch that NumPy can read.
+
+        Returns:
+            (scale H, scale W) or (scale H, scale W, C) of NumPy, or a list of such.
+
+        Raises:
+            UserError: the image is none of these, has masked values or colours that no network here can take, the
+                network's answer is not finite, or this process was forked after JAX had been used.
+        """
+        if isinstance(image, list | tuple):
+            return [self(each) for each in image]
+        image = _plain_image(image)
+        pixels = image if image.ndim == 3 else image[..., None]
+        has_alpha = pixels.shape[-1] in (2, 4)
+        colours, alpha = (pixels[..., :-1], pixels[..., -1]) if has_alpha else (pixels, None)
+        height, width = self.scale * image.shape[0], self.scale * image.shape[1]
+        whole, done = np.empty((height, width, pixels.shape[-1]), image.dtype), 0
+        for strip in self._strips(colours, alpha, None):
+            whole[done : done + len(strip)] = strip
+            done += len(strip)
+        return whole.reshape(height, width, *image.shape[2:])
+
+    def strips(
+        self,
+        pixels: np.ndarray,
+        alpha: np.ndarray | None = None,
+        *,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Iterator[np.ndarray]:
+        """The same of one image, strip by strip from top to bottom, so that nothing whole need be held but the input.
+
+        Args:
+            pixels: (H, W, 1 or 3), as above.
+            alpha: (H, W), of the same dtype, 0 where nothing is seen of a pixel; None: all is seen.
+            on_progress: called after each tile with the share of them that are done, up to 1.
+
+        Yields:
+            (rows, scale W, C), alpha last; `np.concatenate` of them is what a call returns.
+
+        Raises:
+            UserError: as above; before the first strip is computed, but for an answer that is not finite.
+        """
+        pixels = _plain_image(pixels)
+        if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3):
+            raise UserError(f'pixels without alpha must be (height, width, 1 or 3), not {pixels.shape}')
+        if alpha is not None:
+            alpha = _plain_image(alpha)
+            if alpha.shape != pixels.shape[:2] or alpha.dtype != pixels.dtype:
+                wanted, given = (f'{each.dtype} {each.shape[:2]}' for each in (pixels, alpha))
+                raise UserError(f'alpha must be as the pixels are, {wanted}, not {given}')
+        return self._strips(pixels, alpha, on_progress)
+
+    def _strips(
+        self, pixels: np.ndarray, alpha: np.ndarray | None, on_progress: Callable[[float], None] | None
+    ) -> Iterator[np.ndarray]:
+        if pixels.shape[-1] == 3 and (gray := find_gray(pixels, alpha)) is not None:
+            return (_as_colours(strip) for strip in self._strips(gray, alpha, on_progress))
+        channels = pixels.shape[-1]
+        taking = [pair for pair in self.networks if pair[0].channels >= channels]
+        if not taking and self.task != 'jpeg':
+            raise UserError('a network for gray images cannot restore a colour image')
+        network, params = min(taking or self.networks, key=lambda pair: pair[0].channels)
+        if alpha is not None and alpha.dtype.kind == 'f':
+            alpha = to_samples(alpha, np.uint16)
+        colours = View(pixels.shape, lambda place: _to_floats(pixels, alpha, place))
+        predictions = self._predictions(network, params, colours, on_progress)
+        if alpha is not None:
+            predictions = restore_alpha(predictions, alpha, self.scale)
+        return (_to_dtype(strip, pixels.dtype) for strip in predictions)
+
+    def _predictions(
+        self, network: Network, params: Any, colours: View, on_progress: Callable[[float], None] | None
+    ) -> Iterator[np.ndarray]:
+        """Strips of floats, with as many channels as the image has."""
+        height, width, channels = colours.shape
+        only_luma = network.channels < channels
+        given = View((height, width, 1), lambda place: colours[place] @ LUMA) if only_luma else colours
+        applied = TileEnsemble(network) if self.ensemble else network
+        first = 0
+        options = {'tiling': self.tiling, 'mesh': self.mesh, 'on_progress': on_progress}
+        for answer in _on_device(predict_strips(applied, params, given, **options)):
+            if not np.isfinite(answer).all():
+                raise UserError('the network answers with values that are not finite')
+            rows = slice(first, first + len(answer))
+            first += len(answer)
+            if only_luma:  # the same change of R, G and B changes Y by as much, and neither Cb nor Cr
+                yield colours[rows, :] + (answer - given[rows, :])
+            elif answer.shape[-1] > channels:
+                yield answer.mean(axis=-1, keepdims=True, dtype=np.float64)
+            else:
+                yield answer
+
+
+def model_parts(model: str | os.PathLike) -> list[str]:
+    """The shipped names or the one folder that `model` stands for; nothing is loaded.
+
+    Raises:
+        UserError: it is neither, or no such weights come with the package.
+    """
+    name = os.fspath(model) if isinstance(model, str | os.PathLike) else None
+    if not isinstance(name, str):
+        raise UserError(f'a model must be a name or the path of a folder, not {model!r}')
+    if name == 'denoise':
+        there = [each for each in weights.shipped_names() if weights.NETWORKS[each][0] == 'denoise']
+        return there or [weights.find_shipped('denoise_colour')]
+    if name in weights.NETWORKS:
+        return [weights.find_shipped(name)]
+    if not os.path.isdir(local_path(name, 'model')):  # unlike pathlib's, also for a name that is too long for one
+        there = ', '.join(weights.shipped_names()) or 'none'
+        raise UserError(f'no model {name}: neither a folder nor weights that come with the package; these are: {there}')
+    return [name]
+
+
+def make_tiling(tile: int) -> Tiling:
+    """Feathered tiles of this side; raises `UserError` where it is not a whole number from 2."""
+    return Tiling('feathered', tile, min(OVERLAP, tile // 2) if isinstance(tile, numbers.Integral) and tile > 1 else 1)
+
+
+def check_dtype(dtype: str) -> None:
+    """Raise `UserError` unless convolutions can be computed in it."""
+    if not isinstance(dtype, str) or dtype not in COMPUTE_DTYPES:
+        raise UserError(f'unknown dtype {dtype!r}: one of {", ".join(COMPUTE_DTYPES)}')
+
+
+def find_devices(platform: str | None) -> list[jax.Device]:
+    """The devices of a platform such as 'cpu', 'gpu' or 'tpu', of all processes; None: of JAX's default platform.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not (platform is None or isinstance(platform, str)):
+        raise UserError(f"a device must be the name of a platform, such as 'cpu', not {platform!r}")
+    try:
+        return jax.devices(platform or None)
+    except RuntimeError as error:
+        if platform is None:
+            raise UserError(f'JAX finds no device: {str(error).splitlines()[0]}') from error
+        there = dict.fromkeys([jax.default_backend(), 'cpu'])
+        raise UserError(f'no device {platform!r} here; there is {" and ".join(there)}') from error
+
+
+def _load_one(name: str) -> LoadedModel:
+    return weights.load_shipped(name) if name in weights.NETWORKS else load_model(name)
+
+
+def _rebuild(networks: Sequence[tuple[Network, Any]], task: str, tiling: Tiling, ensemble: bool, platform: str | None):
+    """What was pickled, on the devices of that kind here."""
+    check_not_forked()
+    mesh = None
+    if platform is not None:
+        mesh = mesh_of(find_devices(platform))
+        networks = tuple((network, replicate(params, mesh)) for network, params in networks)
+    return Restorer(networks, task, tiling, ensemble, mesh)
+
+
+def _plain_image(image: Any) -> np.ndarray:
+    """An image as a plain array, or a `UserError` that says what it is not."""
+    if isinstance(image, type) or not hasattr(image, '__array__'):  # Pillow's images may be palettes or CMYK
+        raise UserError(f'an image must be a NumPy array, not {type(image).__name__}: np.asarray may make one')
+    image = plain_array(image)
+    if image.dtype.name not in _DTYPES:
+        raise UserError(f'an image must be {", ".join(_DTYPES)}, not {image.dtype}')
+    if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 2, 3, 4))) or 0 in image.shape:
+        raise UserError(f'an image must be (height, width) or (height, width, 1 to 4), not {image.shape}')
+    if image.dtype.kind == 'f':
+        low, high = image.min(), image.max()
+        if not (low >= -1 and high <= 2):
+            raise UserError(f'an image of floats must be on [0, 1], not from {low:g} to {high:g}')
+    return image
+
+
+def _to_floats(pixels: np.ndarray, alpha: np.ndarray | None, place: tuple[slice, slice]) -> np.ndarray:
+    """What lies at a place of an image as float32 on [0, 1], premultiplied where there is alpha."""
+    if alpha is not None:
+        if pixels.dtype.kind == 'f':
+            return pixels[place].astype(np.float32) * to_floats(alpha[place])[..., None]
+        return premultiply(pixels[place], alpha[place])
+    return pixels[place].astype(np.float32) if pixels.dtype.kind == 'f' else to_floats(pixels[place])
+
+
+def _as_colours(strip: np.ndarray) -> np.ndarray:
+    """Gray, or gray and alpha, in three equal channels."""
+    return np.concatenate([strip[..., :1]] * 2 + [strip], axis=-1)
+
+
+def _on_device(strips: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    try:
+        yield from strips
+    except jax.errors.JaxRuntimeError as error:
+        if 'RESOURCE_EXHAUSTED' in str(error):
+            raise UserError('the device has too little memory for these tiles: give a smaller --tile') from error
+        raise
+
+
+def _to_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Floats, nominally on [0, 1], as pixels: integers rounded to the nearest, floats clipped."""
+    return values.clip(0, 1).astype(dtype) if dtype.kind == 'f' else to_samples(values, dtype)

@@ -1,0 +1,142 @@
+"""A page to look at: images before and after, under a slider that a mouse, a finger or the keyboard moves."""
+
+import base64
+import importlib.resources
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jinja2
+import numpy as np
+import PIL.Image
+
+from nsr_jax.atomic_files import write_atomically
+from nsr_jax.errors import UserError, printable
+from nsr_jax.images.reading import read_photo
+from nsr_jax.ops.imresize import imresize
+from nsr_jax.restoring.plan import Job
+
+SIDE = 512  # the longest side of a preview, in pixels of the output
+LARGEST_NUMBER = 24  # of images on one page, so that it stays below some 20 MB
+
+
+class Preview(NamedTuple):
+    """A part of an image at full resolution, before and after.
+
+    Attributes:
+        name: what the page calls it.
+        before: as a data URI, enlarged by bicubic interpolation to the size of `after`.
+        after: as a data URI.
+        height: of both, in pixels.
+        width: likewise.
+        cut: which part of the image it is, in words; '' for all of it.
+    """
+
+    name: str
+    before: str
+    after: str
+    height: int
+    width: int
+    cut: str
+
+
+def write_comparison(path: str | os.PathLike, jobs: Sequence[Job], title: str, largest_pixels: int) -> int:
+    """Write a page that shows the first of these images before and after; returns how many it shows.
+
+    An image that cannot be shown is reported on standard error.
+
+    Args:
+        path: of the page.
+        jobs: images that are restored, from files to files.
+        title: above everything.
+        largest_pixels: of a restored image.
+
+    Raises:
+        UserError: the page cannot be written.
+    """
+    previews = []
+    for job in jobs[:LARGEST_NUMBER]:
+        try:
+            images = (read_photo(each, largest_pixels=largest_pixels) for each in job)
+            pixels = [each.pixels if each.alpha is None else np.dstack([each.pixels, each.alpha]) for each in images]
+            previews.append(make_preview(printable(str(job.source)), *pixels))
+        except UserError as error:
+            sys.stderr.write(f'error: not in {path}: {error}\n')
+    write_page(path, title, previews, len(jobs) - len(previews))
+    return len(previews)
+
+
+def make_preview(name: str, before: np.ndarray, after: np.ndarray) -> Preview:
+    """The part of an image with the most detail; without loss, but that 16 bits are shown with 8.
+
+    Args:
+        name: what the page calls it.
+        before: uint8 or uint16 (H, W, 1 to 4), alpha last.
+        after: (scale H, scale W, C), likewise.
+
+    Raises:
+        UserError: the two are not of one image.
+    """
+    scale = after.shape[0] // before.shape[0]
+    if after.shape != (scale * before.shape[0], scale * before.shape[1], before.shape[2]):
+        raise UserError(f'{name}: before and after are of two sizes or kinds, {before.shape} and {after.shape}')
+    side = max(1, SIDE // scale)
+    row, column = _most_detail(before, side)
+    window = before[row : row + side, column : column + side]
+    shown = _to_uint8(after[scale * row : scale * (row + side), scale * column : scale * (column + side)])
+    height, width = shown.shape[:2]
+    whole = shown.shape == after.shape
+    cut = '' if whole else f'{width}×{height} of {after.shape[1]}×{after.shape[0]} pixels'
+    return Preview(name, _data_uri(imresize(_to_uint8(window), scale)), _data_uri(shown), height, width, cut)
+
+
+def write_page(path: str | os.PathLike, title: str, previews: Sequence[Preview], left_out: int) -> None:
+    """Write one HTML file that holds all that it shows and fetches nothing.
+
+    Args:
+        path: the file.
+        title: above everything.
+        previews: what to show.
+        left_out: how many restored images are not among them; the page says so.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(
+        (importlib.resources.files('nsr_jax.restoring') / 'compare.html').read_text(encoding='utf-8')
+    )
+    write_atomically(path, template.render(title=printable(title), previews=previews, left_out=left_out))
+
+
+def _most_detail(image: np.ndarray, side: int) -> tuple[int, int]:
+    """First row and column of the square, of a grid of such, in which the colours vary most."""
+    channels = image.shape[2] - (image.shape[2] % 2 == 0)
+    height, width = image.shape[:2]
+    corners = [
+        (max(0, min(row, height - side)), max(0, min(column, width - side)))
+        for row in range(0, height, side)
+        for column in range(0, width, side)
+    ]
+
+    def variation(corner: tuple[int, int]) -> float:
+        row, column = corner
+        square = image[row : row + side, column : column + side, :channels].astype(np.float32)
+        return float(sum(np.abs(np.diff(square, axis=axis)).sum() for axis in (0, 1)))
+
+    return max(corners, key=variation)
+
+
+def _to_uint8(pixels: np.ndarray) -> np.ndarray:
+    return pixels if pixels.dtype == np.uint8 else np.rint(pixels / 257).astype(np.uint8)
+
+
+def _data_uri(image: np.ndarray) -> str:
+    """As lossless WebP; gray becomes RGB, because WebP has no gray."""
+    gray, alpha = image.shape[2] < 3, image.shape[2] % 2 == 0
+    colours = image[..., [0, 0, 0, *([1] if alpha else [])]] if gray else image
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(np.ascontiguousarray(colours)).save(buffer, 'WEBP', lossless=True, exact=alpha)
+    return f'data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}'

@@ -1,0 +1,158 @@
+"""From files to files: what a restorer makes of each image is written as it comes."""
+
+import collections
+import contextlib
+import os
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+import tqdm
+from absl import logging
+
+from nsr_jax import agreement
+from nsr_jax.atomic_files import make_output_folder, sweep
+from nsr_jax.errors import UserError
+from nsr_jax.images.formats import SUFFIXES, check_output, check_quality, takes_quality
+from nsr_jax.images.reading import LARGEST_PIXELS, Photo, read_photo
+from nsr_jax.images.writing import write_photo
+from nsr_jax.inference.restorer import Restorer
+from nsr_jax.restoring.plan import Job
+from nsr_jax.restoring.progress import Progress
+
+
+def restore_files(
+    jobs: Sequence[Job],
+    restorer: Restorer,
+    *,
+    output_format: str | None = None,
+    quality: int | None = None,
+    largest_pixels: int = LARGEST_PIXELS,
+) -> list[Job]:
+    """Restore images into files; returns the jobs that failed.
+
+    An image that fails is reported on standard error, and the others are restored. A file is written under another
+    name beside its place and moved there when it is whole; its folder is made where it is missing.
+
+    All processes that share the restorer's mesh must call this alike. Each reads every image, the first one writes and
+    reports, and all return the same.
+
+    Args:
+        jobs: as from `plan`; a target that is there is replaced.
+        restorer: what restores.
+        output_format: one of `formats.FORMATS`, for all; None: what the suffix of each target names, and where it names
+            none, as of standard output, that of the input.
+        quality: 1 to 100, of JPEG and WebP; None: the format's own, WebP without loss. Where formats differ from file
+            to file, those that lose nothing pass it over; standard output, which is alone, then fails.
+        largest_pixels: of an image that is read; a larger one fails.
+    """
+    failed = []
+    for folder in {job.target.parent for job in jobs if job.target}:
+        sweep(folder)
+    sizes = [job.source.stat().st_size if job.source and job.source.exists() else 1 for job in jobs]
+    with Progress(sizes, is_shown=agreement.is_first()) as progress:
+        for job in jobs:
+            progress.start_next()
+            try:
+                with agreement.agreed():
+                    photo = _read(job.source, largest_pixels)
+                    form = output_format or job.format or photo.format
+                    if not output_format:
+                        _check_misnamed(job, photo, restorer.scale, form)
+                    asked = quality if output_format or job.target is None or takes_quality(form) else None
+                    with _named(job):
+                        check_quality(form, asked)
+                        strips = restorer.strips(photo.pixels, photo.alpha, on_progress=progress.tell)
+                strips = _about(job, strips)
+                with agreement.agreed(), _taken_by_all(strips):
+                    if agreement.is_first():
+                        _write(job.target, strips, photo, restorer.scale, form, asked)
+            except UserError as error:
+                failed.append(job)
+                if agreement.is_first():
+                    tqdm.tqdm.write(f'error: {error}', file=sys.stderr)
+            progress.end()
+    return failed
+
+
+@contextlib.contextmanager
+def _taken_by_all(strips: Iterator[np.ndarray]) -> Iterator[None]:
+    """Take the strips that the block leaves, if it fails too: other processes need this one's devices for theirs."""
+    failure = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    if jax.process_count() > 1:
+        collections.deque(strips, maxlen=0)
+    if failure:
+        raise failure
+
+
+def _read(source: pathlib.Path | None, largest_pixels: int) -> Photo:
+    if source is None:
+        try:
+            return read_photo(sys.stdin.buffer, name='standard input', largest_pixels=largest_pixels)
+        except OSError as error:  # as it is closed, or a folder
+            raise UserError(f'standard input: cannot be read: {error.strerror}') from error
+    return read_photo(source, largest_pixels=largest_pixels)
+
+
+def _check_misnamed(job: Job, photo: Photo, scale: int, form: str) -> None:
+    """Where a file's suffix is of another format than its contents, say so before it is written as the name says.
+
+    Raises:
+        UserError: that format cannot hold the image.
+    """
+    called = None if job.source is None else SUFFIXES.get(job.source.suffix.lower())
+    if called is None or photo.format in (called, form):
+        return
+    true = f'{job}: a {photo.format} file by its contents (--format={photo.format.lower()} keeps it so)'
+    height, width, channels = photo.pixels.shape
+    about = channels + (photo.alpha is not None), photo.pixels.dtype
+    check_output(form, scale * height, scale * width, *about, true)
+    logging.warning('%s; as its name says, %s is written', true, form)
+
+
+def _write(
+    target: pathlib.Path | None, strips: Iterator[np.ndarray], photo: Photo, scale: int, form: str, quality: int | None
+) -> None:
+    height, width, channels = photo.pixels.shape
+    about = {
+        'height': scale * height,
+        'width': scale * width,
+        'channels': channels + (photo.alpha is not None),
+        'dtype': photo.pixels.dtype,
+        'format': form,
+        'metadata': photo.metadata,
+        'quality': quality,
+    }
+    if target is None:
+        try:
+            with open(sys.stdout.fileno(), 'wb', closefd=False) as stream:
+                write_photo(stream, strips, name='standard output', **about)
+        except OSError as error:  # as it is closed, with what is left to write
+            raise UserError(f'standard output: cannot be written: {error.strerror}') from error
+    else:
+        if not os.path.isdir(target.parent):
+            make_output_folder(target.parent)
+        write_photo(target, strips, **about)
+
+
+def _about(job: Job, strips: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The strips as they come; errors say of which image they speak."""
+    with _named(job):
+        yield from strips
+
+
+@contextlib.contextmanager
+def _named(job: Job) -> Iterator[None]:
+    """Let errors of restoring say of which image they speak."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f'{job}: {error}') from error
+    except MemoryError as error:
+        raise UserError(f'{job}: there is too little memory') from error

@@ -1,0 +1,217 @@
+"""A network beside baselines, down to the files of eval.py."""
+
+import csv
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import unicodedata
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs.sr import get_config
+from nsr_jax.data.sources import open_source
+from nsr_jax.errors import UserError
+from nsr_jax.evaluation.baselines import bicubic
+from nsr_jax.evaluation.degradation import Degradation
+from nsr_jax.evaluation.largest_gains import check_architecture, check_architectures, file_names, show
+from nsr_jax.evaluation.protocols import PROTOCOLS, find_protocols, score
+from nsr_jax.evaluation.sweep import Contender, baseline_contenders, run_sweep
+from nsr_jax.evaluation.tables import from_json
+from nsr_jax.images.decoding import write_image
+from nsr_jax.inference.prediction import predict
+from nsr_jax.inference.restorer import Restorer
+from nsr_jax.inference.tiling import Tiling
+from nsr_jax.models.build import build_network
+from nsr_jax.restoring.weights import read_card
+from nsr_jax.training.checkpoints import save_model
+
+ROOT = pathlib.Path(__file__).parents[2]
+X2 = Degradation('sr', 2)
+TINY = {'num_blocks': 1, 'features': 8, 'groups': 2, 'cardinality': 2}
+
+
+@pytest.fixture(scope='module')
+def tfds_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp('tfds')
+
+
+@pytest.fixture(scope='module')
+def photos(tfds_dir):
+    return open_source('photos', '', 2, tfds_dir=tfds_dir)
+
+
+def contender(name, predictor, identity=''):
+    return Contender(name, identity or name, lambda degradation: [predictor])
+
+
+def test_pictures_are_of_the_largest_gains(photos, tmp_path):
+    def better_on_coffee(image):
+        exact = photos[1].hr / 255
+        return exact if image.shape == photos[1].lr.shape else bicubic(2, image)
+
+    cheat, protocols = contender('cheat', better_on_coffee), find_protocols(['sr-y'])
+    scores = run_sweep([*baseline_contenders(['bicubic'], [X2]), cheat], [photos], protocols, [X2], tmp_path)
+    assert [(each.model, each.image) for each in scores] == [
+        (model, image) for model in ('bicubic', 'cheat') for image in ('chelsea.png', 'coffee.png')
+    ]
+    assert scores[3].psnr == np.inf and scores[2].psnr == scores[0].psnr
+    assert from_json((tmp_path / 'scores.json').read_text(encoding='utf-8')) == scores
+    (tmp_path / 'metrics.jsonl').write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.25}\n')
+    show([cheat], [photos], protocols[0], [X2], scores, [str(tmp_path)], tmp_path, 1, report=True)
+    assert [path.name for path in (tmp_path / 'pictures').iterdir()] == ['photos_x2_coffee.png']
+    assert (tmp_path / 'losses.png').stat().st_size > 1000
+    page = (tmp_path / 'index.html').read_text(encoding='utf-8')
+    assert 'coffee.png' in page and 'cheat' in page
+
+
+def test_noise_of_several_sigmas_beside_the_noisy_image_itself(tfds_dir, tmp_path):
+    photos = open_source('photos', '', 1, tfds_dir=tfds_dir)
+    degradations = [Degradation('denoise', sigma) for sigma in (15, 50)]
+
+    def smooth(image):
+        return (image + np.roll(image, 1, 0) + np.roll(image, 1, 1) + np.roll(image, (1, 1), (0, 1))) / 4
+
+    smoother, protocols = contender('smooth', smooth), find_protocols(['denoise'])
+    contenders = [*baseline_contenders(['degraded'], degradations), smoother]
+    scores = run_sweep(contenders, [photos], protocols, degradations, tmp_path)
+    psnrs = {(each.degradation, each.model, each.image): each.psnr for each in scores}
+    assert len(psnrs) == len(scores) == 8
+    for image in photos.names:
+        assert psnrs['sigma 15', 'degraded', image] == pytest.approx(24.8, abs=0.3)  # 24.6, and what clipping takes
+        assert psnrs['sigma 50', 'smooth', image] > psnrs['sigma 50', 'degraded', image] + 4
+    assert (tmp_path / 'scores.md').read_text(encoding='utf-8').count('| degraded |') == 2
+    show([smoother], [photos], protocols[0], degradations, scores, [], tmp_path, 1, report=False)
+    pictures = sorted(path.name for path in (tmp_path / 'pictures').iterdir())
+    assert [name.rpartition('_')[0] for name in pictures] == ['photos_sigma15', 'photos_sigma50']
+    assert not (tmp_path / 'index.html').exists()
+
+
+def test_architectures():
+    check_architecture({'scale': 2, 'gate': 'softmax'}, {'gate': 'softmax', 'scale': 2}, 'runs/x2')
+    with pytest.raises(UserError, match=r'runs/x2: scale 4 against 2; groups 1 against 4$'):
+        check_architecture({'scale': 4, 'groups': 1}, {'scale': 2, 'groups': 4}, 'runs/x2')
+    with pytest.raises(UserError, match='depth missing against 3'):
+        check_architecture({}, {'depth': 3}, 'runs/x2')
+    several = {'runs/plain': {'scale': 2, 'groups': 1}, 'runs/sparse': {'scale': 2, 'groups': 4}}
+    check_architectures({'scale': 2, 'groups': 4}, several)
+    with pytest.raises(UserError, match=r'runs/plain: groups 4 against 1$'):
+        check_architectures({'scale': 2, 'groups': 4}, {'runs/plain': several['runs/plain']})
+    with pytest.raises(UserError, match=r'runs/plain: scale 3 against 2$'):
+        check_architectures({'scale': 3, 'groups': 4}, several)
+
+
+def run_script(*arguments, config='configs/sr.py:scale=2,preset=edsr_s_nsr'):
+    return subprocess.run(
+        [sys.executable, 'eval.py', f'--config={config}', *arguments],
+        cwd=ROOT, env=os.environ | {'JAX_PLATFORMS': 'cpu'}, capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
+
+
+def test_script(tfds_dir, photos, tmp_path):
+    with get_config('scale=2,preset=edsr_s_nsr').unlocked() as config:
+        config.model.update(TINY)
+    network = build_network(config.model)
+    params = jax.jit(network.init)(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))['params']
+    save_model(tmp_path / 'model', params, config, step=7)
+    output = tmp_path / 'eval'
+    result = run_script(
+        *(f'--config.model.{name}={value}' for name, value in TINY.items()),
+        f'--config.data.tfds_dir={tfds_dir}', f'--checkpoint={tmp_path / "model"}', '--datasets=photos',
+        '--baselines=bicubic', '--protocol=sr-y,sr-rgb', f'--output={output}',
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    told = set(re.findall(r'^I\d{4} \S+ +\d+ (\w+\.py):', result.stderr, re.MULTILINE))
+    assert 'eval.py' in told
+    assert told <= {'eval.py', 'sweep.py', 'builders.py', 'command.py'}  # libraries do not report their steps
+    scores = from_json((output / 'scores.json').read_text(encoding='utf-8'))
+    assert len(scores) == len(list(csv.DictReader((output / 'scores.csv').open()))) == 8
+    assert f'{tmp_path / "model"}, step 7, tiling feathered 96/16' in (output / 'scores.md').read_text(encoding='utf-8')
+    for each in scores:
+        example = photos[photos.names.index(each.image)]
+        if each.model == 'bicubic':
+            prediction = bicubic(2, example.lr)
+        else:
+            prediction = predict(network, params, example.lr, tiling=Tiling('feathered'))
+        expected = score(PROTOCOLS[each.protocol], prediction, example.hr, 2)
+        assert (each.psnr, each.ssim) == pytest.approx(expected, abs=1e-3)
+    (picture,) = (output / 'pictures').iterdir()
+    assert Image.open(picture).size[0] > 1000
+
+
+def test_script_scores_a_shipped_network_as_restore_applies_it(tfds_dir, photos, tmp_path):
+    folder = tmp_path / 'crops'
+    folder.mkdir()
+    write_image(folder / 'cat.png', photos[0].hr[100:148, 100:160])
+    result = run_script(
+        '--shipped=sr_x2', f'--config.data.tfds_dir={tfds_dir}', f'--datasets={folder}', '--protocol=sr-y,sr-rgb',
+        '--report', f'--output={tmp_path / "eval"}', config='configs/shipped.py:model=sr_x2',
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    scores = from_json((tmp_path / 'eval' / 'scores.json').read_text(encoding='utf-8'))
+    (example,) = open_source(str(folder), '', 2, tfds_dir=tfds_dir)
+    restored = Restorer.load('sr_x2')(example.lr) / 255
+    card = read_card('sr_x2')
+    assert [(each.model, each.protocol) for each in scores] == [
+        (card.scores[1]['model'], name) for name in ('sr-y', 'sr-rgb')
+    ]
+    for each in scores:
+        expected = score(PROTOCOLS[each.protocol], restored, example.hr, 2)
+        assert (each.psnr, each.ssim) == pytest.approx(expected, abs=1e-3)
+    assert 'Evaluation of sr_x2 (tiling feathered 96/16)' in (tmp_path / 'eval' / 'index.html').read_text(
+        encoding='utf-8'
+    )
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['--datasets=photos,set55', '--baselines=bicubic'], 'set55'),
+        (['--datasets=photos'], 'nothing to score: give --checkpoint, --shipped=sr_x2, '),
+        (['--datasets=photos', '--shipped=sr_x5'], 'no weights called sr_x5 come with the package; there are: sr_x2, '),
+        (['--datasets=photos', '--shipped=sr_x2'], '--config describes another network than sr_x2: cardinality 16'),
+        (['--datasets=photos', '--checkpoint=/no/such/folder'], '/no/such/folder'),
+    ],
+)
+def test_script_refuses_mistakes_in_one_line(tmp_path, tfds_dir, arguments, message):
+    output = tmp_path / 'eval'
+    result = run_script(*arguments, f'--output={output}', f'--config.data.tfds_dir={tfds_dir}')
+    assert result.returncode == 2
+    error = [line for line in result.stderr.splitlines() if line.startswith('error: ')]
+    assert len(error) == 1 and message in error[0]
+    assert 'Traceback' not in result.stderr
+    assert not output.exists() or not list(output.iterdir())
+
+
+def test_every_picture_has_a_name_of_its_own():
+    keys = [('set', 'x2', name) for name in (
+        'a.png', 'b.png', 'b.bmp', 'box x2 fox.png', 'box_x2_fox.png', 'Größe.png', 'Gro\u0308ße.png', 'C.png', 'c.png',
+        'd|:<>.png', 'x' * 250 + '.png', 'x' * 250 + '.bmp', 'ä' * 125 + '.png', 'a_gates.png', 'CON', '-', 'e.f.png',
+    )]  # fmt: skip
+    keys += [('set_x2', 'x2', 'a.png'), ('set', 'x2', 'x2_a.png'), ('set', 'sigma 25', 'a.png'), ('Set', 'x2', 'a.png')]
+    names = file_names(keys)
+    assert len({unicodedata.normalize('NFC', name).casefold() for name in names.values()}) == len(keys)
+    assert all(len(f'{name}_gates.npz'.encode()) < 200 for name in names.values())
+    assert not any(set(name) & set('/\\\n|:<>"*? ') for name in names.values())
+    assert names['set', 'sigma 25', 'a.png'] == 'set_sigma25_a'
+    assert names['set', 'x2', 'e.f.png'] == 'set_x2_e.f'
+    assert names['set', 'x2', 'b.png'] != names['set', 'x2', 'b.bmp']
+    assert names['set', 'x2', 'a_gates.png'] != f'{names["set", "x2", "a.png"]}_gates'
+    assert file_names(keys[::-1]) == names
+
+
+def test_pictures_of_equal_stems_do_not_replace_each_other(tmp_path):
+    folder = tmp_path / 'evset'
+    for number, name in enumerate(('box x2 fox.png', 'box_x2_fox.png', 'box_x2_fox.bmp', 'Größe|$pipe$.png')):
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(folder / name)
+    source, protocols = open_source(folder, '', 2, tfds_dir=tmp_path / 'tfds'), find_protocols(['sr-y'])
+    other = contender('other', lambda image: np.clip(bicubic(2, image) + 0.01, 0, 1))
+    scores = run_sweep([other], [source], protocols, [X2], tmp_path)
+    show([other], [source], protocols[0], [X2], scores, [], tmp_path, 4, report=True)
+    assert len(list((tmp_path / 'pictures').iterdir())) == 4

@@ -1,0 +1,293 @@
+"""Photographs of every kind, made by other programs (tests/reference/images), and files that are none."""
+
+import io
+import pathlib
+import struct
+import tracemalloc
+import zlib
+
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nsr_jax.errors import UserError
+from nsr_jax.images.directories import layout_of, read_directory
+from nsr_jax.images.reading import read_photo
+from tests.reference.images import picture
+
+IMAGES = pathlib.Path(picture.__file__).parent
+BILEVEL = np.where(picture.BILEVEL, 255, 0).astype(np.uint8)
+TRANSPARENT = np.where((picture.RGB8 == (0x03, 0xFA, 0x00)).all(-1), 0, 255).astype(np.uint8)
+
+
+def read(name, **options):
+    return read_photo(IMAGES / name, **options)
+
+
+@pytest.mark.parametrize(
+    ('name', 'pixels', 'alpha'),
+    [
+        ('png_gray8.png', picture.GRAY8, None),
+        ('png_gray16.png', picture.GRAY16, None),
+        ('png_gray_alpha8.png', picture.GRAY8, picture.ALPHA8),
+        ('png_gray_alpha16.png', picture.GRAY16, picture.ALPHA16),
+        ('png_rgb8.png', picture.RGB8, None),
+        ('png_rgb16.png', picture.RGB16, None),
+        ('png_rgba8.png', picture.RGB8, picture.ALPHA8),
+        ('png_rgba16.png', picture.RGB16, picture.ALPHA16),
+        ('png_interlaced16.png', picture.RGB16, None),
+        ('png_palette.png', picture.RGB8, None),
+        ('png_bilevel.png', BILEVEL, None),
+        ('png_transparent_colour.png', picture.RGB8, TRANSPARENT),
+        ('jpeg_gray.jpg', picture.GRAY8, None),
+        ('tiff_gray8.tif', picture.GRAY8, None),
+        ('tiff_gray16.tif', picture.GRAY16, None),
+        ('tiff_gray_alpha16.tif', picture.GRAY16, picture.ALPHA16),
+        ('tiff_rgb8.tif', picture.RGB8, None),
+        ('tiff_rgb16.tif', picture.RGB16, None),
+        ('tiff_rgba16.tif', picture.RGB16, picture.ALPHA16),
+        ('tiff_tiled_lzw.tif', picture.RGB16, None),
+        ('tiff_planar_packbits.tif', picture.RGB8, None),
+        ('tiff_bigendian_zip.tif', picture.RGB16, None),
+        ('tiff_bigtiff_zip.tif', picture.RGB16, None),
+        ('tiff_bilevel_g4.tif', BILEVEL, None),
+        ('tiff_palette.tif', picture.RGB8, None),
+        ('tiff_jpeg.tif', picture.RGB8, None),
+        ('tiff_orientation6.tif', np.rot90(picture.RGB8, -1), None),
+        ('webp_rgb.webp', picture.RGB8, None),
+        ('webp_rgba.webp', picture.RGB8, picture.ALPHA8),
+        ('bmp_rgb.bmp', picture.RGB8, None),
+        ('bmp_palette.bmp', picture.RGB8, None),
+        ('bmp_rle.bmp', picture.RGB8, None),
+        ('bmp_bilevel.bmp', BILEVEL, None),
+        ('bmp_gray_os2.bmp', np.repeat(picture.GRAY8, 3, axis=-1), None),
+        ('bmp_rgba.bmp', picture.RGB8, picture.ALPHA8),
+    ],
+)
+def test_every_kind_as_it_came(name, pixels, alpha):
+    photo = read(name)
+    assert photo.format == name.partition('_')[0].upper()
+    assert photo.pixels.dtype == pixels.dtype
+    np.testing.assert_array_equal(photo.pixels, pixels)
+    if alpha is None:
+        assert photo.alpha is None
+    else:
+        assert photo.alpha.dtype == alpha.dtype
+        np.testing.assert_array_equal(photo.alpha, alpha)
+
+
+def test_a_palette_with_transparency():
+    photo = read('png_palette_alpha.png')
+    np.testing.assert_array_equal(photo.alpha, picture.CUT)
+    seen = picture.CUT > 0
+    np.testing.assert_array_equal(photo.pixels[seen], picture.RGB8[seen])
+
+
+def test_premultiplied_colours_are_divided():
+    """Which loses what rounding to few levels of alpha has lost already."""
+    photo = read('tiff_associated.tif')
+    np.testing.assert_array_equal(photo.alpha, picture.ALPHA8)
+    visible = picture.ALPHA8 > 127
+    assert np.abs(photo.pixels[visible] - picture.RGB8[visible].astype(int)).max() <= 2
+
+
+@pytest.mark.parametrize('name', ['jpeg_rgb.jpg', 'jpeg_progressive.jpg', 'webp_lossy.webp'])
+def test_lossy_files_are_near(name):
+    photo = read(name)
+    assert np.abs(photo.pixels - picture.RGB8.astype(int)).mean() < 3
+    with PIL.Image.open(IMAGES / name) as image:
+        assert np.abs(photo.pixels - np.asarray(image).astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_every_orientation_is_turned_upright(orientation):
+    """A picture of slopes in another direction in each channel: turned otherwise it would be far off."""
+    photo = read(f'jpeg_orientation{orientation}.jpg')
+    assert photo.pixels.shape == picture.RGB8.shape
+    assert np.abs(photo.pixels - picture.RGB8.astype(int)).max() <= 4
+    assert photo.pixels.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ('name', 'reason'),
+    [
+        ('jpeg_cmyk.jpg', r'4 channels of type uchar, cmyk; accepted are gray and RGB of 8 or 16 bits'),
+        ('tiff_cmyk.tif', r'TIFF of CMYK; accepted are gray, RGB and palettes'),
+        ('tiff_lab.tif', r'TIFF of CIE L\*a\*b\*; accepted'),
+        ('tiff_float.tif', r'3 channels of type float'),
+        ('tiff_zstd.tif', r'of an unknown kind: .*ZSTD'),
+        ('tiff_pages.tif', r'2 frames or pages in one file; save them as one file each'),
+        ('webp_animated.webp', r'2 frames or pages'),
+        ('gif_animated.gif', r'not a PNG, JPEG, TIFF, WebP or BMP image'),
+    ],
+)
+def test_other_kinds_are_refused_in_one_line(name, reason):
+    with pytest.raises(UserError, match=f'{name}: .*{reason}') as caught:
+        read(name)
+    assert '\n' not in str(caught.value)
+
+
+def encoded(image, form, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def test_an_animated_png_is_refused():
+    black, red = PIL.Image.new('RGB', (4, 4)), PIL.Image.new('RGB', (4, 4), (255, 0, 0))
+    with pytest.raises(UserError, match='clip: 2 frames'):
+        read_photo(encoded(black, 'PNG', save_all=True, append_images=[red]), name='clip')
+
+
+def test_of_several_pictures_in_a_jpeg_the_first_is_read():
+    """As phones make them, with a gain map behind."""
+    black, red = PIL.Image.new('RGB', (4, 4)), PIL.Image.new('RGB', (2, 2), (255, 0, 0))
+    photo = read_photo(encoded(black, 'MPO', save_all=True, append_images=[red]))
+    np.testing.assert_array_equal(photo.pixels, np.zeros((4, 4, 3)))
+
+
+@pytest.mark.parametrize(
+    ('tags', 'reason'),
+    [({254: 1}, 'file of previews'), ({50706: b'\1\4\0\0'}, 'raw photograph')],
+)
+def test_raw_photographs_are_not_taken_for_their_previews(tags, reason):
+    data = encoded(PIL.Image.new('RGB', (4, 4)), 'TIFF', tiffinfo=tags)
+    with pytest.raises(UserError, match=reason):
+        read_photo(data)
+
+
+def test_bytes_are_read_and_called_as_asked():
+    data = (IMAGES / 'png_rgb16.png').read_bytes()
+    np.testing.assert_array_equal(read_photo(data).pixels, picture.RGB16)
+    with pytest.raises(UserError, match=r'^<stdin>: broken'):
+        read_photo(data[:60], name='<stdin>')
+    with pytest.raises(UserError, match=r'^image: broken'):
+        read_photo(data[:60])
+
+
+def test_what_the_file_is_counts_and_not_its_name(tmp_path):
+    path = tmp_path / 'photo.jpg'
+    path.write_bytes((IMAGES / 'webp_rgb.webp').read_bytes())
+    assert read_photo(path).format == 'WEBP'
+
+
+KINDS = [
+    'png_rgb16.png',
+    'jpeg_rgb.jpg',
+    'tiff_tiled_lzw.tif',
+    'tiff_bigtiff_zip.tif',
+    'webp_lossy.webp',
+    'bmp_rgb.bmp',
+]
+
+
+@pytest.mark.parametrize('name', KINDS)
+def test_a_truncated_file_is_named_wherever_it_ends(tmp_path, name):
+    data = (IMAGES / name).read_bytes()
+    path = tmp_path / 'cut.img'
+    # Of the two TIFF files from libtiff, names stand at the end: without them the picture is still whole.
+    last = len(data) - (300 if name.startswith('tiff') else 13)
+    for length in [*range(40), *range(40, last, 29), last]:
+        path.write_bytes(data[:length])
+        with pytest.raises(UserError, match=r'cut\.img: ') as caught:
+            read_photo(path)
+        assert '\n' not in str(caught.value)
+
+
+def test_a_damaged_tag_is_not_worth_a_word(capfd, caplog):
+    """libvips would warn, of a name in bytes that are not UTF-8, from where Python can only print the traceback."""
+    data = bytearray((IMAGES / 'tiff_rgb16.tif').read_bytes())
+    layout, first = layout_of(bytes(data))
+    place = read_directory(bytes(data), layout, first)[0][269].place
+    for kind, count, offset in ((2, 100, 0xFFFF), (0x9999, 1, 0), (2, 0x99999999, 0x99)):
+        struct.pack_into('<HII', data, place + 2, kind, count, offset)
+        np.testing.assert_array_equal(read_photo(bytes(data)).pixels, picture.RGB16)
+    assert capfd.readouterr().err == ''
+    assert not caplog.records
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([*KINDS, 'png_metadata.png', 'jpeg_metadata.jpg', 'tiff_metadata.tif']), st.data())
+def test_a_damaged_file_is_read_or_named_but_never_another_error(name, draw):
+    data = bytearray((IMAGES / name).read_bytes())
+    for _ in range(draw.draw(st.integers(1, 3))):
+        data[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.integers(0, 255))
+    try:
+        photo = read_photo(bytes(data), name='damaged', largest_pixels=1_000_000)
+    except UserError as error:
+        assert str(error).startswith('damaged: ')
+        assert '\n' not in str(error)
+    else:
+        assert photo.pixels.dtype in (np.uint8, np.uint16)
+        assert photo.pixels.ndim == 3
+
+
+def test_files_that_are_no_images_are_named(tmp_path):
+    (tmp_path / 'text.png').write_text('not an image')
+    (tmp_path / 'empty.png').touch()
+    for name, reason in (
+        ('text.png', 'not a PNG, JPEG, TIFF, WebP or BMP image'),
+        ('empty.png', 'an empty file'),
+        ('none.png', 'cannot be read: No such file'),
+        ('.', 'not a file'),
+    ):
+        path = tmp_path / name
+        with pytest.raises(UserError, match=f'^{path}: {reason}'):
+            read_photo(path)
+
+
+def png_of_size(width, height):
+    """A small PNG file that claims to be a large image."""
+
+    def chunk(kind, body):
+        return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
+
+    header = chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0))
+    return b'\x89PNG\r\n\x1a\n' + header + chunk(b'IDAT', zlib.compress(bytes(1000))) + chunk(b'IEND', b'')
+
+
+def bmp_of_size(width, height):
+    header = struct.pack('<IiiHHIIiiII', 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+    return b'BM' + struct.pack('<IHHI', 54, 0, 0, 54) + header
+
+
+@pytest.mark.parametrize('make', [png_of_size, bmp_of_size])
+def test_a_decompression_bomb_is_refused_by_its_header(make):
+    with pytest.raises(UserError, match='bomb: 60000x60000 pixels are more than the 250,000,000 that are accepted'):
+        read_photo(make(60_000, 60_000), name='bomb')
+
+
+def test_the_limit_of_pixels_can_be_moved(tmp_path):
+    path = IMAGES / 'png_rgb8.png'
+    assert read_photo(path, largest_pixels=13 * 19).pixels.shape == (13, 19, 3)
+    with pytest.raises(UserError, match='19x13 pixels are more than the 246'):
+        read_photo(path, largest_pixels=13 * 19 - 1)
+    with pytest.raises(UserError, match='broken'):  # so the size was accepted
+        read_photo(png_of_size(2000, 2000), largest_pixels=4_000_000)
+
+
+def test_a_file_that_is_longer_than_any_image_is_not_even_read(tmp_path):
+    path = tmp_path / 'long.png'
+    with open(path, 'wb') as file:
+        file.truncate(2**27)
+    with pytest.raises(UserError, match=r'long\.png: a larger file than any image of 1,000 pixels'):
+        read_photo(path, largest_pixels=1000)
+
+
+def test_a_small_file_takes_little_memory_whatever_the_limit():
+    path = IMAGES / 'png_rgb8.png'
+    tracemalloc.start()
+    try:
+        read_photo(path, largest_pixels=4_000_000_000)
+        with path.open('rb') as stream:
+            read_photo(stream, largest_pixels=4_000_000_000)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_large_bmp_is_not_limited_by_pillow(monkeypatch):
+    monkeypatch.setattr(PIL.Image, 'MAX_IMAGE_PIXELS', 10)
+    assert read('bmp_rgb.bmp').pixels.shape == (13, 19, 3)
