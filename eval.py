@@ -16,10 +16,8 @@ from nsr_jax import agreement, command_line
 from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.degradation import find_degradations
 from nsr_jax.evaluation.gate_maps import check_gates
 from nsr_jax.evaluation.largest_gains import check_architectures, show
-from nsr_jax.evaluation.protocols import find_protocols
 from nsr_jax.evaluation.scoring import check_images
 from nsr_jax.evaluation.sweep import baseline_contenders, network_contenders, parse_ensembles, run_sweep
 from nsr_jax.evaluation.tables import to_markdown
@@ -27,6 +25,7 @@ from nsr_jax.inference.tiling import Tiling
 from nsr_jax.models.build import build_network
 from nsr_jax.paths import local_path
 from nsr_jax.restoring.weights import load_named
+from nsr_jax.tasks import find_degradations, find_protocols, find_task
 
 CONFIG = config_flags.DEFINE_config_file('config', help_string='A file in configs/, with its argument.')
 CHECKPOINT = flags.DEFINE_list('checkpoint', [], 'Workdirs or checkpoint folders.')
@@ -51,9 +50,9 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
     with agreement.agreed():
         config, asked, output = CONFIG.value, CONFIG.value.evaluation, local_path(OUTPUT.value, '--output')
-        protocols = find_protocols(PROTOCOL.value or [asked.protocol])
+        protocols = find_protocols(config.task, PROTOCOL.value or [asked.protocol])
         tilings = [Tiling(name, asked.tile, asked.overlap) for name in TILING.value or [asked.tiling]]
-        degradations = find_degradations(protocols[0].task, config.model.scale, LEVELS.value or asked.levels)
+        degradations = find_degradations(config.task, config.model.scale, LEVELS.value or asked.levels)
         baselines = baseline_contenders(BASELINES.value, degradations)
         if not (CHECKPOINT.value or SHIPPED.value or BASELINES.value):
             raise UserError('nothing to score: give --checkpoint, --shipped=sr_x2, --baselines=bicubic, or several')
@@ -61,7 +60,8 @@ def main(argv: Sequence[str]) -> None:
         check_architectures(config.model, {name: model.config.model for name, _, model in models})
         ensembles, datasets = parse_ensembles(ENSEMBLE.value), DATASETS.value or asked.datasets.split(',')
         folders = {'data_dir': config.data.data_dir, 'tfds_dir': config.data.tfds_dir}
-        sources = [open_source(name, SPLIT.value, config.model.scale, **folders) for name in datasets]
+        inputs = find_task(config.task).inputs
+        sources = [open_source(name, SPLIT.value, config.model.scale, inputs=inputs, **folders) for name in datasets]
         check_images(sources, protocols, degradations[0], {model.config.model.channels for *_, model in models})
         networks, output = [], make_output_folder(output)
         for name, form, model in models:

@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from nsr_jax import agreement, command_line
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.validation import make_evaluate
+from nsr_jax.evaluation.validation import open_validation
 from nsr_jax.paths import local_path
 from nsr_jax.training.loop import train
 from nsr_jax.training.preparation import check_run
@@ -41,8 +41,11 @@ def main(argv: Sequence[str]) -> None:
         logging.info('\n%s', replay(CONFIG.value, workdir, REPLAY.value))
         return
     with agreement.agreed():
-        evaluate, measured_on = make_evaluate(CONFIG.value)
-    train(CONFIG.value, workdir, evaluate, measured_on)
+        validation = open_validation(CONFIG.value)
+    if validation is None:
+        train(CONFIG.value, workdir)
+    else:
+        train(CONFIG.value, workdir, validation.evaluate, validation.measured_on)
 
 
 if __name__ == '__main__':

@@ -21,13 +21,15 @@ from jax import lax
 from benchmarks import report, tables
 from benchmarks.timing import Candidate, take_turns
 from nsr_jax import command_line
-from nsr_jax.data.degradations import Degradation, Jpeg, Noise
 from nsr_jax.data.region_stream import RegionStream, sample_regions
 from nsr_jax.data.sampling import Regions, region_size, sample_patches
 from nsr_jax.data.store import ImageStore
 from nsr_jax.errors import UserError
+from nsr_jax.tasks.denoise import Noise
+from nsr_jax.tasks.jpeg import Jpeg
+from nsr_jax.tasks.task import Corruption
 
-TASKS = {'sr': (2, None), 'denoise': (1, Noise(25, 25)), 'jpeg': (1, Jpeg(10, 40))}  # scale and degradation
+TASKS = {'sr': (2, None), 'denoise': (1, Noise(25, 25)), 'jpeg': (1, Jpeg(10, 40))}  # scale and corruption
 MARGIN, CHANNELS = 2, 3
 # Calls that the device is given before the oldest is waited for, as in training.
 IN_FLIGHT = 2
@@ -50,11 +52,11 @@ def random_store(folder: pathlib.Path, scale: int, options: flags.FlagValues) ->
 
 
 def candidates(
-    task: str, store: ImageStore, scale: int, degradation: Degradation | None, options: flags.FlagValues
+    task: str, store: ImageStore, scale: int, corruption: Corruption | None, options: flags.FlagValues
 ) -> list[Candidate]:
     """Resident and streamed sampling of one task: first step to each call's last batch."""
     key, indices, steps = jax.random.key(0), jnp.arange(options.batch_size), options.steps
-    patch = {'patch_size': options.patch_size, 'degradation': degradation}
+    patch = {'patch_size': options.patch_size, 'corruption': corruption}
 
     def last_batch(first_step: jax.Array, make_batch) -> tuple[jax.Array, jax.Array]:
         zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(make_batch, first_step))
@@ -84,7 +86,7 @@ def candidates(
             key=key,
             indices=indices,
             scale=scale,
-            size=region_size(options.patch_size, CHANNELS, degradation),
+            size=region_size(options.patch_size, CHANNELS, corruption),
             margin=MARGIN,
             first_step=first_step,
             last_step=first_step + options.calls * steps,
@@ -133,9 +135,9 @@ def main(argv: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         found = {}
         for task in options.tasks:
-            scale, degradation = TASKS[task]
+            scale, corruption = TASKS[task]
             store = random_store(pathlib.Path(folder), scale, options)
-            found[task] = candidates(task, store, scale, degradation, options), store.nbytes
+            found[task] = candidates(task, store, scale, corruption, options), store.nbytes
         measurements = take_turns([each for group, _ in found.values() for each in group], options.rounds)
     for task, (_, size) in found.items():
         rows = [each for each in measurements if each.candidate.group == task]

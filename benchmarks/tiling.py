@@ -23,11 +23,11 @@ from nsr_jax import command_line
 from nsr_jax.atomic_files import write_atomically
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.degradation import find_degradations
-from nsr_jax.evaluation.protocols import find_protocols, score
+from nsr_jax.evaluation.protocols import score
 from nsr_jax.inference.prediction import predict
 from nsr_jax.inference.tiling import SMALLEST_SIDE, Tiling
 from nsr_jax.models.build import build_network
+from nsr_jax.tasks import find_degradations, find_protocols
 from nsr_jax.training.checkpoints import load_model
 
 CHECKPOINTS = flags.DEFINE_list('checkpoints', None, 'Workdirs, or folders of one checkpoint each.')

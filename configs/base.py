@@ -7,7 +7,7 @@ from ml_collections.config_dict import placeholder
 def get_base() -> ConfigDict:
     """A config with every field there is; it trains nothing until a task's config has filled it in."""
     config = ConfigDict()
-    config.task = ''  # which degradation is undone: sr, denoise or jpeg
+    config.task = ''  # what is undone: sr, denoise, jpeg, pairs, or a plug-in's
     config.seed = 0  # of the initial weights and of every batch
 
     config.model = ConfigDict()
@@ -25,7 +25,7 @@ def get_base() -> ConfigDict:
     config.remat = False  # compute each block again in the backward pass: less memory, more time
 
     config.data = ConfigDict()
-    config.data.source = 'div2k'  # div2k, div2k/bicubic_x2 (…x3, …x4), photos, or a folder of images
+    config.data.source = 'div2k'  # div2k, div2k/bicubic_x2 (…x3, …x4), photos, or a folder of images or pairs
     config.data.split = 'train'  # of the source
     config.data.data_dir = ''  # folder of benchmark sets; '' = $NSR_DATA_DIR
     config.data.tfds_dir = ''  # where prepared datasets are kept; '' = $TFDS_DATA_DIR or ~/tensorflow_datasets
@@ -34,7 +34,7 @@ def get_base() -> ConfigDict:
     config.data.patch_size = 48  # side of an input patch, in input (for SR: low-resolution) pixels
     config.data.margin = 2  # input pixels at the image's border that are never sampled
 
-    config.degradation = ConfigDict()
+    config.degradation = ConfigDict()  # what a task makes of clean images, by its own names
     config.degradation.sigma = (25.0, 25.0)  # denoise: lowest and highest standard deviation of the noise, of 255
     config.degradation.quality = (10, 10)  # jpeg: lowest and highest quality, by libjpeg's rule
 
@@ -70,12 +70,22 @@ def get_base() -> ConfigDict:
 
     config.steps_per_call = 10  # at most so many steps in one call of the compiled function
     config.log_every_steps = 100  # a line of metrics
-    config.evaluate_every_steps = 50_000  # scores of `evaluation.datasets`, and a checkpoint
+    config.evaluate_every_steps = 50_000  # scores of the validation images, and a checkpoint
     config.checkpoint_every_steps = 10_000  # what a stopped run loses at most
     config.checkpoints_to_keep = 3  # the last ones; the best one is kept beside them
 
-    config.evaluation = ConfigDict()
-    config.evaluation.datasets = 'div2k'  # names or folders with commas between; the first one chooses the best weights
+    config.validation = ConfigDict()  # chooses the best checkpoint; its images are not trained on
+    config.validation.source = ''  # '': of the training images, those of DIV2K's own validation set or held-out ones
+    config.validation.split = ''  # of that source; '': the one for evaluation
+    config.validation.fraction = 0.05  # of the training images, by their names; at least one; 0: none
+    config.validation.images = ()  # names of those that are held out, instead of a fraction
+    config.validation.protocol = 'sr-y'  # how a prediction is scored
+    config.validation.levels = ()  # sigmas or JPEG qualities to score at, of which the mean counts; none for scales
+    config.validation.metric = 'psnr'  # which of the scores chooses
+    config.validation.test_sets = ''  # names or folders, scored on the way as well: they choose nothing
+
+    config.evaluation = ConfigDict()  # what eval.py does by default
+    config.evaluation.datasets = 'div2k'  # names or folders with commas between
     config.evaluation.protocol = 'sr-y'  # how a prediction is scored
     config.evaluation.levels = ()  # sigmas or JPEG qualities to score at; none for super-resolution
     config.evaluation.tiling = 'feathered'  # feathered tiles; authors: their patches above 192 pixels; whole image

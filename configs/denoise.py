@@ -24,6 +24,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     set_model(config, options.preset, scale=1, channels=options.channels)
     config.degradation.sigma = (0.0 if options.blind else options.sigma, options.sigma)
     config.evaluation.datasets = 'bsd68' if options.channels == 1 else 'cbsd68'
-    config.evaluation.protocol = 'denoise'
-    config.evaluation.levels = (15.0, 25.0, 50.0) if options.blind else (options.sigma,)
+    config.evaluation.protocol = config.validation.protocol = 'denoise'
+    config.evaluation.levels = config.validation.levels = (15.0, 25.0, 50.0) if options.blind else (options.sigma,)
     return config.lock()

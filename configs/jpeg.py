@@ -23,6 +23,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     set_model(config, options.preset, scale=1, channels=options.channels)
     config.degradation.quality = (options.quality, max(options.quality, 40) if options.blind else options.quality)
     config.evaluation.datasets = 'live1'
-    config.evaluation.protocol = 'jpeg-y' if options.channels == 1 else 'jpeg-rgb'
-    config.evaluation.levels = (10, 20, 30, 40) if options.blind else (options.quality,)
+    config.evaluation.protocol = config.validation.protocol = 'jpeg-y' if options.channels == 1 else 'jpeg-rgb'
+    config.evaluation.levels = config.validation.levels = (10, 20, 30, 40) if options.blind else (options.quality,)
     return config.lock()

@@ -22,5 +22,6 @@ def get_config() -> ConfigDict:
     config.log_every_steps = 50
     config.evaluate_every_steps = 500
     config.checkpoint_every_steps = 500
+    config.validation.images = ('rocket.jpg',)
     config.evaluation.datasets = 'photos'
     return config.lock()

@@ -29,19 +29,19 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.data.patch_size = 32
         config.num_steps = {2: 10_000, 3: 4_000, 4: 6_000}[config.model.scale]
         config.evaluation.datasets = 'set5'
-        config.evaluation.protocol = 'sr-y'
+        config.evaluation.protocol = config.validation.protocol = 'sr-y'
     elif task == 'denoise':
         config.model.channels = 1 if name == 'denoise_gray' else 3
         config.num_steps = 6_000 if name == 'denoise_gray' else 4_000
         config.degradation.sigma = (0.0, 50.0)
         config.evaluation.datasets = 'set12' if name == 'denoise_gray' else 'cbsd68'
-        config.evaluation.protocol = 'denoise'
-        config.evaluation.levels = (25.0,)
+        config.evaluation.protocol = config.validation.protocol = 'denoise'
+        config.evaluation.levels = config.validation.levels = (25.0,)
     else:
         config.model.channels = 1
         config.num_steps = 6_000
         config.degradation.quality = (10, 40)
         config.evaluation.datasets = 'classic5'
-        config.evaluation.protocol = 'jpeg-y'
-        config.evaluation.levels = (10,)
+        config.evaluation.protocol = config.validation.protocol = 'jpeg-y'
+        config.evaluation.levels = config.validation.levels = (10,)
     return config.lock()

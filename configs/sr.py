@@ -21,5 +21,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.task = 'sr'
     is_chain = options.preset in CHAINS  # VDSR restores Y alone
     set_model(config, options.preset, scale=options.scale, channels=1 if is_chain else 3)
-    config.evaluation.protocol = 'sr-luma' if is_chain else 'sr-y'
+    config.evaluation.protocol = config.validation.protocol = 'sr-luma' if is_chain else 'sr-y'
     return config.lock()

@@ -23,13 +23,12 @@ from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.data.benchmark_sets import find_benchmark
 from nsr_jax.data.training_sets import find_training_set
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.protocols import PROTOCOLS
-from nsr_jax.evaluation.published import PUBLISHED
 from nsr_jax.evaluation.scoring import means
 from nsr_jax.evaluation.tables import from_json
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_multi_adds, count_parameters
 from nsr_jax.restoring import weights
+from nsr_jax.tasks import TASKS, all_protocols
 
 RECORDS = pathlib.Path('experiments/results')
 PAGE, CURVES = pathlib.Path('docs/results.md'), pathlib.Path('docs/results_curves.png')
@@ -243,7 +242,12 @@ def _score_tables(records: Mapping[str, Mapping[str, Any]], cards: Sequence[weig
         for name, scores in shipped.items():
             rows += _rows_of(f'{name} (shipped{"" if known[name] else ", other images"})', scores, datasets)
         for rival in runs[0].rivals:
-            found = [row for row in PUBLISHED if (row.model, row.degradation) == (rival, degradation)]
+            found = [
+                row
+                for task in TASKS.values()
+                for row in task.published
+                if (row.model, row.degradation) == (rival, degradation)
+            ]
             cells = {row.dataset: f'{row.psnr:.2f}' + (f' / {row.ssim:.4f}' if row.ssim else '') for row in found}
             first = found[0]
             label = f'{rival} (*published*, {first.training})'
@@ -253,7 +257,7 @@ def _score_tables(records: Mapping[str, Mapping[str, Any]], cards: Sequence[weig
     parts.append(
         '\nPSNR in dB / SSIM (Wang et al., 11x11 Gaussian window, as scikit-image computes it). Protocols:\n\n'
     )
-    parts += [f'- `{name}`: {PROTOCOLS[name].description}\n' for name in used]
+    parts += [f'- `{name}`: {all_protocols()[name].description}\n' for name in used]
     parts.append('\nPublished SSIMs of JPEG restoration mix two implementations and are left out.\n')
     return parts
 

@@ -22,6 +22,7 @@ from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.cpu_cores import count_cores
 from nsr_jax.errors import StoppedError, UserError
 from nsr_jax.paths import local_path
+from nsr_jax.plugins import load_plugins
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # as of a program that SIGINT ends
@@ -37,6 +38,10 @@ COORDINATOR_ADDRESS = flags.DEFINE_string(
 )
 NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes the job has.', lower_bound=1)
 PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this one is, from 0.', lower_bound=0)
+
+PLUGIN = flags.DEFINE_multi_string(
+    'plugin', [], 'A Python file or module with tasks, losses, metrics, networks or gates of your own; its code is run.'
+)
 
 # A process that has not been heard of for so long is dead; then all others stop.
 _HEARTBEAT_SECONDS = 60
@@ -64,6 +69,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
             _join_job()
             _find_devices()
             _check_flags()
+            load_plugins(PLUGIN.value)
             _keep_compiled_programs()
             return main(argv)
         except UserError as error:

@@ -19,13 +19,13 @@ from absl import flags, logging
 from nsr_jax import command_line
 from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.baselines import BASELINES
 from nsr_jax.evaluation.scoring import Mean, means
 from nsr_jax.evaluation.tables import from_json
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_parameters
 from nsr_jax.paths import local_path
 from nsr_jax.restoring import weights
+from nsr_jax.tasks import find_task
 from nsr_jax.training.checkpoints import load_model
 
 _BSDS500 = (
@@ -119,7 +119,7 @@ def _read_scores(path: pathlib.Path, name: str, step: int) -> list[dict[str, str
 def _renamed(mean: Mean, path: pathlib.Path, name: str, step: int) -> Mean:
     network = re.search(r', step (\d+), ', mean.model)
     if network is None:
-        if mean.model not in BASELINES:
+        if mean.model not in find_task(weights.NETWORKS[name][0]).baselines:
             raise UserError(f'{path}: scores of {mean.model}, not of the checkpoint')
         return mean
     if int(network[1]) != step:

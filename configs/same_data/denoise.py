@@ -25,6 +25,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.degradation.sigma = (options.sigma, options.sigma)
     config.batch_size = 32
     config.evaluation.datasets = 'set12'
-    config.evaluation.protocol = 'denoise'
-    config.evaluation.levels = (options.sigma,)
+    config.evaluation.protocol = config.validation.protocol = 'denoise'
+    config.evaluation.levels = config.validation.levels = (options.sigma,)
     return config.lock()

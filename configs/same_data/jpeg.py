@@ -25,6 +25,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.degradation.quality = (10, 40)
     config.batch_size = 32
     config.evaluation.datasets = 'classic5'
-    config.evaluation.protocol = 'jpeg-y'
-    config.evaluation.levels = (10, 20, 30, 40)
+    config.evaluation.protocol = config.validation.protocol = 'jpeg-y'
+    config.evaluation.levels = config.validation.levels = (10, 20, 30, 40)
     return config.lock()

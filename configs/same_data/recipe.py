@@ -9,9 +9,9 @@ STEPS = 100_000
 
 
 def get_comparison(task: str, network: str, *, scale: int, channels: int, source: str, steps: int) -> ConfigDict:
-    """A config of `task` that trains in bfloat16 on `source`, scored ten times on the way, saved twenty times.
+    """A config of `task` that trains in bfloat16 on `source`, validated ten times on the way, saved twenty times.
 
-    The weights to report are the last ones: whichever score best on the way would be chosen by the test images.
+    The weights to report are those that do best on held-out training images; no test image is looked at before.
 
     Raises:
         ValueError: `network` is not one of the paper's.

@@ -34,5 +34,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
     )
     config.data.patch_size, config.data.margin, config.batch_size = PATCHES[options.scale]
     config.evaluation.datasets = 'set5'
-    config.evaluation.protocol = 'sr-y'
+    config.evaluation.protocol = config.validation.protocol = 'sr-y'
     return config.lock()

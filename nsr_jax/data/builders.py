@@ -87,7 +87,7 @@ class ImageFile:
 
 @dataclasses.dataclass(frozen=True)
 class ImagePair:
-    """A high-resolution image and its low-resolution partner, or `None` where that is to be made by our imresize."""
+    """An image and what it is to be restored from, or None where that is to be made."""
 
     hr: ImageFile
     lr: ImageFile | None = None
@@ -97,7 +97,8 @@ class ImagePair:
 class ImagePairsConfig(tfds.core.BuilderConfig):
     """What one preparation holds: one split of one image set at one scale. Make it with `image_pairs_config`.
 
-    `border` is imresize's, for the partners that are made. `name` ends in a digest of all that the records depend on:
+    `has_inputs` says whether each image comes with what it is to be restored from. `border` is imresize's, for the
+    inputs that are made. `name` ends in a digest of all that the records depend on:
     what the files hold (`digests`, by their paths), what they are called, in which order, and what is made of them. So
     files that hold something else are another dataset, and stale records are never read. `check` is asked of each image
     while it is prepared.
@@ -105,6 +106,7 @@ class ImagePairsConfig(tfds.core.BuilderConfig):
 
     split: str = ''
     scale: int = 1
+    has_inputs: bool = False
     border: str = 'clamp'
     pairs: Sequence[ImagePair] = dataclasses.field(default=(), repr=False)
     digests: Mapping[pathlib.Path, str] = dataclasses.field(default_factory=dict, repr=False)
@@ -116,7 +118,9 @@ def image_pairs_config(
     split: str,
     pairs: Sequence[ImagePair],
     scale: int,
-    border: str,
+    *,
+    has_inputs: bool,
+    border: str = 'clamp',
     tfds_dir: str | os.PathLike | None = None,
 ) -> ImagePairsConfig:
     """The config of `pairs`, in this order.
@@ -126,20 +130,28 @@ def image_pairs_config(
     Raises:
         UserError: a file is missing, cannot be read, or is larger than that of any image.
     """
+    pairs = pairs if has_inputs else [ImagePair(pair.hr) for pair in pairs]
     files = [file for pair in pairs for file in (pair.hr, pair.lr) if file]
     for file in files:
         if not file.member:
             check_file(file.path)
     digests = digest_files((file.path for file in files), tfds_dir and pathlib.Path(tfds_dir) / ImagePairs.name)
-    partners_are_made = scale > 1 and any(pair.lr is None for pair in pairs)
-    lr = f'x{scale}_{border}' if partners_are_made else f'x{scale}'
+    are_made = has_inputs and any(pair.lr is None for pair in pairs)
+    # At scale 1 inputs are files alone, which stand among the identities.
+    lr = f'x{scale}_{border}' if are_made else f'x{scale}' if has_inputs or scale == 1 else f'x{scale}_clean'
     identities = [
         file and (file.path.name, file.member, digests[file.path]) for pair in pairs for file in (pair.hr, pair.lr)
     ]
     fingerprint = hashlib.sha256(json.dumps([_PIXELS_VERSION, source, split, lr, identities]).encode())
     words = (re.sub(r'[^0-9A-Za-z]+', '_', source)[:_LONGEST_WORD], split, lr, fingerprint.hexdigest()[:32])
     return ImagePairsConfig(
-        name='_'.join(words), split=split, scale=scale, border=border, pairs=tuple(pairs), digests=digests
+        name='_'.join(words),
+        split=split,
+        scale=scale,
+        has_inputs=has_inputs,
+        border=border,
+        pairs=tuple(pairs),
+        digests=digests,
     )
 
 
@@ -151,7 +163,7 @@ class _LocalInfo(tfds.core.DatasetInfo):
 
 
 class ImagePairs(tfds.core.ShardBasedBuilder):
-    """Records of encoded images: `name` (text), `hr`, and for scales above 1 `lr`, in the order of the config's pairs.
+    """Records of encoded images: `name` (text), `hr`, and `lr` if asked for, in the order of the config's pairs.
 
     `hr` keeps the bytes of its file. All images are decoded once here, so that a broken one, one of another mode or a
     pair whose sizes do not fit is found before training starts. Shards are written one by one in the order of the
@@ -165,7 +177,7 @@ class ImagePairs(tfds.core.ShardBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = {'name': tfds.features.Text(), 'hr': tfds.features.Image(shape=(None, None, None))}
-        if self.builder_config.scale > 1:
+        if self.builder_config.has_inputs:
             features['lr'] = tfds.features.Image(shape=(None, None, None))
         return _LocalInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
@@ -183,7 +195,7 @@ class ImagePairs(tfds.core.ShardBasedBuilder):
                 failures = [str(error), *self._failures(index + 1)]
                 raise UserError(listed(failures, 'images cannot be used')) from error
             example = {'name': pair.hr.name, 'hr': hr_bytes}
-            if scale > 1:
+            if self.builder_config.has_inputs:
                 example['lr'] = lr_bytes or encode_png(imresize(hr, 1 / scale, border=border))
             yield pair.hr.name, example
 
@@ -194,7 +206,7 @@ class ImagePairs(tfds.core.ShardBasedBuilder):
         hr = crop_to_multiple(decode_image(hr_bytes, name), scale, name)
         if self.builder_config.check:
             self.builder_config.check(hr.shape, name)
-        if scale > 1 and pair.lr is not None:
+        if pair.lr is not None:
             lr_bytes = pair.lr.read()
             check_pair(hr, decode_image(lr_bytes, str(pair.lr)), scale, name, str(pair.lr))
         return hr_bytes, hr, lr_bytes

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from nsr_jax.data.builders import ZIP_ERRORS, ImageFile, ImagePair
 from nsr_jax.data.training_sets import TrainingSet
-from nsr_jax.errors import UserError
+from nsr_jax.errors import UserError, listed
 from nsr_jax.images.decoding import check_name, list_images
 
 # The colour photographs that come with scikit-image. The split is fixed, so that scores can be compared.
@@ -49,6 +49,32 @@ def photos(split: str) -> list[ImagePair]:
 def folder_of_images(folder: pathlib.Path) -> list[ImagePair]:
     """All images directly in a folder; partners are to be made. Raises `UserError` as `list_images` does."""
     return [ImagePair(ImageFile(path)) for path in list_images(folder)]
+
+
+def is_folder_of_pairs(folder: pathlib.Path) -> bool:
+    """Whether there are the two folders that `folder_of_pairs` reads."""
+    return all((folder / name).is_dir() for name in ('input', 'target'))
+
+
+def folder_of_pairs(folder: pathlib.Path) -> list[ImagePair]:
+    """The images in `target/`, each with that of its name in `input/`, whatever the two extensions.
+
+    Raises:
+        UserError: no images; or images without a partner, all of which are named, or with two of them.
+    """
+    found = {}
+    for place in ('input', 'target'):
+        paths = list_images(folder / place)
+        found[place] = {path.stem: path for path in paths}
+        if len(found[place]) < len(paths):
+            twice = next(path for path in paths if found[place][path.stem] != path)
+            raise UserError(f'{twice}: another image there has the same name but for the extension')
+    inputs, targets = found['input'], found['target']
+    alone = [f'target/{targets[stem].name} has no partner in input/' for stem in targets if stem not in inputs]
+    alone += [f'input/{inputs[stem].name} has no partner in target/' for stem in inputs if stem not in targets]
+    if alone:
+        raise UserError(f'{folder}: {listed(alone, "images have no partner")}')
+    return [ImagePair(ImageFile(path), ImageFile(inputs[stem])) for stem, path in targets.items()]
 
 
 def training_set(known: TrainingSet, folders: Mapping[str, pathlib.Path]) -> list[ImagePair]:

@@ -36,16 +36,7 @@ _VERSION = 1  # of what is in the files: to be raised when decoding or cropping 
 _COLOURS = np.moveaxis(np.mgrid[:256:15, :256:15, :256:15], 0, -1).astype(np.uint8).reshape(1, -1, 3)
 
 
-def open_store(
-    source: Source,
-    folder: str | os.PathLike,
-    *,
-    budget: int,
-    scale: int,
-    channels: int,
-    smallest: int,
-    to_gray: ToGray | None = None,
-) -> ImageStore:
+def open_store(source: Source, folder: str | os.PathLike, needs: Needs, *, budget: int) -> ImageStore:
     """Decode a source into NumPy arrays: in memory where their `nbytes` are within the budget, else in a file.
 
     Where the file is there already, it is mapped, and nothing is decoded. Several processes may ask for it at the same
@@ -54,38 +45,35 @@ def open_store(
     Args:
         source: the images, by their fingerprint.
         folder: where the files are kept, each of `nbytes`.
+        needs: what is asked of each image.
         budget: bytes.
-        scale: of the targets to the inputs.
-        channels: that each image must have.
-        smallest: the side in input pixels below which an image cannot be sampled: patch and margins.
-        to_gray: what makes colour images gray, uint8 (H, W, 3) to (H, W), where the network has one channel.
 
     Raises:
         UserError: as `build_store`, or a file that cannot be written, as on a full disk, of which nothing stays.
     """
     folder = pathlib.Path(folder)
     sweep(folder)
-    path = folder / _file_name(source, scale, channels, to_gray)
-    store, needs = _map_file(path, len(source), scale, channels), Needs(scale, channels, smallest, to_gray)
-    if store is not None and store.sizes.min() >= smallest:
+    path = folder / _file_name(source, needs)
+    store = _map_file(path, len(source), needs)
+    if store is not None and store.sizes.min() >= needs.smallest:
         return store
     layout = measure_images(source, needs)  # which names what is too small
     if layout.nbytes <= budget:
-        return build_in_memory(source, layout, to_gray)
+        return build_in_memory(source, layout, needs.to_gray)
     make_output_folder(path.parent)
     with _locked(path):
-        store = _map_file(path, len(source), scale, channels)  # another process may have written it meanwhile
+        store = _map_file(path, len(source), needs)  # another process may have written it meanwhile
         if store is None:
-            _write_file(path, source, layout, to_gray)
-            store = _map_file(path, len(source), scale, channels)
+            _write_file(path, source, layout, needs.to_gray)
+            store = _map_file(path, len(source), needs)
     return store
 
 
-def _file_name(source: Source, scale: int, channels: int, to_gray: ToGray | None) -> str:
+def _file_name(source: Source, needs: Needs) -> str:
     """Made of all that decides what is in the file."""
-    words = [source.fingerprint, f'x{scale}', f'{channels}_channels', f'v{_VERSION}']
-    if to_gray:  # whose name would not tell what it does
-        words.append(hashlib.sha256(to_gray(_COLOURS).tobytes()).hexdigest()[:16])
+    words = [source.fingerprint, f'x{needs.scale}', f'{needs.channels}_channels', f'v{_VERSION}']
+    if needs.to_gray:  # whose name would not tell what it does
+        words.append(hashlib.sha256(needs.to_gray(_COLOURS).tobytes()).hexdigest()[:16])
     return re.sub(r'\W+', '_', '_'.join(words)) + '.images'
 
 
@@ -100,7 +88,7 @@ def _starts(layout: StoreLayout) -> tuple[int, int, int]:
     return targets, inputs, inputs + (0 if layout.inputs is None else math.prod(layout.inputs))
 
 
-def _map_file(path: pathlib.Path, count: int, scale: int, channels: int) -> ImageStore | None:
+def _map_file(path: pathlib.Path, count: int, needs: Needs) -> ImageStore | None:
     """The store of `count` images in a file; None where there is no file, or not a whole one."""
     try:
         sizes = np.fromfile(path, np.int32, 2 * count)
@@ -110,7 +98,7 @@ def _map_file(path: pathlib.Path, count: int, scale: int, channels: int) -> Imag
     except OSError as error:
         raise UserError(f'{path}: cannot be read: {error.strerror}') from error
     if sizes.size == 2 * count and sizes.min() > 0:
-        layout = StoreLayout(sizes.reshape(count, 2), scale, channels)
+        layout = StoreLayout(sizes.reshape(count, 2), needs.scale, needs.channels, needs.has_inputs)
         if length == _starts(layout)[-1]:
             return _map(path, layout, 'r')
     logging.warning('%s is not whole: it is written anew where it is needed', path)

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from nsr_jax.data.degradations import Degradation
 from nsr_jax.data.sampling import Regions, check_inputs, draw_places, finish_patches
 from nsr_jax.data.store import ImageStore
 from nsr_jax.errors import UserError
+from nsr_jax.tasks.task import Corruption
 
 
 class RegionStream:
@@ -147,7 +147,7 @@ def sample_regions(
     *,
     first_step: jax.Array,
     patch_size: int,
-    degradation: Degradation | None = None,
+    corruption: Corruption | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """What `sample_patches` gives, of the regions that were cut for a call; for use inside the jitted step.
 
@@ -158,17 +158,17 @@ def sample_regions(
         indices: `(B,)`, the samples' places in the global batch.
         first_step: of the call.
         patch_size: P, the side of an input patch.
-        degradation: makes the input from the clean image, at scale 1; None where the store has the inputs.
+        corruption: makes the input from the clean image, at scale 1; None where the store has the inputs.
 
     Returns:
         inputs `(B, P, P, C)` and targets `(B, scale * P, scale * P, C)`, float32, the targets on [0, 1].
 
     Raises:
-        ValueError: neither inputs nor a degradation, or both.
+        ValueError: neither inputs nor a corruption, or both.
     """
-    check_inputs(regions.inputs, degradation)
+    check_inputs(regions.inputs, corruption)
     of_step = jax.tree.map(lambda array: lax.dynamic_index_in_dim(array, step - first_step, keepdims=False), regions)
-    return finish_patches(of_step, key, step, indices, patch_size=patch_size, degradation=degradation)
+    return finish_patches(of_step, key, step, indices, patch_size=patch_size, corruption=corruption)
 
 
 @functools.partial(jax.jit, static_argnames=('size', 'margin', 'steps'))

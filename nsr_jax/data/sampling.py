@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from nsr_jax.data.degradations import Degradation
 from nsr_jax.data.store import ImageStore
 from nsr_jax.ops.settings import fixed_bits
+from nsr_jax.tasks.task import Corruption
 
 
 class Regions(NamedTuple):
@@ -37,7 +37,7 @@ def sample_patches(
     scale: int,
     patch_size: int,
     margin: int,
-    degradation: Degradation | None = None,
+    corruption: Corruption | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Cut random patches, each flipped along both axes and transposed with probability 1/2 (paper, section 4).
 
@@ -51,31 +51,31 @@ def sample_patches(
         scale: of targets to inputs; must fit the store.
         patch_size: P, the side of an input patch.
         margin: input pixels at an image's border that are never sampled.
-        degradation: makes the input from the clean image, at scale 1; None where the store has the inputs.
+        corruption: makes the input from the clean image, at scale 1; None where the store has the inputs.
 
     Returns:
         inputs `(B, P, P, C)` and targets `(B, scale * P, scale * P, C)`, float32, the targets on [0, 1].
 
     Raises:
-        ValueError: neither inputs nor a degradation, or both.
+        ValueError: neither inputs nor a corruption, or both.
     """
-    check_inputs(store.inputs, degradation)
-    size = region_size(patch_size, store.targets.shape[-1], degradation)
+    check_inputs(store.inputs, corruption)
+    size = region_size(patch_size, store.targets.shape[-1], corruption)
     images, corners = draw_places(store.sizes, key, step, indices, size=size, margin=margin)
     targets = _cut(store.targets, images, corners * scale, size * scale)
     inputs = None if store.inputs is None else _cut(store.inputs, images, corners, size)
-    return finish_patches(Regions(targets, inputs), key, step, indices, patch_size=patch_size, degradation=degradation)
+    return finish_patches(Regions(targets, inputs), key, step, indices, patch_size=patch_size, corruption=corruption)
 
 
-def check_inputs(inputs: jax.Array | np.ndarray | None, degradation: Degradation | None) -> None:
-    """Raise ValueError unless inputs are there or a degradation makes them, and not both."""
-    if (inputs is None) == (degradation is None):
-        raise ValueError('either the store has inputs or a degradation makes them')
+def check_inputs(inputs: jax.Array | np.ndarray | None, corruption: Corruption | None) -> None:
+    """Raise ValueError unless inputs are there or a corruption makes them, and not both."""
+    if (inputs is None) == (corruption is None):
+        raise ValueError('either the store has inputs or a corruption makes them')
 
 
-def region_size(patch_size: int, channels: int, degradation: Degradation | None) -> int:
+def region_size(patch_size: int, channels: int, corruption: Corruption | None) -> int:
     """R, the side in input pixels of the region that a patch is made from."""
-    return patch_size if degradation is None else degradation.region_size(patch_size, channels)
+    return patch_size if corruption is None else corruption.region_size(patch_size, channels)
 
 
 def draw_places(
@@ -111,7 +111,7 @@ def finish_patches(
     indices: jax.Array,
     *,
     patch_size: int,
-    degradation: Degradation | None,
+    corruption: Corruption | None,
 ) -> tuple[jax.Array, jax.Array]:
     """Turn and degrade what was cut for the samples of one step, and scale it to [0, 1].
 
@@ -121,18 +121,18 @@ def finish_patches(
         step: of the optimizer, an integer.
         indices: `(B,)`, the samples' places in the global batch.
         patch_size: P.
-        degradation: None where the regions have inputs.
+        corruption: None where the regions have inputs.
 
     Returns:
         as `sample_patches`.
     """
 
     def finish(keys: jax.Array, regions: Regions) -> tuple[jax.Array, jax.Array]:
-        _, _, flip_key, degradation_key = keys
+        _, _, flip_key, corruption_key = keys
         flips = jax.random.bernoulli(flip_key, jnp.float32(0.5), (3,))
         target = _orient(regions.targets, flips)
-        if degradation is not None:
-            return degradation(degradation_key, target, patch_size)
+        if corruption is not None:
+            return corruption(corruption_key, target, patch_size)
         patches = _orient(regions.inputs, flips), target
         return tuple(patch.astype(jnp.float32) / 255 for patch in patches)
 
@@ -141,7 +141,7 @@ def finish_patches(
 
 
 def _sample_keys(key: jax.Array, step: jax.Array, indices: jax.Array) -> jax.Array:
-    """`(B, 4)`: for the image, the place, the flips and the degradation of each sample."""
+    """`(B, 4)`: for the image, the place, the flips and the corruption of each sample."""
     with fixed_bits():
         key = jax.random.fold_in(key, step)
         return jax.vmap(lambda index: jax.random.split(jax.random.fold_in(key, index), 4))(indices)

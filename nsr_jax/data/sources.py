@@ -8,15 +8,16 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal
 
-import numpy as np
-
+from nsr_jax.data import builders, catalogue, layouts
 from nsr_jax.data.benchmark_sets import DIV2K_VALIDATION, find_benchmark
 from nsr_jax.data.training_sets import find_training_set
 from nsr_jax.errors import UserError
 from nsr_jax.images.decoding import check_name, check_pair, crop_to_multiple, decode_image, image_shape
 from nsr_jax.ops.imresize import BORDERS
 from nsr_jax.paths import check_for_libraries, local_path
+from nsr_jax.tasks.task import Example
 
 _PHOTOS_SPLITS = ('train', 'held_out')
 _DIV2K_SPLITS = ('train', 'validation')
@@ -27,21 +28,6 @@ _FOLDER_SPLITS = ('train', 'test')
 _WHOLE_FOLDER = 'images'
 
 
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """One image of a source, decoded.
-
-    Attributes:
-        name: the file's name with its extension, without its folder.
-        hr: (H, W, C) uint8, RGB or gray (C = 1), cropped to a multiple of the scale.
-        lr: (H / scale, W / scale, C) uint8; `None` at scale 1.
-    """
-
-    name: str
-    hr: np.ndarray
-    lr: np.ndarray | None
-
-
 class Source(Sequence[Example]):
     """The images of one split by index, sorted by name and decoded when they are asked for. Can be pickled.
 
@@ -49,6 +35,7 @@ class Source(Sequence[Example]):
         name: what tables call the source.
         names: the examples' names.
         scale: HR size / LR size.
+        has_inputs: whether examples come with what they are to be restored from.
         fingerprint: the same wherever the files hold the same, and another one where they do not; where none is given,
             it is made of the records when it is asked for.
     """
@@ -59,13 +46,18 @@ class Source(Sequence[Example]):
         names: Sequence[str],
         records: Sequence[Mapping[str, bytes]],
         scale: int,
+        *,
+        has_inputs: bool,
         fingerprint: str = '',
+        collection: str = '',
     ):
         if len(names) != len(records):
             raise ValueError(f'{name}: {len(names)} names for {len(records)} records')
         self.name = name
         self.names = tuple(names)
         self.scale = scale
+        self.has_inputs = has_inputs
+        self._collection = collection
         self._records = records
         if fingerprint:
             self.fingerprint = fingerprint
@@ -89,11 +81,28 @@ class Source(Sequence[Example]):
         index %= len(self)
         record, name = self._records[index], self.names[index]
         hr = crop_to_multiple(decode_image(_encoded(record, 'hr'), name), self.scale, name)
-        if self.scale == 1:
-            return Example(name, hr, None)
-        lr = decode_image(_encoded(record, 'lr'), f'low-resolution partner of {name}')
-        check_pair(hr, lr, self.scale, name, f'low-resolution partner of {name}')
-        return Example(name, hr, lr)
+        if not self.has_inputs:
+            return Example(name, hr, None, self._collection)
+        lr = decode_image(_encoded(record, 'lr'), f'input of {name}')
+        check_pair(hr, lr, self.scale, name, f'input of {name}')
+        return Example(name, hr, lr, self._collection)
+
+    def select(self, is_wanted: Callable[[str], bool]) -> 'Source':
+        """The source of those images whose names are wanted; itself where all are."""
+        kept = [index for index, name in enumerate(self.names) if is_wanted(name)]
+        if len(kept) == len(self):
+            return self
+        names = [self.names[index] for index in kept]
+        digest = hashlib.sha256(repr(names).encode(errors='surrogateescape')).hexdigest()[:16]
+        return Source(
+            self.name,
+            names,
+            _Selection(self._records, kept),
+            self.scale,
+            has_inputs=self.has_inputs,
+            fingerprint=f'{self.fingerprint}_{digest}',
+            collection=self._collection,
+        )
 
     def hr_shape(self, index: int) -> tuple[int, int, int]:
         """Height, width and channels of a clean image's file, not decoded: not turned upright, not cropped."""
@@ -101,6 +110,20 @@ class Source(Sequence[Example]):
 
     def __iter__(self) -> Iterator[Example]:
         return (self[index] for index in range(len(self)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Selection(Sequence[Mapping[str, bytes]]):
+    """Some of the records, which are read when they are asked for."""
+
+    records: Sequence[Mapping[str, bytes]]
+    kept: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __getitem__(self, index: int) -> Mapping[str, bytes]:
+        return self.records[self.kept[index]]
 
 
 def _encoded(record: Mapping[str, bytes], feature: str) -> bytes:
@@ -114,6 +137,7 @@ def open_source(
     *,
     data_dir: str | os.PathLike | None = None,
     tfds_dir: str | os.PathLike | None = None,
+    inputs: Literal['made', 'shrunk', 'given'] = 'shrunk',
     border: str = 'clamp',
     check: Callable[[tuple[int, int, int], str], None] | None = None,
 ) -> Source:
@@ -131,12 +155,15 @@ def open_source(
             a training set, in any case, such as 'bsds500': a folder of images `data_dir`/train/NAME; split 'train';
             't91_bsds200', 'bsds400' or 'train400': what published networks were trained on (see `training_sets`), from
             such folders; all images must be there; split 'train';
-        the path of a folder: of images, or with `HR/` as a benchmark; its images are one set, which answers to
-            'train' and 'test'.
+        the path of a folder: of images, with `HR/` as a benchmark, or with `input/` and `target/` for pairs, whose
+            files have the same names but for the extension; its images are one set, which answers to 'train' and
+            'test'.
         split: `None` or '' is the split for evaluation, which is the last one named above.
-        scale: HR size / LR size; at 1 there is no LR.
+        scale: HR size / LR size.
         data_dir: the folder of image sets; `None` or '' is $NSR_DATA_DIR.
         tfds_dir: where records are prepared; `None` or '' is $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+        inputs: what images are restored from, as in `tasks.Task`. 'made': the task makes it, the source gives none.
+          'shrunk': LR, which the source has or makes; at scale 1 there is none. 'given': what the source has.
         border: how LR is made, or which LR is read, where a benchmark has both: 'clamp' or 'mirror' (see `imresize`).
           DIV2K's LR is the official one in any case.
         check: of an image's shape (H, W, C) and name, asked where records have to be prepared; raises `UserError` for
@@ -144,25 +171,25 @@ def open_source(
 
     Raises:
         UserError: an unknown name, split, scale or border; a path that is refused by `local_path` or
-            `check_for_libraries`; missing, broken or changed-in-size files.
+            `check_for_libraries`; missing, broken or changed-in-size files; no inputs where they must be given.
     """
-    # Not at the top: who imports `Source` to name a type, as restoring does, needs no TFDS.
-    from nsr_jax.data import builders, catalogue, layouts
-
     name = os.fspath(name)
     if not isinstance(scale, numbers.Integral) or scale < 1:
         raise UserError(f'scale must be a whole number from 1, got {scale}')
     if border not in BORDERS:
         raise UserError(f'border must be one of {", ".join(BORDERS)}, got {border!r}')
-    data_folder = _data_folder(data_dir)
+    data_folder, collection = _data_folder(data_dir), ''
     tfds_folder = records_folder(tfds_dir)
+    has_inputs = inputs == 'given' or (inputs == 'shrunk' and scale > 1)
 
     if match := re.fullmatch(r'div2k/bicubic_x([234])', name):
         if scale not in (1, int(match[1])):
             raise UserError(f'{name}: its images are for scale {match[1]}, not {scale}')
         split = _check_split(name, split, _DIV2K_SPLITS)
         records, fingerprint = catalogue.catalogue_records(tfds_folder / name, split, tfds_folder)
-        return Source(name, [f'{split}_{index:04d}' for index in range(len(records))], records, scale, fingerprint)
+        names = [f'{split}_{index:04d}' for index in range(len(records))]
+        about = {'has_inputs': has_inputs, 'fingerprint': fingerprint, 'collection': DIV2K_VALIDATION.name}
+        return Source(name, names, records, scale, **about)
 
     if name == 'photos':
         part = split = _check_split(name, split, _PHOTOS_SPLITS)
@@ -170,7 +197,8 @@ def open_source(
     elif name == 'div2k':
         part = split = _check_split(name, split, _DIV2K_SPLITS)
         places = [data_folder / 'DIV2K'] if data_folder else []
-        pairs = layouts.div2k(split, scale, [*places, tfds_folder / 'downloads' / 'manual'])
+        pairs = layouts.div2k(split, scale if has_inputs else 1, [*places, tfds_folder / 'downloads' / 'manual'])
+        collection = DIV2K_VALIDATION.name
         if split == 'validation':
             DIV2K_VALIDATION.check([pair.hr.name for pair in pairs], pairs[0].hr.path)
     elif training_set := find_training_set(name):
@@ -184,13 +212,22 @@ def open_source(
         folder = folder or _find_folder(name, data_folder)
         name = folder.name
         check_name(name, folder.parent)
-        is_benchmark = os.path.isdir(folder / 'HR')
-        pairs = layouts.benchmark(folder, scale, border) if is_benchmark else layouts.folder_of_images(folder)
+        if os.path.isdir(folder / 'HR'):
+            pairs = layouts.benchmark(folder, scale if has_inputs else 1, border)
+        elif layouts.is_folder_of_pairs(folder):
+            pairs = layouts.folder_of_pairs(folder)
+        else:
+            pairs = layouts.folder_of_images(folder)
         if known:
             known.check([pair.hr.name for pair in pairs], folder / 'HR')
-    config = builders.image_pairs_config(name, part, pairs, scale, border, tfds_folder)
+    if inputs == 'given' and any(pair.lr is None for pair in pairs):
+        raise UserError(f'{name}: has no input images; pairs are a folder with the folders input and target in it')
+    config = builders.image_pairs_config(
+        name, part, pairs, scale, has_inputs=has_inputs, border=border, tfds_dir=tfds_folder
+    )
     records = builders.open_records(dataclasses.replace(config, check=check), tfds_folder)
-    return Source(name, [pair.hr.name for pair in pairs], records, scale, fingerprint=config.name)
+    about = {'has_inputs': has_inputs, 'fingerprint': config.name, 'collection': collection}
+    return Source(name, [pair.hr.name for pair in pairs], records, scale, **about)
 
 
 def records_folder(tfds_dir: str | os.PathLike | None) -> pathlib.Path:

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import tqdm
 
-from nsr_jax.data.sources import Example
 from nsr_jax.errors import UserError, listed
+from nsr_jax.tasks.task import Example
 
 ALIGNMENT = 64  # bytes: what XLA asks of memory that it uses as it is
 
@@ -25,7 +25,7 @@ class ImageStore:
 
     Attributes:
         targets: uint8 `(N, scale * H, scale * W, C)`, the clean images.
-        inputs: uint8 `(N, H, W, C)`, their low-resolution twins; None where a degradation makes the input (scale 1).
+        inputs: uint8 `(N, H, W, C)`, what they are restored from; None where a task makes it of the clean image.
         sizes: int32 `(N, 2)`, each image's true height and width in input pixels.
     """
 
@@ -47,11 +47,13 @@ class StoreLayout:
         sizes: as in `ImageStore`.
         scale: of the targets to the inputs.
         channels: of all images.
+        has_inputs: whether there are images to restore the targets from.
     """
 
     sizes: np.ndarray
     scale: int
     channels: int
+    has_inputs: bool
 
     @property
     def targets(self) -> tuple[int, ...]:
@@ -63,7 +65,7 @@ class StoreLayout:
     def inputs(self) -> tuple[int, ...] | None:
         """The shape of `ImageStore.inputs`."""
         height, width = (int(side) for side in self.sizes.max(axis=0))
-        return None if self.scale == 1 else (len(self.sizes), height, width, self.channels)
+        return (len(self.sizes), height, width, self.channels) if self.has_inputs else None
 
     @property
     def nbytes(self) -> int:
@@ -89,12 +91,14 @@ class Needs:
         scale: of the targets to the inputs.
         channels: that each image must have.
         smallest: the side in input pixels below which an image cannot be sampled: patch and margins.
+        has_inputs: whether it is to come with the image that it is restored from.
         to_gray: what makes colour images gray, uint8 (H, W, 3) to (H, W), where the network has one channel.
     """
 
     scale: int
     channels: int
     smallest: int
+    has_inputs: bool
     to_gray: ToGray | None = None
 
     def check(self, shape: tuple[int, int, int], name: str) -> None:
@@ -109,23 +113,17 @@ class Needs:
             raise UserError(f'{name} has {shape[2]} channels, the network takes {self.channels}')
 
 
-def build_store(
-    examples: Sequence[Example], *, scale: int, channels: int, smallest: int, to_gray: ToGray | None = None
-) -> ImageStore:
+def build_store(examples: Sequence[Example], needs: Needs) -> ImageStore:
     """Decode all examples into a store in the host's memory.
 
     Args:
         examples: a source; each is decoded once, and once before for its shape unless the source `KnowsShapes`.
-        scale: as in `Needs`, and so are the others.
-        channels: likewise.
-        smallest: likewise.
-        to_gray: likewise.
+        needs: what is asked of each.
 
     Raises:
         UserError: no image, or such as `Needs.check` refuses or that are broken; they are named.
     """
-    layout = measure_images(examples, Needs(scale, channels, smallest, to_gray))
-    return build_in_memory(examples, layout, to_gray)
+    return build_in_memory(examples, measure_images(examples, needs), needs.to_gray)
 
 
 def measure_images(examples: Sequence[Example], needs: Needs) -> StoreLayout:
@@ -150,7 +148,7 @@ def measure_images(examples: Sequence[Example], needs: Needs) -> StoreLayout:
     if failures := [each for each in measured if isinstance(each, str)]:
         raise UserError(listed(failures, 'images cannot be used'))
     sizes = np.array([shape[:2] for shape in measured], np.int32) // needs.scale
-    return StoreLayout(np.sort(sizes, axis=1), needs.scale, needs.channels)  # landscape
+    return StoreLayout(np.sort(sizes, axis=1), needs.scale, needs.channels, needs.has_inputs)  # landscape
 
 
 def build_in_memory(examples: Sequence[Example], layout: StoreLayout, to_gray: ToGray | None) -> ImageStore:
@@ -202,7 +200,7 @@ def _prepare(example: Example, to_gray: ToGray | None) -> Example:
         image = image if image.shape[0] <= image.shape[1] else image.swapaxes(0, 1)
         return to_gray(image)[..., None] if to_gray and image.shape[-1] == 3 else image
 
-    return Example(example.name, prepare(example.hr), None if example.lr is None else prepare(example.lr))
+    return dataclasses.replace(example, hr=prepare(example.hr), lr=None if example.lr is None else prepare(example.lr))
 
 
 def _aligned_zeros(shape: tuple[int, ...]) -> np.ndarray:

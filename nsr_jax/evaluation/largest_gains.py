@@ -16,15 +16,15 @@ from nsr_jax import agreement
 from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.data.sources import Source
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.baselines import find_baselines
-from nsr_jax.evaluation.degradation import Degradation
 from nsr_jax.evaluation.gate_maps import write_gate_maps
 from nsr_jax.evaluation.pictures import choose_crop, draw_comparison, plot_losses
-from nsr_jax.evaluation.protocols import Protocol, round_prediction
+from nsr_jax.evaluation.protocols import round_prediction
 from nsr_jax.evaluation.report import ZOOM_SIZE, Picture, write_report
-from nsr_jax.evaluation.scoring import Predictor, Score, evaluate
+from nsr_jax.evaluation.scoring import Score, evaluate
 from nsr_jax.evaluation.sweep import Contender
 from nsr_jax.paths import local_path
+from nsr_jax.tasks import Degradation, find_baselines, find_task
+from nsr_jax.tasks.task import Predictor, Protocol
 
 CROP_SIZE = 96  # pixels of the true image
 _GATES = '_gates'  # what the name of the maps of a picture ends in
@@ -125,7 +125,7 @@ def compare_largest_gains(
     scores: Sequence[Score],
     count: int,
 ) -> Iterator[Comparison]:
-    """The images of a source in which the first network gains most on bicubic, or on the degraded image itself.
+    """The images of a source in which the first network gains most on the task's first baseline.
 
     They show a network at its best: say so where they are published. All processes of a job must call this alike; who
     looks at the images restores them.
@@ -138,7 +138,7 @@ def compare_largest_gains(
         scores: which hold each network's scores on this source.
         count: how many images.
     """
-    name = 'bicubic' if degradation.task == 'sr' else 'degraded'
+    name = next(iter(find_task(degradation.task).baselines))
     baseline = find_baselines([name], degradation)[name]
     mine = [each for each in scores if (each.dataset, each.degradation) == (source.name, str(degradation))]
     mine = [each for each in mine if each.protocol == protocol.name and each.model != name]
@@ -149,7 +149,7 @@ def compare_largest_gains(
 
     def compare(index: int) -> Comparison:
         example = source[index]
-        image = protocol.network_input(source.name, example, degradation.level)
+        image = protocol.network_input(example, degradation.level)
         truth = protocol.truth(example.hr)
         restored = {
             model: round_prediction(predictor(image), truth.shape[-1])
@@ -168,7 +168,7 @@ def compare_largest_gains(
 def draw(comparison: Comparison, path: pathlib.Path) -> None:
     """Write a PNG file: the crop with the first network's largest gain, side by side; its folder is made."""
     panels = [(f'{model}\n{comparison.scores[model][0]:.2f} dB', image) for model, image in comparison.restored.items()]
-    if comparison.degradation.startswith('x'):
+    if len(comparison.network_input) != len(comparison.truth):
         panels.insert(0, ('low resolution', comparison.given))
     title = (
         f'{comparison.dataset}, {comparison.image}, {comparison.degradation}: the crop with the largest gain on '
@@ -181,7 +181,7 @@ def draw(comparison: Comparison, path: pathlib.Path) -> None:
 
 def to_picture(comparison: Comparison) -> Picture:
     """As the report shows it."""
-    given = {'low resolution': comparison.given} if comparison.degradation.startswith('x') else {}
+    given = {'low resolution': comparison.given} if len(comparison.network_input) != len(comparison.truth) else {}
     return Picture(
         f'{comparison.dataset}, {comparison.degradation}',
         comparison.image,

@@ -1,175 +1,12 @@
-"""Evaluation protocols: what exactly is compared when a score is given.
+"""Scores of predictions by the tasks' protocols."""
 
-A protocol says what a network is given, which channel of which rounded prediction is compared, and how much of the
-border is left out. Its description belongs beside every score: the same prediction differs by 0.03 dB between two
-roundings of Y, and by decibels between Y and RGB.
-"""
-
-import dataclasses
 import math
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.degradation import (
-    authors_low_resolution,
-    authors_noisy,
-    compressed,
-    compressed_luma,
-    low_resolution,
-    low_resolution_luma,
-    luma,
-    noisy,
-)
 from nsr_jax.evaluation.metrics import SSIM_WINDOW, psnr, ssim
-from nsr_jax.ops.colour import rgb_to_y, rgb_to_y_uint8
-
-if TYPE_CHECKING:
-    from nsr_jax.data.sources import Example
-
-# The authors' weights of R, G and B, which sum to 0.859: their Y differences are smaller than the image's.
-AUTHORS_Y_WEIGHTS = np.array([0.257, 0.504, 0.098])
-
-
-def _as_it_is(image: np.ndarray) -> np.ndarray:
-    return image
-
-
-def _nothing(scale: int) -> int:
-    del scale
-    return 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Protocol:
-    """How predictions are scored.
-
-    Attributes:
-        name: what the user types and the tables print.
-        task: what the network is to undo, one of `degradation.TASKS`.
-        description: one line with channel, shave and rounding, printed beside each score.
-        network_input: from (source name, example, level of the degradation) to the image that the network is given:
-            uint8, or float on [0, 1], (h, w, C).
-        truth: from the example's uint8 image (H, W, 1 or 3) to the one that the network is to restore.
-        compared: from a uint8 image (H, W, 1 or 3) to what is compared: (H, W), or (H, W, C) whose channels share one
-            MSE; uint8 or float64 on [0, 255].
-        shave: from the scale to the number of border pixels left out on each side.
-    """
-
-    name: str
-    task: str
-    description: str
-    network_input: Callable[[str, 'Example', float], np.ndarray]
-    truth: Callable[[np.ndarray], np.ndarray] = _as_it_is
-    compared: Callable[[np.ndarray], np.ndarray] = _as_it_is
-    shave: Callable[[int], int] = _nothing
-
-
-def _y(image: np.ndarray) -> np.ndarray:
-    return image[..., 0] if image.shape[-1] == 1 else rgb_to_y(image)
-
-
-def _y_uint8(image: np.ndarray) -> np.ndarray:
-    return image[..., 0] if image.shape[-1] == 1 else rgb_to_y_uint8(image)
-
-
-def _authors_y(image: np.ndarray) -> np.ndarray:
-    # The sum for 0.859 of the image plus a constant: PSNR sees differences alone; the constant (16) matters to SSIM.
-    return image[..., 0] if image.shape[-1] == 1 else image @ AUTHORS_Y_WEIGHTS + 16
-
-
-SR_Y = Protocol(
-    'sr-y',
-    'sr',
-    'Y (BT.601, not rounded) of the prediction rounded to uint8, shave = scale',
-    compared=_y,
-    shave=lambda scale: scale,
-    network_input=low_resolution,
-)
-SR_Y_UINT8 = Protocol(
-    'sr-y-uint8',
-    'sr',
-    'Y (BT.601, rounded to uint8 as by MATLAB) of the prediction rounded to uint8, shave = scale',
-    compared=_y_uint8,
-    shave=lambda scale: scale,
-    network_input=low_resolution,
-)
-SR_RGB = Protocol(
-    'sr-rgb',
-    'sr',
-    'RGB with one MSE over the channels, prediction rounded to uint8, shave = scale + 6',
-    shave=lambda scale: scale + 6,
-    network_input=low_resolution,
-)
-SR_LUMA = Protocol(
-    'sr-luma',
-    'sr',
-    'Y alone, for networks of one channel: Y (BT.601, rounded to uint8 as by MATLAB) of the low-resolution image is '
-    'given, the prediction rounded to uint8 is compared with Y of the true one, shave = scale',
-    shave=lambda scale: scale,
-    network_input=low_resolution_luma,
-    truth=luma,
-)
-AUTHORS = Protocol(
-    'authors',
-    'sr',
-    "Y with the authors' weights .257 .504 .098, not rounded, of the prediction rounded to uint8, shave = scale; "
-    "low resolution by the authors' own resize (DIV2K: official)",
-    compared=_authors_y,
-    shave=lambda scale: scale,
-    network_input=authors_low_resolution,
-)
-DENOISE = Protocol(
-    'denoise',
-    'denoise',
-    'all channels with one MSE, prediction rounded to uint8, no shave; noise not clipped, NumPy seed 0 for each image',
-    network_input=noisy,
-)
-DENOISE_AUTHORS = Protocol(
-    'denoise-authors',
-    'denoise',
-    'all channels with one MSE, prediction rounded to uint8, no shave; noise not clipped, seeded by the SHA-256 of the '
-    "file name as in the authors' code",
-    network_input=authors_noisy,
-)
-JPEG_Y = Protocol(
-    'jpeg-y',
-    'jpeg',
-    'Y (BT.601, rounded to uint8 as by MATLAB; gray as it is) compressed by libjpeg as a gray image, prediction '
-    'rounded to uint8, no shave',
-    network_input=compressed_luma,
-    truth=luma,
-)
-JPEG_RGB = Protocol(
-    'jpeg-rgb',
-    'jpeg',
-    'all channels with one MSE, compressed by libjpeg with 4:2:0 chroma, prediction rounded to uint8, no shave',
-    network_input=compressed,
-)
-
-PROTOCOLS = {
-    protocol.name: protocol
-    for protocol in (SR_Y, SR_Y_UINT8, SR_RGB, SR_LUMA, AUTHORS, DENOISE, DENOISE_AUTHORS, JPEG_Y, JPEG_RGB)
-}
-
-
-def find_protocols(names: Iterable[str]) -> tuple[Protocol, ...]:
-    """The protocols of these names, which must be of one task.
-
-    Raises:
-        UserError: a name is unknown, there is none, or they are of several tasks.
-    """
-    names = tuple(names)
-    if not names:
-        raise UserError(f'no protocol given: one or more of {", ".join(PROTOCOLS)} needed')
-    for name in names:
-        if name not in PROTOCOLS:
-            raise UserError(f'unknown protocol {name!r}: one of {", ".join(PROTOCOLS)} needed')
-        if PROTOCOLS[name].task != PROTOCOLS[names[0]].task:
-            raise UserError(f'protocols {names[0]} and {name} are of two tasks and cannot score one network')
-    return tuple(PROTOCOLS[name] for name in names)
+from nsr_jax.tasks.task import Protocol
 
 
 def round_prediction(prediction: np.ndarray, channels: int) -> np.ndarray:
@@ -201,7 +38,7 @@ def check_channels(protocol: Protocol, given: int, channels: int) -> None:
     """
     if given > channels:
         raise UserError(f'a network for gray images cannot restore a colour image (protocol {protocol.name})')
-    if given < channels and protocol.task != 'sr':
+    if given < channels and not protocol.gray_as_colour:
         raise UserError(
             f'a network for colour images is not scored on a gray image under protocol {protocol.name}: '
             'give a network for gray images'
@@ -226,7 +63,7 @@ def compared_images(
     """What `protocol` compares: two arrays (H', W') or (H', W', C) on [0, 255], border removed.
 
     Args:
-        protocol: one of `PROTOCOLS`.
+        protocol: a task's.
         prediction: float (H, W, C), nominally on [0, 1].
         hr: the true image, uint8 (H, W, 1 or 3).
         scale: the super-resolution factor, which says how much border is left out; 1 for other tasks.

@@ -24,9 +24,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from nsr_jax.atomic_files import write_atomically
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.pictures import read_losses
-from nsr_jax.evaluation.protocols import PROTOCOLS
-from nsr_jax.evaluation.published import published_rows
 from nsr_jax.evaluation.scoring import Mean, Score, means
+from nsr_jax.tasks import all_protocols, published_for
 
 ZOOM_SIZE = 64  # side in pixels of the square that is shown enlarged
 WINDOW_SIZE = 512  # what lies farther out than this window around the square is left out of the page
@@ -99,7 +98,7 @@ def write_report(
         headings=[_HEADINGS.get(name, name) for name in names],
         rows=_rows(scores),
         filters={name: list(dict.fromkeys(getattr(score, name) for score in scores)) for name in _FILTERS},
-        protocols={name: PROTOCOLS[name].description for name in _protocols(scores)},
+        protocols={name: all_protocols()[name].description for name in _protocols(scores)},
         image_tables=_image_tables(scores),
         pictures=[_picture_to_page(picture) for picture in pictures],
         legend={model: (i % len(_LINES) + 1, _style(i)) for i, model in enumerate(curves)},
@@ -134,7 +133,7 @@ def _rows(scores: Sequence[Score]) -> list[_Row]:
     """Means, then what was published for the same datasets, under the names that they have here."""
     rows = [_Row([_cell(*item) for item in dataclasses.asdict(mean).items()], None) for mean in means(scores)]
     for dataset, degradation in dict.fromkeys((score.dataset, score.degradation) for score in scores):
-        for published in published_rows(dataset, degradation):
+        for published in published_for(dataset, degradation):
             known = dataclasses.asdict(published) | {'dataset': dataset}
             cells = [_cell(field.name, known.get(field.name)) for field in dataclasses.fields(Mean)]
             rows.append(_Row(cells, f'training data: {published.training}' if published.training else 'not trained'))
@@ -144,7 +143,7 @@ def _rows(scores: Sequence[Score]) -> list[_Row]:
 def _protocols(scores: Sequence[Score]) -> list[str]:
     """Those of the scores, then those of what was published beside them."""
     cells = dict.fromkeys((score.dataset, score.degradation) for score in scores)
-    published = (row.protocol for cell in cells for row in published_rows(*cell))
+    published = (row.protocol for cell in cells for row in published_for(*cell))
     return list(dict.fromkeys([*(score.protocol for score in scores), *published]))
 
 

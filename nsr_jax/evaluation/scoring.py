@@ -4,7 +4,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import queue
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -14,15 +14,12 @@ import tqdm
 from nsr_jax import agreement
 from nsr_jax.data.sources import Source
 from nsr_jax.errors import UserError, listed
-from nsr_jax.evaluation.degradation import Degradation
-from nsr_jax.evaluation.protocols import Protocol, check_channels, check_size, score
+from nsr_jax.evaluation.protocols import check_channels, check_size, score
 from nsr_jax.inference.image_ensemble import self_ensemble
 from nsr_jax.inference.prediction import predict
 from nsr_jax.inference.tiling import Tiling
-
-# From the image that a network is given, (h, w, C), uint8 or float on [0, 1], to its restoration, float on [0, 1],
-# (scale h, scale w, C').
-Predictor = Callable[[np.ndarray], np.ndarray]
+from nsr_jax.tasks import Degradation, find_protocols
+from nsr_jax.tasks.task import Predictor, Protocol
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Score:
         dataset: the source's name.
         degradation: what was to be undone, in words: 'x2', 'sigma 25', 'quality 10'.
         model: the name of the network or of the baseline.
-        protocol: the name of a protocol in `protocols.PROTOCOLS`.
+        protocol: the name of a protocol in `tasks.all_protocols`.
         image: the example's name.
         psnr: in dB; infinite for a perfect prediction.
         ssim: at most 1.
@@ -117,7 +114,7 @@ def evaluate(
             for protocol in protocols:
                 make_input = protocol.network_input
                 if make_input not in predictions:
-                    predictions[make_input] = predictor(make_input(source.name, example, degradation.level))
+                    predictions[make_input] = predictor(make_input(example, degradation.level))
                 psnr, ssim = score(protocol, predictions[make_input], example.hr, degradation.scale)
                 scores.append(Score(source.name, str(degradation), model, protocol.name, example.name, psnr, ssim))
         except UserError as error:
@@ -144,9 +141,7 @@ def evaluate(
 
 
 def _check_task(protocols: Sequence[Protocol], degradation: Degradation) -> None:
-    for protocol in protocols:
-        if protocol.task != degradation.task:
-            raise UserError(f'protocol {protocol.name} scores the task {protocol.task}, not {degradation.task}')
+    find_protocols(degradation.task, [protocol.name for protocol in protocols])
 
 
 def means(scores: Sequence[Score]) -> list[Mean]:

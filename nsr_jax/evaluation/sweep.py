@@ -19,13 +19,12 @@ from nsr_jax import agreement
 from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.data.sources import Source
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.baselines import find_baselines
-from nsr_jax.evaluation.degradation import Degradation
-from nsr_jax.evaluation.protocols import Protocol
-from nsr_jax.evaluation.scoring import Predictor, Score, device_predictors, evaluate
+from nsr_jax.evaluation.scoring import Score, device_predictors, evaluate
 from nsr_jax.evaluation.tables import from_json, to_json, write_tables
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.models.build import Network
+from nsr_jax.tasks import Degradation, find_baselines
+from nsr_jax.tasks.task import Predictor, Protocol
 
 CELLS = 'cells'
 

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from nsr_jax.atomic_files import write_atomically
 from nsr_jax.data.benchmark_sets import find_benchmark
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.protocols import PROTOCOLS
-from nsr_jax.evaluation.published import COMPARABLE, describe, published_rows
 from nsr_jax.evaluation.scoring import Mean, Score, means
+from nsr_jax.tasks import all_protocols, published_for
 
 # By the first character of a cell, spreadsheets know a formula.
 _FORMULA_STARTS = ('=', '+', '-', '@', '\t', '\r', '\n')
@@ -35,7 +34,7 @@ def to_json(scores: Sequence[Score]) -> str:
     """Protocols in words, means, and each image's score; an infinite PSNR is the string "inf": JSON has no infinity."""
     used = dict.fromkeys(score.protocol for score in scores)
     contents = {
-        'protocols': {name: PROTOCOLS[name].description for name in used},
+        'protocols': {name: all_protocols()[name].description for name in used},
         'means': [_record_to_json(mean) for mean in means(scores)],
         'scores': [_record_to_json(score) for score in scores],
     }
@@ -94,17 +93,18 @@ def to_markdown(scores: Sequence[Score]) -> str:
         models, columns = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
         for dataset, images in dict.fromkeys((mean.dataset, mean.images) for mean in chosen):
             known, column = find_benchmark(dataset), f'{dataset} ({images})'
-            if name not in COMPARABLE or known is None or known.images != images:
+            if not all_protocols()[name].comparable or known is None or known.images != images:
                 continue
-            for row in published_rows(dataset, degradation):
-                model = describe(row)
+            for row in published_for(dataset, degradation):
+                model = row.described
                 models += [model] if model not in models else []
                 cells[model, column] = f'{row.psnr:.2f}' + (f' / {row.ssim:.4f}' if row.ssim else '')
         rows = [['model', *columns], ['---', *('---:' for _ in columns)]]
         rows += [[model, *(cells.get((model, column), '') for column in columns)] for model in models]
         parts.append(
             f'## {degradation}, protocol `{name}`\n\n'
-            f'PSNR in dB / SSIM, mean over all images (their number in brackets); {PROTOCOLS[name].description}.\n\n'
+            'PSNR in dB / SSIM, mean over all images (their number in brackets); '
+            f'{all_protocols()[name].description}.\n\n'
             + ''.join(f'| {" | ".join(_escape(cell) for cell in row)} |\n' for row in rows)
         )
     return '\n'.join(parts)

@@ -1,56 +1,83 @@
 """The scores of a network while it is trained."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 
 import ml_collections
 
 from nsr_jax.data.sources import open_source
-from nsr_jax.evaluation.degradation import find_degradations
-from nsr_jax.evaluation.protocols import find_protocols
+from nsr_jax.data.validation_split import open_validation_images, read_validation_images
 from nsr_jax.evaluation.scoring import check_images, evaluate_network
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.models.build import build_network
+from nsr_jax.tasks import find_degradations, find_protocols, find_task
 
 
-def make_evaluate(
-    config: ml_collections.ConfigDict,
-) -> tuple[Callable[[dict], dict[str, float]] | None, dict[str, str]]:
-    """What scores a network's parameters during training, as the config's `evaluation` asks for it.
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """What chooses the best checkpoint.
 
-    Args:
-        config: a whole config.
+    Attributes:
+        evaluate: from a network's parameters to the number that chooses, the higher the better, or None where there are
+            no validation images; and all scores by name: 'validation/PROTOCOL/DEGRADATION/METRIC', and for test sets
+            that were asked for, which choose nothing, 'test/DATASET/PROTOCOL/DEGRADATION/METRIC'.
+        measured_on: what the number depends on besides the parameters, in words that change with it.
+    """
 
-    Returns:
-        a function from parameters to {'DATASET/PROTOCOL/DEGRADATION/psnr': dB, '…/ssim': …}, and what its scores depend
-        on besides the parameters, in words that change with it; None and nothing where no dataset is named.
+    evaluate: Callable[[dict], tuple[float | None, dict[str, float]]]
+    measured_on: Mapping[str, str]
+
+
+def open_validation(config: ml_collections.ConfigDict) -> Validation | None:
+    """What the config's `validation` asks for; None where nothing is scored.
 
     Raises:
-        UserError: there is no such dataset or protocol, or an image cannot be scored.
+        UserError: there is no such source, protocol or level, or an image cannot be scored.
     """
-    if not config.evaluation.datasets:
-        return None, {}
-    network = build_network(config.model, config.compute_dtype)
-    (protocol,) = find_protocols([config.evaluation.protocol])
+    asked, task = config.validation, find_task(config.task)
+    (protocol,) = find_protocols(config.task, [asked.protocol])
+    degradations = find_degradations(config.task, config.model.scale, asked.levels)
     tiling = Tiling(config.evaluation.tiling, config.evaluation.tile, config.evaluation.overlap)
-    degradations = find_degradations(config.task, config.model.scale, config.evaluation.levels)
-    sources = [
-        open_source(name, '', config.model.scale, data_dir=config.data.data_dir, tfds_dir=config.data.tfds_dir)
-        for name in config.evaluation.datasets.split(',')
+    folders = {'data_dir': config.data.data_dir, 'tfds_dir': config.data.tfds_dir}
+    held_out = open_validation_images(
+        config.data.source,
+        config.data.split,
+        config.model.scale,
+        read_validation_images(asked),
+        inputs=task.inputs,
+        **folders,
+    )
+    test_sets = [
+        open_source(name, '', config.model.scale, inputs=task.inputs, **folders)
+        for name in asked.test_sets.split(',')
+        if name
     ]
+    sources = [*([held_out] if held_out else []), *test_sets]
+    if not sources:
+        return None
+    network = build_network(config.model, config.compute_dtype)
     check_images(sources, [protocol], degradations[0], [network.channels])
 
-    def evaluate(params: dict) -> dict[str, float]:
-        return {
-            f'{dataset}/{protocol.name}/{degradation}/{name}': number
-            for degradation in degradations
-            for dataset, pair in evaluate_network(network, params, sources, protocol, degradation, tiling).items()
-            for name, number in zip(('psnr', 'ssim'), pair, strict=True)
-        }
+    def evaluate(params: dict) -> tuple[float | None, dict[str, float]]:
+        scores, chosen_by = {}, []
+        for source in sources:
+            place = 'validation' if source is held_out else f'test/{source.name}'
+            for degradation in degradations:
+                found = evaluate_network(network, params, [source], protocol, degradation, tiling)
+                psnr, ssim = found[source.name]
+                scores |= {
+                    f'{place}/{protocol.name}/{degradation}/psnr': psnr,
+                    f'{place}/{protocol.name}/{degradation}/ssim': ssim,
+                }
+                if source is held_out:
+                    chosen_by.append(psnr)
+        return sum(chosen_by) / len(chosen_by) if chosen_by else None, scores
 
     measured_on = {
-        'images': ', '.join(source.fingerprint for source in sources),
+        'images': held_out.fingerprint if held_out else 'none',
         'protocol': protocol.name,
         'levels': ', '.join(map(str, degradations)),
         'tiling': str(tiling),
+        'metric': asked.metric,
     }
-    return evaluate, measured_on
+    return Validation(evaluate, measured_on)

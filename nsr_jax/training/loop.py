@@ -27,8 +27,9 @@ from nsr_jax.training.stopping import StopRequest
 from nsr_jax.training.warm_start import begin_with
 from nsr_jax.training.workdir import MetricsWriter, check_shared, lock_workdir, write_config
 
-# Parameters to {'DATASET/psnr': dB, 'DATASET/ssim': …}; the first entry decides which checkpoint is the best one.
-Evaluate = Callable[[dict], dict[str, float]]
+# Parameters to the number by which the best checkpoint is chosen, the higher the better (None: by nothing), and scores
+# by name.
+Evaluate = Callable[[dict], tuple[float | None, dict[str, float]]]
 
 
 @without_x64()
@@ -166,9 +167,8 @@ def _take_steps(
             # 3. The evaluation.
             psnr = None
             if evaluates:
-                scores = evaluate(gather(state.params, run.mesh))
+                psnr, scores = evaluate(gather(state.params, run.mesh))
                 writer.write(step, **scores)
-                psnr = next(iter(scores.values()))
                 if not bar.disable:
                     bar.write(f'step {step}: ' + ', '.join(f'{name} {score:.4g}' for name, score in scores.items()))
             # 4. The checkpoint, with the evaluation's score.

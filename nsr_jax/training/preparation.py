@@ -14,19 +14,20 @@ from absl import logging
 
 import nsr_jax
 from nsr_jax import agreement
-from nsr_jax.data.degradations import Degradation, Jpeg, Noise
 from nsr_jax.data.mapped_store import open_store
 from nsr_jax.data.sampling import draw_places, region_size, sample_patches
-from nsr_jax.data.sources import open_source, records_folder
+from nsr_jax.data.sources import records_folder
 from nsr_jax.data.store import ImageStore, Needs
+from nsr_jax.data.validation_split import open_training_images, read_validation_images
 from nsr_jax.errors import UserError
 from nsr_jax.losses import WeightedLosses, find_losses, weighted_sum
 from nsr_jax.models.build import Network, build_network
 from nsr_jax.models.cost import count_multi_adds, count_parameters
-from nsr_jax.ops.colour import rgb_to_gray_uint8, rgb_to_y_uint8
 from nsr_jax.ops.settings import new_key
 from nsr_jax.optimizers import Schedule, find_optimizer, find_schedule
 from nsr_jax.paths import local_path
+from nsr_jax.tasks import find_task
+from nsr_jax.tasks.task import Corruption
 from nsr_jax.training.feed import ResidentFeed, StreamedFeed
 from nsr_jax.training.gradients import find_microbatch_size
 from nsr_jax.training.sharding import make_mesh, replicate
@@ -34,9 +35,6 @@ from nsr_jax.training.state import TrainState, abstract_state, create_state
 from nsr_jax.training.step import MakeBatch, make_train_steps
 from nsr_jax.training.warm_start import check_warm_start
 from nsr_jax.training.workdir import check_workdir
-
-# How colour images become gray for a network of one channel: as the task's benchmarks were made.
-_TO_GRAY = {'sr': rgb_to_y_uint8, 'denoise': rgb_to_gray_uint8, 'jpeg': rgb_to_y_uint8}
 
 _COUNTS = (
     'batch_size', 'num_steps', 'steps_per_call', 'log_every_steps', 'evaluate_every_steps', 'checkpoint_every_steps',
@@ -86,8 +84,8 @@ def prepare(config: ml_collections.ConfigDict) -> Preparation:
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.batch_size)
     _log_cost(network)
 
-    degradation, patch_size, margin = make_degradation(config), config.data.patch_size, config.data.margin
-    size = region_size(patch_size, config.model.channels, degradation)
+    corruption, patch_size, margin = make_corruption(config), config.data.patch_size, config.data.margin
+    size = region_size(patch_size, config.model.channels, corruption)
     with agreement.agreed():
         names, images, store = _open_images(config, size + 2 * margin)
     versions = {'nsr_jax': nsr_jax.__version__, 'jax': jax.__version__}
@@ -99,7 +97,7 @@ def prepare(config: ml_collections.ConfigDict) -> Preparation:
         return [(names[image], *corner) for image, corner in zip(*(part.tolist() for part in drawn), strict=True)]
 
     streamed = store.nbytes > config.data.resident_megabytes * 1e6
-    finish = {'key': new_key(config.seed), 'patch_size': patch_size, 'degradation': degradation}
+    finish = {'key': new_key(config.seed), 'patch_size': patch_size, 'corruption': corruption}
     if streamed:
         from nsr_jax.data.region_stream import sample_regions  # not at the top: it imports Grain, see feed.py
 
@@ -171,21 +169,25 @@ def _open_images(config: ml_collections.ConfigDict, smallest: int) -> tuple[Sequ
 
     They are in memory, or in a file where a device is not to hold them all.
     """
-    scale, channels = config.model.scale, config.model.channels
-    folders = {'data_dir': config.data.data_dir, 'tfds_dir': config.data.tfds_dir}
-    needs = {
-        'scale': scale,
-        'channels': channels,
-        'smallest': smallest,
-        'to_gray': _TO_GRAY[config.task] if channels == 1 else None,
-    }
-    source = open_source(config.data.source, config.data.split, scale, **folders, check=Needs(**needs).check)
-    store = open_store(
-        source,
-        find_store_folder(config),
-        budget=round(config.data.resident_megabytes * 1e6),
-        **needs,
+    task = find_task(config.task)
+    needs = Needs(
+        scale=config.model.scale,
+        channels=config.model.channels,
+        smallest=smallest,
+        has_inputs=task.inputs != 'made',
+        to_gray=task.to_gray if config.model.channels == 1 else None,
     )
+    source = open_training_images(
+        config.data.source,
+        config.data.split,
+        config.model.scale,
+        read_validation_images(config.validation),
+        inputs=task.inputs,
+        data_dir=config.data.data_dir,
+        tfds_dir=config.data.tfds_dir,
+        check=needs.check,
+    )
+    store = open_store(source, find_store_folder(config), needs, budget=round(config.data.resident_megabytes * 1e6))
     is_resident = store.nbytes <= config.data.resident_megabytes * 1e6
     place = 'on each device' if is_resident else 'streamed, as config.data.resident_megabytes asks for'
     logging.info('%d images of %s, %.0f MB, %s', len(source), source.name, store.nbytes / 1e6, place)
@@ -199,25 +201,15 @@ def find_store_folder(config: ml_collections.ConfigDict) -> pathlib.Path:
     return records_folder(config.data.tfds_dir) / 'image_stores'
 
 
-def make_degradation(config: ml_collections.ConfigDict) -> Degradation | None:
-    """What makes the network's input from a clean image; None for super-resolution, whose sources have both.
+def make_corruption(config: ml_collections.ConfigDict) -> Corruption | None:
+    """What makes the network's input from a clean image; None for tasks whose sources have both.
 
     Raises:
         UserError: an unknown task, a scale that it does not have, or a range that makes no sense.
     """
-    scales = {'sr': (2, 3, 4), 'denoise': (1,), 'jpeg': (1,)}
-    if config.task not in scales:
-        raise UserError(f'config.task must be one of {", ".join(scales)}, not {config.task!r}')
-    if config.model.scale not in scales[config.task]:
-        accepted = ', '.join(map(str, scales[config.task]))
-        raise UserError(f'config.model.scale must be {accepted} for task {config.task}, not {config.model.scale}')
-    if config.task == 'sr':
-        return None
-    name, kind = {'denoise': ('sigma', Noise), 'jpeg': ('quality', Jpeg)}[config.task]
-    limits = config.degradation[name]
-    if len(limits) != 2:
-        raise UserError(f'config.degradation.{name} must be two numbers, lowest and highest, not {limits}')
-    return kind(*limits)
+    task = find_task(config.task)
+    task.check_scale(config.model.scale)
+    return task.corruption(config.degradation.to_dict()) if task.corruption else None
 
 
 def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> None:
@@ -253,7 +245,7 @@ def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) ->
     images = jax.ShapeDtypeStruct((1, side, side, config.model.channels), jnp.float32)
     jax.eval_shape(functools.partial(weighted_sum, find_losses(config.loss)), images, images)
     build_network(config.model, config.compute_dtype, config.remat)
-    make_degradation(config)
+    make_corruption(config)
     if config.model.get('gate') == 'hard':
         raise UserError("config.model.gate 'hard' has no gradient: train with softmax, sigmoid or uniform")
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.batch_size)

@@ -26,7 +26,7 @@ _FREE = (
     'data.data_dir', 'data.tfds_dir', 'data.resident_megabytes', 'data.store_dir', 'remat', 'steps_per_call',
     'checkpoints_to_keep', 'stop_after_skipped', 'microbatch_size',
 )  # fmt: skip
-_FREE_SECTIONS = ('mesh.', 'evaluation.')
+_FREE_SECTIONS = ('mesh.', 'evaluation.', 'validation.')
 _FREE_PERIODS = ('log_every_steps', 'evaluate_every_steps', 'checkpoint_every_steps')
 
 # What runs did before there was a field for it; whatever else they lack was off, as it is by default.

@@ -36,7 +36,7 @@ def image_files(folder, count, shape=(6, 8, 3)):
 def config_of(files, scale=2, partners=None):
     partners = partners or [None] * len(files)
     pairs = [builders.ImagePair(hr, lr) for hr, lr in zip(files, partners, strict=True)]
-    return builders.image_pairs_config('a set', 'test', pairs, scale, 'clamp')
+    return builders.image_pairs_config('a set', 'test', pairs, scale, has_inputs=scale > 1)
 
 
 def entries(folder):
@@ -108,7 +108,7 @@ def decode_or_die(data, name):
         os._exit(9)
     return decode(data, name)
 builders.decode_image = decode_or_die
-config = builders.image_pairs_config('a set', 'test', [builders.ImagePair(file) for file in files], 2, 'clamp')
+config = builders.image_pairs_config('a set', 'test', [builders.ImagePair(file) for file in files], 2, has_inputs=True)
 builders.open_records(config, {str(tmp_path / 'tfds')!r})
 """
     assert subprocess.run([sys.executable, '-c', program], check=False).returncode == 9
@@ -235,10 +235,10 @@ def test_names_tell_what_differs(tmp_path):
         config_of(files[:1]),
         config_of(files[::-1]),
         config_of(files, partners=files),
-        builders.image_pairs_config('a set', 'test', pairs, 2, 'mirror'),
-        builders.image_pairs_config('a set', 'train', pairs, 2, 'clamp'),
-        builders.image_pairs_config('a-set', 'test', pairs, 2, 'clamp'),
-        builders.image_pairs_config('s' * 250, 'test', pairs, 2, 'clamp'),
+        builders.image_pairs_config('a set', 'test', pairs, 2, has_inputs=True, border='mirror'),
+        builders.image_pairs_config('a set', 'train', pairs, 2, has_inputs=True),
+        builders.image_pairs_config('a-set', 'test', pairs, 2, has_inputs=True),
+        builders.image_pairs_config('s' * 250, 'test', pairs, 2, has_inputs=True),
     ]
     files[1].path.write_bytes(files[0].path.read_bytes())
     configs.append(config_of(files))

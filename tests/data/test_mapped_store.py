@@ -10,7 +10,7 @@ import pytest
 from nsr_jax.atomic_files import TEMPORARY
 from nsr_jax.data.mapped_store import open_store
 from nsr_jax.data.sources import Source, open_source
-from nsr_jax.data.store import build_store
+from nsr_jax.data.store import Needs, build_store
 from nsr_jax.errors import UserError
 from nsr_jax.images.decoding import encode_png
 
@@ -39,15 +39,26 @@ def source(scale=2, fingerprint='photos_x2_0123', seed=0, sizes=SIZES):
         return encode_png(generator.integers(0, 256, (height, width, 3), np.uint8))
 
     records = [{'hr': image(h * scale, w * scale)} | ({} if scale == 1 else {'lr': image(h, w)}) for h, w in sizes]
-    return Source('photos', [f'{size}.png' for size in sizes], Records(records), scale, fingerprint)
+    return Source(
+        'photos',
+        [f'{size}.png' for size in sizes],
+        Records(records),
+        scale,
+        has_inputs=scale > 1,
+        fingerprint=fingerprint,
+    )
+
+
+def about(images):
+    return {'scale': images.scale, 'has_inputs': images.scale > 1}
 
 
 def opened(folder, images, budget=0, **changes):
-    return open_store(images, folder, budget=budget, **{'scale': images.scale} | FORMAT | changes)
+    return open_store(images, folder, Needs(**about(images) | FORMAT | changes), budget=budget)
 
 
 def in_memory(images, **changes):
-    return build_store(images, **{'scale': images.scale} | FORMAT | changes)
+    return build_store(images, Needs(**about(images) | FORMAT | changes))
 
 
 def assert_equal(actual, expected):
@@ -184,7 +195,7 @@ def test_an_interrupted_writing_leaves_nothing(tmp_path):
     encoded = list(images._records)
     images._records[2] = {'hr': encoded[2]['hr'], 'lr': b'broken'}
     images.hr_shape = lambda index: (*(2 * side for side in SIZES[index]), 3)  # so that it is found while writing
-    with pytest.raises(UserError, match='low-resolution partner of'):
+    with pytest.raises(UserError, match='input of'):
         opened(tmp_path, images)
     assert files(tmp_path) == []
     assert_equal(opened(tmp_path, source()), in_memory(source()))

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from nsr_jax.data import region_stream
-from nsr_jax.data.degradations import Jpeg, Noise
 from nsr_jax.data.region_stream import RegionStream, sample_regions
 from nsr_jax.data.sampling import region_size, sample_patches
 from nsr_jax.data.store import ImageStore
 from nsr_jax.errors import UserError
+from nsr_jax.tasks.denoise import Noise
+from nsr_jax.tasks.jpeg import Jpeg
 
 ROOT = pathlib.Path(__file__).parents[2]
 PATCH, MARGIN, BATCH, CALL = 7, 2, 6, 4
@@ -49,15 +50,15 @@ def open_stream(kind='sr', store=None, **changes):
 @functools.cache
 def resident(kind):
     """(step, indices) to what the step makes of the resident store."""
-    scale, degradation, _ = KINDS[kind]
-    sample = functools.partial(sample_patches, scale=scale, patch_size=PATCH, margin=MARGIN, degradation=degradation)
+    scale, corruption, _ = KINDS[kind]
+    sample = functools.partial(sample_patches, scale=scale, patch_size=PATCH, margin=MARGIN, corruption=corruption)
     return functools.partial(jax.jit(sample), jax.device_put(random_store(scale)), KEY)
 
 
 @functools.cache
 def streamed(kind):
     """(regions, key, step, indices, first_step=…) to what the step makes of them."""
-    return jax.jit(functools.partial(sample_regions, patch_size=PATCH, degradation=KINDS[kind][1]))
+    return jax.jit(functools.partial(sample_regions, patch_size=PATCH, corruption=KINDS[kind][1]))
 
 
 def assert_same_batches(kind, stream, counts, step=FIRST):
@@ -186,7 +187,7 @@ def test_either_inputs_or_a_degradation():
     regions = open_stream().take(1)
     with pytest.raises(ValueError, match='either'):
         sample_regions(
-            regions, KEY, FIRST, jnp.arange(BATCH), first_step=FIRST, patch_size=PATCH, degradation=Noise(1, 1)
+            regions, KEY, FIRST, jnp.arange(BATCH), first_step=FIRST, patch_size=PATCH, corruption=Noise(1, 1)
         )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from nsr_jax.data.sampling import sample_patches
 from nsr_jax.data.sources import Example
-from nsr_jax.data.store import build_store
+from nsr_jax.data.store import Needs, build_store
 
 PATCH, MARGIN = 5, 2
 SIZES = [(9, 14), (16, 11), (12, 12)]
@@ -34,7 +34,7 @@ def jitted(scale, patch_size=PATCH, margin=MARGIN):
 
 
 def store_of(examples, scale):
-    return build_store(examples, scale=scale, channels=3, smallest=PATCH + 2 * MARGIN)
+    return build_store(examples, Needs(scale=scale, channels=3, smallest=PATCH + 2 * MARGIN, has_inputs=scale > 1))
 
 
 def numpy_sample(examples, key, step, index, scale, size=PATCH):
@@ -75,7 +75,7 @@ def test_equals_the_sampler_in_numpy(scale):
 
 
 class Darker:
-    """A degradation that needs three pixels beside the patch and a key."""
+    """A corruption that needs three pixels beside the patch and a key."""
 
     def region_size(self, patch_size, channels):
         return patch_size + channels
@@ -87,7 +87,7 @@ class Darker:
 
 
 def test_a_degradation_makes_the_input_of_a_region():
-    sample = functools.partial(sample_patches, scale=1, patch_size=PATCH, margin=MARGIN, degradation=Darker())
+    sample = functools.partial(sample_patches, scale=1, patch_size=PATCH, margin=MARGIN, corruption=Darker())
     larger = [Example(e.name, np.pad(e.hr, ((0, 4), (0, 4), (0, 0)), mode='wrap'), None) for e in random_images(1)]
     store = store_of(larger, 1)
     inputs, targets = jax.jit(sample)(store, KEY, 5, jnp.arange(12))
@@ -99,11 +99,11 @@ def test_a_degradation_makes_the_input_of_a_region():
 
 
 def test_inputs_come_from_the_store_or_from_a_degradation():
-    for scale, degradation in ((2, Darker()), (1, None)):
+    for scale, corruption in ((2, Darker()), (1, None)):
         with pytest.raises(ValueError, match='either'):
             sample_patches(
                 store_of(random_images(scale), scale), KEY, 0, jnp.arange(2),
-                scale=scale, patch_size=PATCH, margin=MARGIN, degradation=degradation,
+                scale=scale, patch_size=PATCH, margin=MARGIN, corruption=corruption,
             )  # fmt: skip
 
 

@@ -199,7 +199,7 @@ def test_folders_of_the_same_names_sizes_and_times_keep_their_own_images(tmp_pat
 
 def test_a_source_that_is_made_without_a_fingerprint_has_that_of_its_records():
     def made(name='set', names=('a.png',), scale=1, **record):
-        return Source(name, names, [{'hr': b'image'} | record], scale).fingerprint
+        return Source(name, names, [{'hr': b'image'} | record], scale, has_inputs=scale > 1).fingerprint
 
     assert made() == made() != ''
     assert len({made(), made('other'), made(names=('b.png',)), made(scale=2), made(hr=b'image2'), made(lr=b'')}) == 6
@@ -213,7 +213,7 @@ def test_a_corrupted_image_is_named(folder, tfds_dir):
 
 
 def test_a_record_without_an_image_is_named():
-    source = Source('photos', ['a.png'], [{'hr': None}], 1)  # as damaged files of records are read
+    source = Source('photos', ['a.png'], [{'hr': None}], 1, has_inputs=False)  # as damaged files of records are read
     for read in (lambda: source[0], lambda: source.hr_shape(0)):
         with pytest.raises(UserError, match=r'^a\.png: .*image'):
             read()

@@ -16,10 +16,8 @@ from PIL import Image
 from configs.sr import get_config
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.baselines import bicubic
-from nsr_jax.evaluation.degradation import Degradation
 from nsr_jax.evaluation.largest_gains import check_architecture, check_architectures, file_names, show
-from nsr_jax.evaluation.protocols import PROTOCOLS, find_protocols, score
+from nsr_jax.evaluation.protocols import score
 from nsr_jax.evaluation.sweep import Contender, baseline_contenders, run_sweep
 from nsr_jax.evaluation.tables import from_json
 from nsr_jax.images.decoding import write_image
@@ -28,7 +26,11 @@ from nsr_jax.inference.restorer import Restorer
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.models.build import build_network
 from nsr_jax.restoring.weights import read_card
+from nsr_jax.tasks import Degradation, all_protocols, find_protocols
+from nsr_jax.tasks.sr import bicubic
 from nsr_jax.training.checkpoints import save_model
+
+PROTOCOLS = all_protocols()
 
 ROOT = pathlib.Path(__file__).parents[2]
 X2 = Degradation('sr', 2)
@@ -54,7 +56,7 @@ def test_pictures_are_of_the_largest_gains(photos, tmp_path):
         exact = photos[1].hr / 255
         return exact if image.shape == photos[1].lr.shape else bicubic(2, image)
 
-    cheat, protocols = contender('cheat', better_on_coffee), find_protocols(['sr-y'])
+    cheat, protocols = contender('cheat', better_on_coffee), find_protocols('sr', ['sr-y'])
     scores = run_sweep([*baseline_contenders(['bicubic'], [X2]), cheat], [photos], protocols, [X2], tmp_path)
     assert [(each.model, each.image) for each in scores] == [
         (model, image) for model in ('bicubic', 'cheat') for image in ('chelsea.png', 'coffee.png')
@@ -76,7 +78,7 @@ def test_noise_of_several_sigmas_beside_the_noisy_image_itself(tfds_dir, tmp_pat
     def smooth(image):
         return (image + np.roll(image, 1, 0) + np.roll(image, 1, 1) + np.roll(image, (1, 1), (0, 1))) / 4
 
-    smoother, protocols = contender('smooth', smooth), find_protocols(['denoise'])
+    smoother, protocols = contender('smooth', smooth), find_protocols('sr', ['denoise'])
     contenders = [*baseline_contenders(['degraded'], degradations), smoother]
     scores = run_sweep(contenders, [photos], protocols, degradations, tmp_path)
     psnrs = {(each.degradation, each.model, each.image): each.psnr for each in scores}
@@ -210,7 +212,7 @@ def test_pictures_of_equal_stems_do_not_replace_each_other(tmp_path):
         pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)
         folder.mkdir(exist_ok=True)
         Image.fromarray(pixels).save(folder / name)
-    source, protocols = open_source(folder, '', 2, tfds_dir=tmp_path / 'tfds'), find_protocols(['sr-y'])
+    source, protocols = open_source(folder, '', 2, tfds_dir=tmp_path / 'tfds'), find_protocols('sr', ['sr-y'])
     other = contender('other', lambda image: np.clip(bicubic(2, image) + 0.01, 0, 1))
     scores = run_sweep([other], [source], protocols, [X2], tmp_path)
     show([other], [source], protocols[0], [X2], scores, [], tmp_path, 4, report=True)

@@ -15,17 +15,16 @@ import pytest
 from nsr_jax.data.sources import Example
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation import largest_gains, scoring, sweep, tables
-from nsr_jax.evaluation.degradation import Degradation
-from nsr_jax.evaluation.protocols import find_protocols
 from nsr_jax.evaluation.sweep import Contender, baseline_contenders, network_contenders, run_sweep
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.models.network import RestorationNetwork
 from nsr_jax.ops.imresize import imresize
+from nsr_jax.tasks import Degradation, find_protocols
 from tests.processes import run_together
 
 X2 = Degradation('sr', 2)
-PROTOCOLS = find_protocols(['sr-y', 'sr-rgb'])
+PROTOCOLS = find_protocols('sr', ['sr-y', 'sr-rgb'])
 
 
 class Images(list):

@@ -10,13 +10,17 @@ import pytest
 
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.baselines import degraded
-from nsr_jax.evaluation.degradation import Degradation, compress, luma
 from nsr_jax.evaluation.metrics import psnr
-from nsr_jax.evaluation.protocols import PROTOCOLS, compared_images, find_protocols, score
+from nsr_jax.evaluation.protocols import compared_images, score
 from nsr_jax.evaluation.scoring import evaluate, means
 from nsr_jax.images.decoding import list_images, read_image
 from nsr_jax.ops.imresize import imresize
+from nsr_jax.tasks import Degradation, all_protocols, find_protocols
+from nsr_jax.tasks.jpeg import compress
+from nsr_jax.tasks.sr import luma
+from nsr_jax.tasks.task import degraded
+
+PROTOCOLS = all_protocols()
 
 # MATLAB's low-resolution images enlarged by MATLAB's bicubic, x2, x3, x4.
 BICUBIC = {
@@ -40,7 +44,7 @@ AUTHORS_LOW_RESOLUTION = (
     ('head', 4, 'd61f1ff281369b852d3e5a163c3abe48161a298548794f42f6723487da255102'),
 )
 
-SR = find_protocols(['sr-y', 'sr-y-uint8', 'sr-rgb', 'authors'])
+SR = find_protocols('sr', ['sr-y', 'sr-y-uint8', 'sr-rgb', 'authors'])
 Example = collections.namedtuple('Example', 'name hr lr')
 
 
@@ -76,23 +80,22 @@ def test_authors_own_scores(data_dir, name, scale, rgb, y):
 @pytest.mark.parametrize('name, scale, digest', AUTHORS_LOW_RESOLUTION)
 def test_authors_resize_is_bit_exact(data_dir, name, scale, digest):
     hr = crop(read_image(data_dir / f'test/Set5/HR/{name}.png'), scale)
-    lr = PROTOCOLS['authors'].network_input('set5', Example(name, hr, hr[:1]), scale)
+    lr = PROTOCOLS['authors'].network_input(Example(name, hr, hr[:1]), scale)
     assert lr.dtype == np.uint8 and lr.shape == (hr.shape[0] // scale, hr.shape[1] // scale, 3)
     assert hashlib.sha256(lr.tobytes()).hexdigest() == digest
 
 
 def test_which_image_the_network_is_given():
     hr, lr = np.zeros((40, 40, 3), np.uint8), np.ones((20, 20, 3), np.uint8)
-    example = Example('a', hr, lr)
+    example, div2k = Example('a', hr, lr), Example('a', hr, lr, 'DIV2K')
     for name in ('sr-y', 'sr-y-uint8', 'sr-rgb'):
-        assert PROTOCOLS[name].network_input('set5', example, 2) is lr
+        assert PROTOCOLS[name].network_input(example, 2) is lr
     authors = PROTOCOLS['authors'].network_input
-    assert authors('div2k', example, 2) is lr
-    assert authors('div2k/bicubic_x2', example, 2) is lr
-    np.testing.assert_array_equal(authors('set5', example, 2), np.zeros((20, 20, 3)))
+    assert authors(div2k, 2) is lr
+    np.testing.assert_array_equal(authors(example, 2), np.zeros((20, 20, 3)))
     for protocol in SR:
-        with pytest.raises(UserError, match='set12'):
-            protocol.network_input('set12', Example('a', hr, None), 1)
+        with pytest.raises(UserError, match='no low-resolution image at scale 1'):
+            protocol.network_input(Example('a', hr, None), 1)
 
 
 def test_weights_and_rounding_of_y():
@@ -168,10 +171,10 @@ def test_mistakes():
     with pytest.raises(UserError, match='nothing'):
         score(PROTOCOLS['sr-rgb'], np.zeros((16, 40, 3)), hr[:16], 2)
     with pytest.raises(UserError, match=r"'sr-z'.*sr-y, sr-y-uint8, sr-rgb, sr-luma, authors"):
-        find_protocols(['sr-y', 'sr-z'])
+        find_protocols('sr', ['sr-y', 'sr-z'])
     with pytest.raises(UserError, match='no protocol'):
-        find_protocols([])
-    assert [protocol.name for protocol in find_protocols(['authors', 'sr-y'])] == ['authors', 'sr-y']
+        find_protocols('sr', [])
+    assert [protocol.name for protocol in find_protocols('sr', ['authors', 'sr-y'])] == ['authors', 'sr-y']
 
 
 def test_descriptions_are_one_line_for_a_table():
@@ -192,7 +195,7 @@ def test_jpeg_rows(data_dir, dataset):
     for quality, published in zip((10, 20, 30, 40), JPEG[dataset], strict=True):
         scores = []
         for hr in images:
-            given = protocol.network_input(dataset, Example('a', hr, None), quality)
+            given = protocol.network_input(Example('a', hr, None), quality)
             assert given.dtype == np.uint8 and given.shape == (*hr.shape[:2], 1)
             scores.append(psnr(*compared_images(protocol, degraded(quality, given), hr, 1)))
         assert np.mean(scores) == pytest.approx(published, abs=0.01)
@@ -212,7 +215,7 @@ def test_noise_itself_scores_what_its_variance_says(sigma, expected):
     """20 log10(255 / sigma), for values that neither the range nor the rounding changes much."""
     hr = np.full((200, 200, 3), 128, np.uint8)
     for name in ('denoise', 'denoise-authors'):
-        given = PROTOCOLS[name].network_input('flat', Example('flat.png', hr, None), sigma)
+        given = PROTOCOLS[name].network_input(Example('flat.png', hr, None), sigma)
         assert given.dtype == np.float32
         assert psnr(*compared_images(PROTOCOLS[name], given, hr, 1)) == pytest.approx(expected, abs=0.05)
 
@@ -245,7 +248,7 @@ def test_the_border_counts_where_nothing_is_shaved():
 
 def test_what_jpeg_rgb_gives_is_a_colour_file(data_dir):
     hr = read_image(data_dir / 'test/Set5/HR/bird.png')
-    given = PROTOCOLS['jpeg-rgb'].network_input('set5', Example('bird', hr, None), 10)
+    given = PROTOCOLS['jpeg-rgb'].network_input(Example('bird', hr, None), 10)
     np.testing.assert_array_equal(given, compress(hr, 10))
     assert given.shape == hr.shape and len(np.unique(given[..., 0] - given[..., 1])) > 20
     np.testing.assert_array_equal(luma(hr)[..., 0], PROTOCOLS['sr-y-uint8'].compared(hr))
@@ -253,5 +256,5 @@ def test_what_jpeg_rgb_gives_is_a_colour_file(data_dir):
 
 def test_protocols_of_two_tasks():
     with pytest.raises(UserError, match='protocols sr-y and denoise are of two tasks'):
-        find_protocols(['sr-y', 'denoise'])
-    assert len(find_protocols(['denoise', 'denoise-authors'])) == 2
+        find_protocols('sr', ['sr-y', 'denoise'])
+    assert len(find_protocols('sr', ['denoise', 'denoise-authors'])) == 2

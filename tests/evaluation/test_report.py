@@ -14,9 +14,11 @@ import PIL.Image
 import pytest
 
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.protocols import PROTOCOLS
 from nsr_jax.evaluation.report import CURVE_POINTS, WINDOW_SIZE, ZOOM_SIZE, Picture, write_report
 from nsr_jax.evaluation.scoring import Score
+from nsr_jax.tasks import all_protocols
+
+PROTOCOLS = all_protocols()
 
 HOSTILE = """<script>alert(1)</script>'"><img src=x onerror=alert(1)> {{ 7 * 7 }} &amp; é"""
 SCORES = [

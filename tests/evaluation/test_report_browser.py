@@ -15,9 +15,9 @@ import time
 import numpy as np
 import pytest
 
-from nsr_jax.evaluation.published import Published
 from nsr_jax.evaluation.report import Picture, write_report
 from nsr_jax.evaluation.scoring import Score
+from nsr_jax.tasks.task import Published
 
 FLAGS = (
     '--headless', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--disable-quic', '--no-first-run',

@@ -11,15 +11,16 @@ import pytest
 
 from nsr_jax.data.sources import Example, open_source
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.baselines import find_baselines
-from nsr_jax.evaluation.degradation import Degradation
-from nsr_jax.evaluation.protocols import PROTOCOLS, find_protocols, score
+from nsr_jax.evaluation.protocols import score
 from nsr_jax.evaluation.scoring import Score, check_images, evaluate, evaluate_network, means
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.ops.imresize import imresize
+from nsr_jax.tasks import Degradation, all_protocols, find_baselines, find_protocols
+
+PROTOCOLS = all_protocols()
 
 X2 = Degradation('sr', 2)
-SR = find_protocols(['sr-y', 'sr-y-uint8', 'sr-rgb', 'authors'])
+SR = find_protocols('sr', ['sr-y', 'sr-y-uint8', 'sr-rgb', 'authors'])
 
 
 class ListSource(list):
@@ -51,7 +52,7 @@ class NearestNetwork:
 
 def test_bicubic_on_set5_as_tables_print_it(data_dir, tmp_path):
     source = open_source('set5', 'test', 4, data_dir=data_dir, tfds_dir=tmp_path)
-    protocols = find_protocols(['sr-y', 'sr-y-uint8'])
+    protocols = find_protocols('sr', ['sr-y', 'sr-y-uint8'])
     x4 = Degradation('sr', 4)
     scores = evaluate([find_baselines(['bicubic'], x4)['bicubic']], source, protocols, x4, model='bicubic')
     assert len(scores) == 10

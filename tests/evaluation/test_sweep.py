@@ -10,17 +10,16 @@ import pytest
 from nsr_jax.atomic_files import TEMPORARY
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.degradation import Degradation
-from nsr_jax.evaluation.protocols import find_protocols
 from nsr_jax.evaluation.scoring import evaluate
 from nsr_jax.evaluation.sweep import Contender, baseline_contenders, network_contenders, parse_ensembles, run_sweep
 from nsr_jax.evaluation.tables import from_json
 from nsr_jax.images.decoding import write_image
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.tasks import Degradation, find_protocols
 
 SIGMAS = [Degradation('denoise', sigma) for sigma in (15, 25)]
-DENOISE = find_protocols(['denoise'])
+DENOISE = find_protocols('sr', ['denoise'])
 
 
 @pytest.fixture(scope='module')
@@ -71,7 +70,7 @@ def test_a_cell_is_scored_again_when_what_it_depends_on_changes(photos, tmp_path
         ('1', DENOISE, 2),
         ('1', DENOISE, 0),
         ('2', DENOISE, 2),  # other weights under the same name
-        ('2', find_protocols(['denoise', 'denoise-authors']), 4),
+        ('2', find_protocols('sr', ['denoise', 'denoise-authors']), 4),
     ):
         calls.clear()
         run_sweep([counting(calls, 'a', identity)], [photos], protocols, SIGMAS[:1], tmp_path)
@@ -187,7 +186,7 @@ def test_a_folder_with_the_names_sizes_and_times_of_another_has_its_own_scores(t
         os.utime(path, (1_700_000_000, 1_700_000_000))
         source = open_source(path.parent, '', 2, tfds_dir=tmp_path / 'tfds')
         bicubic = baseline_contenders(['bicubic'], [Degradation('sr', 2)])
-        sr = find_protocols(['sr-rgb'])
+        sr = find_protocols('sr', ['sr-rgb'])
         psnr += [score.psnr for score in run_sweep(bicubic, [source], sr, [Degradation('sr', 2)], tmp_path)]
         expected = evaluate(
             bicubic[0].predictors(Degradation('sr', 2)), source, sr, Degradation('sr', 2), model='bicubic'

@@ -7,9 +7,8 @@ from configs.same_data import denoise, jpeg, sr
 from experiments.comparisons import COMPARISONS, find_comparison
 from nsr_jax.data.training_sets import find_training_set
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.degradation import find_degradations
-from nsr_jax.evaluation.published import PUBLISHED
 from nsr_jax.models.build import build_network
+from nsr_jax.tasks import TASKS, find_degradations
 from nsr_jax.training.preparation import check_run
 
 # The shorter side of each set's smallest image, in pixels; measured in tests/data/test_training_sets.py.
@@ -33,7 +32,12 @@ def test_each_can_be_trained_and_has_a_rival(run, tmp_path):
     assert run.config(7).checkpoint_every_steps == 1
     degradations = find_degradations(config.task, config.model.scale, config.evaluation.levels)
     for degradation in degradations:
-        found = [row for row in PUBLISHED if row.model in run.rivals and row.degradation == str(degradation)]
+        found = [
+            row
+            for task in TASKS.values()
+            for row in task.published
+            if row.model in run.rivals and row.degradation == str(degradation)
+        ]
         assert {row.dataset.lower() for row in found} >= set(run.datasets)
 
 

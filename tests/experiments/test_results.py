@@ -11,12 +11,11 @@ from experiments import archives, prove, results
 from experiments.comparisons import find_comparison
 from nsr_jax.data.benchmark_sets import find_benchmark
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.degradation import find_degradations
 from nsr_jax.evaluation.largest_gains import check_architectures
-from nsr_jax.evaluation.protocols import find_protocols
 from nsr_jax.evaluation.scoring import Score
 from nsr_jax.evaluation.tables import to_json
 from nsr_jax.restoring import weights
+from nsr_jax.tasks import find_degradations, find_protocols
 
 ROOT = pathlib.Path(__file__).parents[2]
 

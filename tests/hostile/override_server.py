@@ -33,7 +33,7 @@ def answer(arguments, workdir):
             try:
                 command_line._parse_flags(list(sys.argv))
                 check_run(flags.FLAGS.config, workdir)
-                train.make_evaluate(flags.FLAGS.config)
+                train.open_validation(flags.FLAGS.config)
                 code = 0
             except UserError as error:
                 code = command_line._report(error)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from nsr_jax.data import layouts
 from nsr_jax.data.builders import ImageFile
 from nsr_jax.data.sources import open_source
-from nsr_jax.data.store import build_store
+from nsr_jax.data.store import Needs, build_store
 from nsr_jax.errors import UserError
 from nsr_jax.images import decoding
 from nsr_jax.images.decoding import encode_png
@@ -30,7 +30,7 @@ GRAY = encode_png(noise(0, 12, 16, 1))
 def open_and_store(folder, tfds_dir):
     """The names of a folder's images, after all that training does with them before its first step."""
     source = open_source(folder, 'train', 2, tfds_dir=tfds_dir)
-    build_store(source, scale=2, channels=3, smallest=2)
+    build_store(source, Needs(scale=2, channels=3, smallest=2, has_inputs=True))
     return source.names
 
 

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 
-from nsr_jax.data.degradations import Jpeg, Noise
 from nsr_jax.data.sampling import sample_patches
 from nsr_jax.data.store import ImageStore
 from nsr_jax.inference.prediction import predict
@@ -18,6 +17,8 @@ from nsr_jax.inference.tiling import Tiling
 from nsr_jax.models.build import build_network
 from nsr_jax.ops.settings import new_key
 from nsr_jax.optimizers import adam
+from nsr_jax.tasks.denoise import Noise
+from nsr_jax.tasks.jpeg import Jpeg
 from nsr_jax.training.checkpoints import load_model, save_model
 from nsr_jax.training.loop import train
 from nsr_jax.training.state import init_state
@@ -65,13 +66,13 @@ def test_a_run_is_the_same(tmp_path, config, metrics_of, other_settings):
     assert {leaf.dtype for leaf in jax.tree.leaves(other.params)} == {np.dtype('float32')}
 
 
-@pytest.mark.parametrize('degradation', [Noise(5.0, 50.0), Jpeg(10, 90)], ids=lambda each: type(each).__name__)
-def test_batches_are_the_same(other_settings, degradation):
+@pytest.mark.parametrize('corruption', [Noise(5.0, 50.0), Jpeg(10, 90)], ids=lambda each: type(each).__name__)
+def test_batches_are_the_same(other_settings, corruption):
     images = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), np.uint8)
     store = ImageStore(images, None, np.array([[48, 64], [40, 50]], np.int32))
 
     def sample():
-        make = functools.partial(sample_patches, scale=1, patch_size=12, margin=2, degradation=degradation)
+        make = functools.partial(sample_patches, scale=1, patch_size=12, margin=2, corruption=corruption)
         return jax.jit(make)(store, new_key(3), np.int32(7), np.arange(4, dtype=np.int32))
 
     usual = sample()

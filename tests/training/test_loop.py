@@ -20,7 +20,7 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, config, metrics_of):
         scores.append(float(np.abs(jax.device_get(params['head']['direction'])).sum()))
         if stopping:
             raise StopError
-        return {'images/sr-y/psnr': scores[-1]}
+        return scores[-1], {'validation/psnr': scores[-1]}
 
     scores, stopping = [], False
     train(config, tmp_path / 'whole', evaluate)
@@ -44,7 +44,7 @@ def test_streamed_equals_resident(tmp_path, config, metrics_of):
     def evaluate(params):
         if stopping:
             raise StopError
-        return {'psnr': 0.0}
+        return 0.0, {'psnr': 0.0}
 
     stopping = False
     train(config, tmp_path / 'resident', evaluate)

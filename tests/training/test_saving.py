@@ -127,7 +127,7 @@ def test_a_run_ends_whose_workdir_is_moved_and_goes_on_exactly(tmp_path, config,
     def evaluate(params):
         if (tmp_path / 'run').exists():
             move(tmp_path / 'run')
-        return {'psnr': 30.0}
+        return 30.0, {'psnr': 30.0}
 
     with pytest.raises(UserError, match=r'run was moved to .*; the state of step 8 is saved in'):
         train(config, tmp_path / 'run', evaluate)

@@ -11,7 +11,7 @@ def test_a_workdir_belongs_to_one_config(tmp_path, config):
     check_workdir(tmp_path, config)  # going on
     config.log_every_steps = 1  # what changes no number may change
     config.mesh.fsdp = 2
-    config.evaluation.datasets = ''
+    config.validation.fraction = 0.0
     config.remat = True
     check_workdir(tmp_path, config)
     config.compute_dtype = 'bfloat16'

@@ -1,4 +1,4 @@
-"""Degradations for training: their distributions, the grid of blocks, and the JPEG of an image as a whole."""
+"""Corruptions of clean images in training: distributions, the grid of blocks, the JPEG of an image as a whole."""
 
 import collections
 import functools
@@ -10,20 +10,21 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from nsr_jax.data.degradations import Jpeg, Noise, check_quality, check_sigma
 from nsr_jax.errors import UserError
 from nsr_jax.images.decoding import read_image
+from nsr_jax.tasks.denoise import Noise, check_sigma
+from nsr_jax.tasks.jpeg import Jpeg, check_quality
 
 KEYS = jax.random.split(jax.random.key(5), 256)
 
 
 @functools.cache
-def batched(degradation, patch_size):
-    return jax.jit(jax.vmap(functools.partial(degradation, patch_size=patch_size)))
+def batched(corruption, patch_size):
+    return jax.jit(jax.vmap(functools.partial(corruption, patch_size=patch_size)))
 
 
-def regions(degradation, patch_size, channels, count):
-    size = degradation.region_size(patch_size, channels)
+def regions(corruption, patch_size, channels, count):
+    size = corruption.region_size(patch_size, channels)
     return np.random.default_rng(size).integers(0, 256, (count, size, size, channels), np.uint8)
 
 
@@ -110,9 +111,9 @@ def test_patches_are_those_of_whole_images_compressed_by_libjpeg(data_dir, folde
 
 
 def test_qualities_of_a_range_are_all_drawn():
-    degradation, patch = Jpeg(3, 6), 9
-    region = regions(degradation, patch, 1, 1)[0]
-    inputs, _ = jax.jit(jax.vmap(lambda key: degradation(key, region, patch)))(KEYS)
+    corruption, patch = Jpeg(3, 6), 9
+    region = regions(corruption, patch, 1, 1)[0]
+    inputs, _ = jax.jit(jax.vmap(lambda key: corruption(key, region, patch)))(KEYS)
     quality_of = {}
     for quality in range(1, 9):
         whole = libjpeg(region, quality)
@@ -123,14 +124,14 @@ def test_qualities_of_a_range_are_all_drawn():
     assert min(drawn.values()) > 256 / 4 / 2
 
 
-@pytest.mark.parametrize('degradation', [Noise(5, 50), Jpeg(10, 90)])
-def test_a_sample_depends_on_its_key_alone(degradation):
-    clean = regions(degradation, 20, 1, 8)
-    whole = batched(degradation, 20)(KEYS[:8], clean)
-    parts = [batched(degradation, 20)(KEYS[start : start + 2], clean[start : start + 2]) for start in range(0, 8, 2)]
+@pytest.mark.parametrize('corruption', [Noise(5, 50), Jpeg(10, 90)])
+def test_a_sample_depends_on_its_key_alone(corruption):
+    clean = regions(corruption, 20, 1, 8)
+    whole = batched(corruption, 20)(KEYS[:8], clean)
+    parts = [batched(corruption, 20)(KEYS[start : start + 2], clean[start : start + 2]) for start in range(0, 8, 2)]
     for which in (0, 1):
         np.testing.assert_allclose(np.concatenate([part[which] for part in parts]), whole[which], rtol=1e-6, atol=1e-7)
-    other, _ = batched(degradation, 20)(KEYS[8:16], clean)
+    other, _ = batched(corruption, 20)(KEYS[8:16], clean)
     assert np.mean(np.isclose(other, whole[0])) < 0.5
 
 
@@ -152,6 +153,6 @@ def test_ranges_are_checked():
 
 
 def test_a_region_of_another_size_is_refused():
-    for degradation in (Noise(5, 5), Jpeg(10, 10)):
+    for corruption in (Noise(5, 5), Jpeg(10, 10)):
         with pytest.raises(ValueError, match='region'):
-            degradation(KEYS[0], np.zeros((23, 23, 1), np.uint8), 20)
+            corruption(KEYS[0], np.zeros((23, 23, 1), np.uint8), 20)

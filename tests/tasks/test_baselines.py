@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.baselines import find_baselines
-from nsr_jax.evaluation.degradation import Degradation
 from nsr_jax.ops.imresize import imresize
+from nsr_jax.tasks import Degradation, find_baselines
 
 SIGMA = Degradation('denoise', 25)
 

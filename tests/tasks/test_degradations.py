@@ -1,6 +1,5 @@
 """What an evaluation makes of a true image: levels that are checked, and inputs that are the same everywhere."""
 
-import collections
 import io
 
 import numpy as np
@@ -8,18 +7,12 @@ import PIL.Image
 import pytest
 
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.degradation import (
-    Degradation,
-    authors_noise,
-    authors_noisy,
-    compress,
-    find_degradations,
-    luma,
-    noise,
-    noisy,
-)
+from nsr_jax.tasks import Degradation, find_degradations
+from nsr_jax.tasks.denoise import DENOISE, DENOISE_AUTHORS, authors_noise, noise
+from nsr_jax.tasks.jpeg import compress
+from nsr_jax.tasks.sr import luma
+from nsr_jax.tasks.task import Example
 
-Example = collections.namedtuple('Example', 'name hr lr')
 # What the authors' code draws for a gray image of 4x5 pixels called 0801.png, at sigma 25.
 AUTHORS_NOISE = (
     (-0.006939879470132783, 0.09763047421216636, -0.18007841720486542, 0.022105115203624147, 0.2696134345877219),
@@ -50,14 +43,15 @@ def test_the_usual_noise_is_numpys_legacy_generator_with_seed_0():
 
 def test_noisy_images_are_not_clipped_and_always_the_same():
     hr = np.concatenate([np.zeros((30, 40, 3), np.uint8), np.full((30, 40, 3), 255, np.uint8)])
-    for make, by_name in ((noisy, False), (authors_noisy, True)):
-        given = make('set', Example('a.png', hr, None), 50)
+    for protocol, by_name in ((DENOISE, False), (DENOISE_AUTHORS, True)):
+        make = protocol.network_input
+        given = make(Example('a.png', hr, None), 50)
         assert given.dtype == np.float32
         assert given.min() < -0.4 and given.max() > 1.4
-        np.testing.assert_array_equal(given, make('other', Example('a.png', hr.copy(), None), 50))
-        assert (given == make('set', Example('b.png', hr, None), 50)).all() != by_name
+        np.testing.assert_array_equal(given, make(Example('a.png', hr.copy(), None), 50))
+        assert (given == make(Example('b.png', hr, None), 50)).all() != by_name
         assert np.std(given - hr / 255) == pytest.approx(50 / 255, rel=0.02)
-        np.testing.assert_array_equal(make('set', Example('a.png', hr, None), 0), hr.astype(np.float32) / 255)
+        np.testing.assert_array_equal(make(Example('a.png', hr, None), 0), hr.astype(np.float32) / 255)
 
 
 @pytest.mark.parametrize('channels', [1, 3])

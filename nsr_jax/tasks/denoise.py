@@ -1,0 +1,178 @@
+"""Denoising: white Gaussian noise of a known or unknown standard deviation is removed."""
+
+import dataclasses
+import hashlib
+import importlib
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nsr_jax.errors import UserError
+from nsr_jax.ops.colour import rgb_to_gray_uint8
+from nsr_jax.tasks.task import (
+    Example,
+    Predictor,
+    Protocol,
+    Task,
+    check_order,
+    degraded,
+    published_rows,
+    read_range,
+)
+
+LARGEST_SIGMA = 255
+
+
+def check_sigma(sigma: float) -> float:
+    """Return a standard deviation of noise in 1/255 of the range; UserError unless it is a number from 0 to 255."""
+    if not isinstance(sigma, numbers.Real) or isinstance(sigma, bool) or not 0 <= sigma <= LARGEST_SIGMA:
+        raise UserError(f'sigma must be a number from 0 to {LARGEST_SIGMA} (of 255 gray levels), not {sigma!r}')
+    return sigma
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """White Gaussian noise, not clipped, of a standard deviation drawn uniformly for each sample.
+
+    Attributes:
+        lowest: the smallest standard deviation, in 1/255 of the range.
+        highest: the largest; equal to `lowest` for a fixed one.
+
+    Raises:
+        UserError: they are not numbers from 0 to 255, or not in this order.
+    """
+
+    lowest: float
+    highest: float
+
+    def __post_init__(self):
+        check_sigma(self.lowest)
+        check_sigma(self.highest)
+        check_order('sigma', self.lowest, self.highest)
+
+    def region_size(self, patch_size: int, channels: int) -> int:
+        """Just the patch."""
+        del channels
+        return patch_size
+
+    def __call__(self, key: jax.Array, region: jax.Array, patch_size: int) -> tuple[jax.Array, jax.Array]:
+        """See `Corruption`."""
+        if region.shape[:2] != (patch_size, patch_size):
+            raise ValueError(f'region must be the patch of side {patch_size}, got {region.shape}')
+        sigma_key, noise_key = jax.random.split(key)
+        sigma = jax.random.uniform(sigma_key, (), jnp.float32, self.lowest, self.highest)
+        target = region.astype(jnp.float32) / 255
+        return target + sigma / 255 * jax.random.normal(noise_key, target.shape, jnp.float32), target
+
+
+def _corruption(options: Mapping[str, Any]) -> Noise:
+    return Noise(*read_range(options, 'sigma'))
+
+
+def noise(shape: tuple[int, int, int], sigma: float) -> np.ndarray:
+    """The usual test noise, the same for all images of a size: seed 0, drawn in the order of the pixels.
+
+    Args:
+        shape: (H, W, C).
+        sigma: standard deviation in 1/255 of the range.
+
+    Returns:
+        float32 (H, W, C), for images on [0, 1].
+    """
+    return np.random.RandomState(0).normal(0, sigma / 255, shape).astype(np.float32)
+
+
+def authors_noise(shape: tuple[int, int, int], sigma: float, name: str) -> np.ndarray:
+    """The authors' test noise, seeded by the file's name and drawn channel by channel; see `noise`.
+
+    Args:
+        shape: (H, W, C).
+        sigma: standard deviation in 1/255 of the range.
+        name: of the image file, with its extension and without its folder.
+    """
+    seed = np.frombuffer(hashlib.sha256(name.encode()).digest(), '<u4')
+    height, width, channels = shape
+    drawn = np.random.RandomState(seed).normal(0, sigma / 255, (channels, height, width))
+    return np.moveaxis(drawn, 0, -1).astype(np.float32)
+
+
+def _noisy(example: Example, sigma: float) -> np.ndarray:
+    """The true image plus `noise`, not clipped: float32 (H, W, C), nominally on [0, 1]."""
+    return example.hr.astype(np.float32) / 255 + noise(example.hr.shape, sigma)
+
+
+def _authors_noisy(example: Example, sigma: float) -> np.ndarray:
+    """The true image plus `authors_noise`, not clipped: float32 (H, W, C), nominally on [0, 1]."""
+    return example.hr.astype(np.float32) / 255 + authors_noise(example.hr.shape, sigma, example.name)
+
+
+DENOISE = Protocol(
+    'denoise',
+    'all channels with one MSE, prediction rounded to uint8, no shave; noise not clipped, NumPy seed 0 for each image',
+    _noisy,
+)
+DENOISE_AUTHORS = Protocol(
+    'denoise-authors',
+    'all channels with one MSE, prediction rounded to uint8, no shave; noise not clipped, seeded by the SHA-256 of the '
+    "file name as in the authors' code",
+    _authors_noisy,
+    comparable=False,
+)
+
+
+def bm3d(sigma: float) -> Predictor:
+    """BM3D (Dabov et al., 2007) by the `bm3d` package, told the noise's standard deviation in 1/255 of the range.
+
+    Raises:
+        UserError: sigma is 0, or the package is not installed.
+    """
+    if not sigma > 0:
+        raise UserError(f'baseline bm3d needs noise of a sigma above 0, not {sigma}')
+    try:
+        package = importlib.import_module('bm3d')
+    except ImportError as error:
+        raise UserError(f'baseline bm3d needs an extra: pip install nsr-jax[bm3d] ({error})') from error
+
+    def denoise(image: np.ndarray) -> np.ndarray:
+        if image.shape[-1] == 1:
+            return package.bm3d(image[..., 0].astype(np.float64), sigma / 255).reshape(image.shape)
+        return package.bm3d_rgb(image.astype(np.float64), sigma / 255)
+
+    return denoise
+
+
+_LEVELS = ('sigma 15', 'sigma 25', 'sigma 50')
+# What restoration networks of many millions of parameters are trained on.
+_LARGE = 'DIV2K, Flickr2K, BSD, WED'
+# Each paper draws noise of the same strength anew.
+PUBLISHED = (
+    *published_rows('BM3D', '', 'denoise', _LEVELS, Set12='32.37 29.97 26.72', BSD68='31.08 28.57 25.60'),
+    *published_rows('DnCNN-S', 'Train400', 'denoise', _LEVELS, Set12='32.86 30.44 27.18', BSD68='31.73 29.23 26.23'),
+    *published_rows(
+        'NLRN', 'BSD, 400 images', 'denoise', _LEVELS, Set12='33.16 30.80 27.64', BSD68='31.88 29.41 26.47'
+    ),
+    *published_rows(
+        'FFDNet', 'BSD, ImageNet, WED', 'denoise', _LEVELS,
+        Set12='32.75 30.43 27.32', BSD68='31.63 29.19 26.29', CBSD68='33.87 31.21 27.96',
+    ),
+    *published_rows(
+        'DRUNet', _LARGE, 'denoise', _LEVELS,
+        Set12='33.25 30.94 27.90', BSD68='31.91 29.48 26.59', CBSD68='34.30 31.69 28.51',
+    ),
+    *published_rows('DnCNN', 'BSD, 432 images', 'denoise', _LEVELS, CBSD68='33.90 31.24 27.95'),
+)  # fmt: skip
+
+TASK = Task(
+    name='denoise',
+    protocols=(DENOISE, DENOISE_AUTHORS),
+    corruption=_corruption,
+    check_level=check_sigma,
+    label=lambda sigma: f'sigma {sigma:g}',
+    baselines={'degraded': degraded, 'bm3d': bm3d},
+    to_gray=rgb_to_gray_uint8,
+    published=PUBLISHED,
+)
