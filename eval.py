@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 from ml_collections import config_flags
 
+from configs import base
 from nsr_jax import agreement, command_line
 from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.data.sources import open_source
@@ -49,6 +50,7 @@ def main(argv: Sequence[str]) -> None:
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
     with agreement.agreed():
+        command_line.check_config(base.check, CONFIG.value)
         config, asked, output = CONFIG.value, CONFIG.value.evaluation, local_path(OUTPUT.value, '--output')
         protocols = find_protocols(config.task, PROTOCOL.value or [asked.protocol])
         tilings = [Tiling(name, asked.tile, asked.overlap) for name in TILING.value or [asked.tiling]]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 from ml_collections import config_flags
 
+from configs import base
 from nsr_jax import agreement, command_line
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.validation import open_validation
@@ -33,6 +34,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
     workdir = local_path(WORKDIR.value, '--workdir')
     with agreement.agreed():
+        command_line.check_config(base.check, CONFIG.value)
         check_run(CONFIG.value, workdir)
     if PROFILE.value:
         logging.info('\n%s', profile(CONFIG.value, workdir, PROFILE.value))

@@ -1,4 +1,6 @@
-"""Every field of a config, with its unit and its default; the task's config fills in the rest."""
+"""Every field of a config, with its unit, its default and what is accepted; the task's config fills in the rest."""
+
+import math
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -92,6 +94,65 @@ def get_base() -> ConfigDict:
     config.evaluation.tile = 96  # side of a feathered tile, in input pixels
     config.evaluation.overlap = 16  # input pixels that neighbouring tiles share at least
     return config
+
+
+def check(config: ConfigDict) -> None:
+    """Check the values of fields that stand for themselves; whoever reads a name or a section of options checks that.
+
+    Raises:
+        ValueError: a value that makes no sense; the line names it and what would be accepted.
+    """
+    for name, accepts, wanted in CHECKS:
+        value = config
+        for part in name.split('.'):
+            value = value[part]
+        if not accepts(value):
+            raise ValueError(f'config.{name} must be {wanted}, not {value!r}')
+
+
+def _is_whole(value: object, least: int, below: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < below
+
+
+def _is_count(value: object) -> bool:
+    return _is_whole(value, 1, 2**31)
+
+
+def _is_whole_from_0(value: object) -> bool:
+    return _is_whole(value, 0, 2**31)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _are_fractions(values: object) -> bool:
+    return all(_is_number(value) and value <= 1 for value in values)
+
+
+# By field: whether a value is accepted, and which are, in words. In the order of the fields.
+COUNT = (_is_count, 'a whole number from 1, and below 2^31')
+FROM_0 = (_is_whole_from_0, 'a whole number from 0')
+CHECKS = (
+    ('seed', lambda value: _is_whole(value, 0, 2**32), 'a whole number from 0, and below 2^32'),
+    ('data.resident_megabytes', _is_number, 'from 0'),
+    ('data.patch_size', *COUNT),
+    ('data.margin', *FROM_0),
+    ('batch_size', *COUNT),
+    ('microbatch_size', *FROM_0),
+    ('num_steps', *COUNT),
+    ('learning_rate', lambda value: _is_number(value) and value > 0, 'a number above 0'),
+    ('warmup_steps', *FROM_0),
+    ('learning_rate_drops', _are_fractions, 'numbers from 0 to 1'),
+    ('learning_rate_factor', _is_number, 'a number from 0'),
+    ('stop_after_skipped', *COUNT),
+    ('steps_per_call', *COUNT),
+    ('log_every_steps', *COUNT),
+    ('evaluate_every_steps', *COUNT),
+    ('checkpoint_every_steps', *COUNT),
+    ('checkpoints_to_keep', *COUNT),
+    ('validation.fraction', lambda value: _is_number(value) and value < 1, 'a number from 0 and below 1'),
+)
 
 
 def parse_arg(arg: str | None, **defaults: int | float | str | bool) -> ConfigDict:

@@ -95,6 +95,14 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     app.run(guarded, flags_parser=_parse_flags)
 
 
+def check_config(check: Callable[[ml_collections.ConfigDict], None], config: ml_collections.ConfigDict) -> None:
+    """Raise `UserError` for what a check of the configs' own, which know nothing of the package, raises."""
+    try:
+        check(config)
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
+
+
 def _split_cores() -> None:
     """Make a JAX device of each CPU core, unless the environment says how many.
 

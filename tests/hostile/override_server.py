@@ -32,6 +32,7 @@ def answer(arguments, workdir):
         with contextlib.redirect_stderr(errors):
             try:
                 command_line._parse_flags(list(sys.argv))
+                command_line.check_config(train.base.check, flags.FLAGS.config)
                 check_run(flags.FLAGS.config, workdir)
                 train.open_validation(flags.FLAGS.config)
                 code = 0
