@@ -25,7 +25,7 @@ from nsr_jax.evaluation.tables import to_markdown
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.models.build import build_network
 from nsr_jax.paths import local_path
-from nsr_jax.restoring.weights import load_named
+from nsr_jax.shipped import load_named
 from nsr_jax.tasks import find_degradations, find_protocols, find_task
 
 CONFIG = config_flags.DEFINE_config_file('config', help_string='A file in configs/, with its argument.')

@@ -17,13 +17,14 @@ from configs.presets import PRESETS
 from nsr_jax.data.sampling import sample_patches
 from nsr_jax.data.store import ImageStore
 from nsr_jax.errors import UserError
+from nsr_jax.inference.devices import replicated
 from nsr_jax.losses import find_losses
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_multi_adds
 from nsr_jax.tasks.denoise import Noise
 from nsr_jax.training.gradients import compare_and_differentiate, find_microbatch_size
 from nsr_jax.training.preparation import make_optimizer
-from nsr_jax.training.sharding import make_mesh, over_batch, replicated
+from nsr_jax.training.sharding import make_mesh, over_batch
 from nsr_jax.training.state import TrainState, abstract_state, create_state
 from nsr_jax.training.step import make_train_steps
 

@@ -28,7 +28,7 @@ from nsr_jax.inference.prediction import predict
 from nsr_jax.inference.tiling import SMALLEST_SIDE, Tiling
 from nsr_jax.models.build import build_network
 from nsr_jax.tasks import find_degradations, find_protocols
-from nsr_jax.training.checkpoints import load_model
+from nsr_jax.trained import load_model
 
 CHECKPOINTS = flags.DEFINE_list('checkpoints', None, 'Workdirs, or folders of one checkpoint each.')
 DATASETS = flags.DEFINE_list('datasets', None, 'Names or folders.')

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 
 import ml_collections
 
+from nsr_jax import shipped, trained
 from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
-from nsr_jax.restoring import weights
-from nsr_jax.training import checkpoints
+from nsr_jax.training.checkpoints import save_model
 from nsr_jax.training.workdir import CONFIG
 
 LARGEST_PART = 15 * 2**20
@@ -31,7 +31,7 @@ _ZIP_DATE = (2020, 1, 1, 0, 0, 0)
 
 def last_checkpoint(workdir: pathlib.Path) -> pathlib.Path | None:
     """The checkpoint of the last step, which is not always that of the best score; None where there is none."""
-    steps = [path for path in (workdir / checkpoints.FOLDER).glob('*') if path.name.isdigit()]
+    steps = [path for path in (workdir / trained.FOLDER).glob('*') if path.name.isdigit()]
     return max(steps, key=lambda path: int(path.name), default=None)
 
 
@@ -58,9 +58,9 @@ def write_results(workdir: pathlib.Path, output: pathlib.Path, command: str) -> 
         contents[LOG] = contents[LOG][-_LONGEST_LOG:]
     run = {'name': workdir.name, 'command': command, 'finished': is_finished(workdir), 'pieces': read_pieces(workdir)}
     if run['finished']:
-        model = checkpoints.load_model(last_checkpoint(workdir))
+        model = trained.load_model(last_checkpoint(workdir))
         run |= {'step': model.step, 'config': json.loads(model.config.to_json())}
-        contents[WEIGHTS] = weights.pack(model.params)
+        contents[WEIGHTS] = shipped.pack(model.params)
     contents[RUN] = (json.dumps(run, indent=1) + '\n').encode()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as archive:
@@ -87,8 +87,8 @@ def read_results(path: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
         raise UserError(f'{path}: not the results of a run: {error!r}') from error
     if finished:
         config = ml_collections.ConfigDict(run['config'])
-        params = weights.unpack(packed, parameter_shapes(build_network(config.model)), str(path))
-        checkpoints.save_model(workdir, params, config, run['step'])
+        params = shipped.unpack(packed, parameter_shapes(build_network(config.model)), str(path))
+        save_model(workdir, params, config, run['step'])
         contents[CONFIG] = json.dumps(run['config'], indent=2) + '\n'
     contents[PIECES] = ''.join(json.dumps(piece) + '\n' for piece in pieces)
     contents[RUN] = json.dumps(run, indent=1) + '\n'

@@ -15,20 +15,20 @@ from typing import Any
 
 import ml_collections
 from absl import flags
+from nsr_jax.evaluation.published import PUBLISHED
 
 from experiments import archives, prove
 from experiments.comparisons import COMPARISONS, FOLDER, Comparison, find_comparison
-from nsr_jax import command_line
+from nsr_jax import command_line, shipped
 from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.data.benchmark_sets import find_benchmark
 from nsr_jax.data.training_sets import find_training_set
 from nsr_jax.errors import UserError
+from nsr_jax.evaluation.protocols import PROTOCOLS
 from nsr_jax.evaluation.scoring import means
 from nsr_jax.evaluation.tables import from_json
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_multi_adds, count_parameters
-from nsr_jax.restoring import weights
-from nsr_jax.tasks import TASKS, all_protocols
 
 RECORDS = pathlib.Path('experiments/results')
 PAGE, CURVES = pathlib.Path('docs/results.md'), pathlib.Path('docs/results_curves.png')
@@ -114,7 +114,7 @@ def read_records(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 def to_page(
     records: Mapping[str, Mapping[str, Any]],
-    cards: Sequence[weights.Card],
+    cards: Sequence[shipped.Card],
     short_runs: Mapping[str, Mapping[str, Any]],
 ) -> str:
     """The whole page.
@@ -143,7 +143,7 @@ def to_page(
     return ''.join(parts) + _short_runs_section(short_runs) + _HOW
 
 
-def score_command(card: weights.Card) -> str:
+def score_command(card: shipped.Card) -> str:
     """The command that makes the scores on a card again, from the weights that come with the package."""
     scores = [each for each in card.scores if each['model'].startswith(f'{card.name} (')]
     levels = dict.fromkeys(str(each['degradation']).partition(' ')[2] for each in scores)
@@ -180,7 +180,7 @@ def _short_runs_section(short_runs: Mapping[str, Mapping[str, Any]]) -> str:
     return _SHORT_RUNS + (table if short_runs else f'{NOT_RUN.capitalize()}.\n')
 
 
-def _runs_table(records: Mapping[str, Mapping[str, Any]], cards: Sequence[weights.Card]) -> str:
+def _runs_table(records: Mapping[str, Mapping[str, Any]], cards: Sequence[shipped.Card]) -> str:
     rows = [['rank', 'run', 'training images', 'steps x patches', 'seed', 'hardware', 'wall time', 'parameters']]
     rows[0].append('G Multi-Adds')
     for run in COMPARISONS:
@@ -218,7 +218,7 @@ def _counted(model: str) -> tuple[str, str]:
     return f'{count_parameters(network):,}', f'{count_multi_adds(network).total / 1e9:.1f}'
 
 
-def _score_tables(records: Mapping[str, Mapping[str, Any]], cards: Sequence[weights.Card]) -> list[str]:
+def _score_tables(records: Mapping[str, Mapping[str, Any]], cards: Sequence[shipped.Card]) -> list[str]:
     """A table for each degradation: our runs and protocols, shipped networks, published ones."""
     parts = []
     groups: dict[str, list[Comparison]] = {}
@@ -242,12 +242,7 @@ def _score_tables(records: Mapping[str, Mapping[str, Any]], cards: Sequence[weig
         for name, scores in shipped.items():
             rows += _rows_of(f'{name} (shipped{"" if known[name] else ", other images"})', scores, datasets)
         for rival in runs[0].rivals:
-            found = [
-                row
-                for task in TASKS.values()
-                for row in task.published
-                if (row.model, row.degradation) == (rival, degradation)
-            ]
+            found = [row for row in PUBLISHED if (row.model, row.degradation) == (rival, degradation)]
             cells = {row.dataset: f'{row.psnr:.2f}' + (f' / {row.ssim:.4f}' if row.ssim else '') for row in found}
             first = found[0]
             label = f'{rival} (*published*, {first.training})'
@@ -257,12 +252,12 @@ def _score_tables(records: Mapping[str, Mapping[str, Any]], cards: Sequence[weig
     parts.append(
         '\nPSNR in dB / SSIM (Wang et al., 11x11 Gaussian window, as scikit-image computes it). Protocols:\n\n'
     )
-    parts += [f'- `{name}`: {all_protocols()[name].description}\n' for name in used]
+    parts += [f'- `{name}`: {PROTOCOLS[name].description}\n' for name in used]
     parts.append('\nPublished SSIMs of JPEG restoration mix two implementations and are left out.\n')
     return parts
 
 
-def _own_scores(card: weights.Card, degradation: str) -> list[dict[str, Any]]:
+def _own_scores(card: shipped.Card, degradation: str) -> list[dict[str, Any]]:
     """Of the network, not of the baselines beside it."""
     return [each for each in card.scores if each['degradation'] == degradation and each['model'].startswith(card.name)]
 
@@ -315,7 +310,7 @@ def main(argv: Sequence[str]) -> None:
     records = read_records(RECORDS)
     if records:
         plot_curves(records, CURVES)
-    cards = [weights.read_card(name) for name in weights.shipped_names()]
+    cards = [shipped.read_card(name) for name in shipped.shipped_names()]
     write_atomically(PAGE, to_page(records, cards, prove.read_records()))
 
 

@@ -25,15 +25,14 @@ from absl import flags, logging
 from jax import export
 
 import nsr_jax
-from nsr_jax import command_line
+from nsr_jax import command_line, shipped
 from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
-from nsr_jax.inference.restorer import TILING, model_parts
+from nsr_jax.inference.restorer import TILING
 from nsr_jax.models.build import Network, build_network
 from nsr_jax.models.cost import count_parameters
 from nsr_jax.paths import local_path
-from nsr_jax.restoring import weights
-from nsr_jax.training.checkpoints import LoadedModel, load_model
+from nsr_jax.trained import LoadedModel
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
@@ -75,7 +74,7 @@ def write_export(model: str | os.PathLike, output: str | os.PathLike, overwrite:
     """Write a network to the file `output`, and beside it `output`.json, which describes it.
 
     Args:
-        model: a training run's workdir, the folder of one checkpoint, or a name in `restoring.weights.NETWORKS`.
+        model: a training run's workdir, the folder of one checkpoint, or a name in `shipped.NETWORKS`.
         output: the file to write; its folder is made where it is missing.
         overwrite: whether files of these names are replaced.
 
@@ -117,8 +116,8 @@ def write_export(model: str | os.PathLike, output: str | os.PathLike, overwrite:
         'parameters': count_parameters(network),
         'config': json.loads(loaded.config.to_json()),
     }
-    if (name := os.fspath(model)) in weights.NETWORKS:
-        card['terms'] = weights.read_card(name).terms
+    if (name := os.fspath(model)) in shipped.NETWORKS:
+        card['terms'] = shipped.read_card(name).terms
     # Whoever finds an older description beside a newer file sees it by the checksum.
     write_atomically(path, contents)
     write_atomically(card_path, json.dumps(card, indent=1, allow_nan=False) + '\n')
@@ -145,10 +144,10 @@ def _check_output(output: str | os.PathLike, overwrite: bool) -> tuple[pathlib.P
 
 
 def _load(model: str | os.PathLike) -> LoadedModel:
-    parts = model_parts(model)
+    parts = shipped.find_parts(model)
     if len(parts) > 1:
         raise UserError(f'--checkpoint={model} stands for {" and ".join(parts)}: name one of them')
-    return weights.load_shipped(parts[0]) if parts[0] in weights.NETWORKS else load_model(parts[0])
+    return shipped.load_part(parts[0])
 
 
 def main(argv: Sequence[str]) -> None:
@@ -164,7 +163,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-    names = ', '.join(weights.NETWORKS)
+    names = ', '.join(shipped.NETWORKS)
     flags.DEFINE_string('checkpoint', None, f"A training run's workdir, one checkpoint's folder, or one of: {names}.")
     flags.DEFINE_string('output', None, 'File to write; its description goes beside it, with .json added to the name.')
     flags.DEFINE_bool('overwrite', False, 'Replace files that are there already.')

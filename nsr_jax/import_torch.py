@@ -28,7 +28,8 @@ from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.paths import check_for_libraries, local_path
 from nsr_jax.torch_file import read_torch_checkpoint
-from nsr_jax.training import checkpoints
+from nsr_jax.trained import FOLDER
+from nsr_jax.training.checkpoints import save_model
 
 _LISTED = 6
 
@@ -83,7 +84,7 @@ def to_parameters(state_dict: Mapping[str, np.ndarray], shapes: Mapping[str, Any
 
 
 def import_checkpoint(path: str | pathlib.Path, config: ml_collections.ConfigDict, output: str | pathlib.Path) -> None:
-    """Write the network in the PyTorch file `path` to the folder `output`, as `checkpoints.load_model` reads it.
+    """Write the network in the PyTorch file `path` to the folder `output`, as `trained.load_model` reads it.
 
     Raises:
         UserError: the file cannot be read (see `read_torch_checkpoint`), does not hold `config.model`'s network, or
@@ -108,9 +109,9 @@ def import_checkpoint(path: str | pathlib.Path, config: ml_collections.ConfigDic
         raise UserError(f'{path}: {error}') from error
     make_output_folder(output)
     try:
-        checkpoints.save_model(output, parameters, config, step=0)
+        save_model(output, parameters, config, step=0)
     except BaseException:  # Ctrl-C too: the folder is to be empty for the next try
-        shutil.rmtree(output / checkpoints.FOLDER, ignore_errors=True)
+        shutil.rmtree(output / FOLDER, ignore_errors=True)
         raise
     count = sum(array.size for array in jax.tree.leaves(parameters))
     logging.info('%s: %d parameters in %d arrays -> %s', path, count, len(state_dict), output)

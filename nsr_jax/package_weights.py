@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import ml_collections
 from absl import flags, logging
 
-from nsr_jax import command_line
+from nsr_jax import command_line, shipped
 from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.scoring import Mean, means
@@ -24,9 +24,8 @@ from nsr_jax.evaluation.tables import from_json
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_parameters
 from nsr_jax.paths import local_path
-from nsr_jax.restoring import weights
 from nsr_jax.tasks import find_task
-from nsr_jax.training.checkpoints import load_model
+from nsr_jax.trained import load_model
 
 _BSDS500 = (
     '399 photographs of BSDS500: its train and test splits without one image that Set5 holds too; its val split, '
@@ -58,12 +57,12 @@ TRAINING_DATA = {
 
 def package_weights(
     checkpoint: str | pathlib.Path, name: str, scores: Sequence[str | pathlib.Path], hardware: str, training: str
-) -> weights.Card:
+) -> shipped.Card:
     """Write NAME.safetensors and NAME.json into the package, and README.md anew.
 
     Args:
         checkpoint: a workdir or a checkpoint's folder.
-        name: one of `weights.NETWORKS`.
+        name: one of `shipped.NETWORKS`.
         scores: scores.json files of eval.py, of this checkpoint and of baselines.
         hardware: what it was trained on.
         training: the command that trains it.
@@ -76,19 +75,19 @@ def package_weights(
             data is not in `TRAINING_DATA`, the scores are of another step or of weights that come with the package, or
             float16 does not hold the parameters.
     """
-    if name not in weights.NETWORKS:
-        raise UserError(f'unknown name {name!r}: one of {", ".join(weights.NETWORKS)}')
+    if name not in shipped.NETWORKS:
+        raise UserError(f'unknown name {name!r}: one of {", ".join(shipped.NETWORKS)}')
     model = load_model(checkpoint)
     network = build_network(model.config.model)
     found = model.config.task, network.scale, network.channels
-    if found != weights.NETWORKS[name]:
-        raise UserError(f'{model.path} is of task, scale and channels {found}; {name} is of {weights.NETWORKS[name]}')
+    if found != shipped.NETWORKS[name]:
+        raise UserError(f'{model.path} is of task, scale and channels {found}; {name} is of {shipped.NETWORKS[name]}')
     data = model.config.get('data')
     source = data.get('source') if isinstance(data, ml_collections.ConfigDict) else None
     if source not in TRAINING_DATA:
         raise UserError(f'no terms are known for weights trained on {source!r}; known: {", ".join(TRAINING_DATA)}')
-    contents = weights.pack(model.params)
-    card = weights.Card(
+    contents = shipped.pack(model.params)
+    card = shipped.Card(
         name=name,
         config=json.loads(model.config.to_json()),
         step=model.step,
@@ -100,10 +99,10 @@ def package_weights(
         command=training,
         scores=[score for path in scores for score in _read_scores(pathlib.Path(path), name, model.step)],
     )
-    folder = make_output_folder(weights.FOLDER)
+    folder = make_output_folder(shipped.FOLDER)
     write_atomically(folder / f'{name}.safetensors', contents)
     write_atomically(folder / f'{name}.json', json.dumps(dataclasses.asdict(card), indent=1, allow_nan=False) + '\n')
-    write_atomically(folder / 'README.md', to_markdown([weights.read_card(each) for each in weights.shipped_names()]))
+    write_atomically(folder / 'README.md', to_markdown([shipped.read_card(each) for each in shipped.shipped_names()]))
     return card
 
 
@@ -119,15 +118,15 @@ def _read_scores(path: pathlib.Path, name: str, step: int) -> list[dict[str, str
 def _renamed(mean: Mean, path: pathlib.Path, name: str, step: int) -> Mean:
     network = re.search(r', step (\d+), ', mean.model)
     if network is None:
-        if mean.model not in find_task(weights.NETWORKS[name][0]).baselines:
+        if mean.model not in find_task(shipped.NETWORKS[name][0]).baselines:
             raise UserError(f'{path}: scores of {mean.model}, not of the checkpoint')
         return mean
     if int(network[1]) != step:
         raise UserError(f'{path}: scores of step {network[1]}, but the checkpoint is of step {step}')
-    return dataclasses.replace(mean, model=weights.IN_TABLES.format(name, mean.model[network.end() :]))
+    return dataclasses.replace(mean, model=shipped.IN_TABLES.format(name, mean.model[network.end() :]))
 
 
-def to_markdown(cards: Sequence[weights.Card]) -> str:
+def to_markdown(cards: Sequence[shipped.Card]) -> str:
     """All cards as a page to read."""
     parts = [
         '# Weights that come with the package\n\n'
@@ -157,12 +156,12 @@ def main(argv: Sequence[str]) -> None:
     training = f'python train.py --config=configs/shipped.py:model={given.name} --workdir=runs/{given.name}'
     scores = [local_path(path, '--scores') for path in given.scores]
     card = package_weights(given.checkpoint, given.name, scores, given.hardware, given.command or training)
-    logging.info('%s, step %d, in %s (%.2f MB)', card.name, card.step, weights.FOLDER, card.size / 1e6)
+    logging.info('%s, step %d, in %s (%.2f MB)', card.name, card.step, shipped.FOLDER, card.size / 1e6)
 
 
 if __name__ == '__main__':
     flags.DEFINE_string('checkpoint', None, "A training run's workdir, or one checkpoint.")
-    flags.DEFINE_string('name', None, f'What the weights are called: {", ".join(weights.NETWORKS)}.')
+    flags.DEFINE_string('name', None, f'What the weights are called: {", ".join(shipped.NETWORKS)}.')
     flags.DEFINE_list('scores', None, 'scores.json of eval.py, one or more.')
     flags.DEFINE_string('hardware', None, 'What it was trained on, and for how long.')
     flags.DEFINE_string('command', None, "That trains it; default: train.py with configs/shipped.py's config.")

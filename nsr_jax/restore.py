@@ -20,20 +20,20 @@ from collections.abc import Sequence
 import jax
 from absl import flags, logging
 
-from nsr_jax import agreement, command_line, streams
+from nsr_jax import agreement, command_line, shipped, streams
 from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.errors import UserError
 from nsr_jax.images.formats import FORMATS, check_quality_of_any, suffix_of
 from nsr_jax.images.reading import LARGEST_PIXELS
 from nsr_jax.images.writing import JPEG_QUALITY
-from nsr_jax.inference.restorer import TILE, Restorer, find_devices, make_tiling, model_parts
+from nsr_jax.inference.devices import find_devices
+from nsr_jax.inference.restorer import TILE, Restorer, make_tiling
 from nsr_jax.models.build import COMPUTE_DTYPES
 from nsr_jax.paths import local_path
-from nsr_jax.restoring import weights
 from nsr_jax.restoring.before_after import write_comparison
 from nsr_jax.restoring.plan import STANDARD, Job, plan
 from nsr_jax.restoring.restore_files import restore_files
-from nsr_jax.training.fingerprint import fingerprint
+from nsr_jax.trained import fingerprint
 
 EXIT_SOME_FAILED = 1
 PAGE = 'compare.html'
@@ -56,10 +56,10 @@ def choose_model(model: str | None, task: str | None, scale: int | None) -> str:
             raise UserError(f'--task={task} keeps the size: --scale={scale} does not go with it')
         model = f'sr_x{scale}' if task == 'sr' else task
         if model != 'denoise':
-            weights.find_shipped(model)
-    for part in model_parts(model):
-        if part in weights.NETWORKS:
-            check_model(model, *weights.NETWORKS[part][:2], task, scale)
+            shipped.find_shipped(model)
+    for part in shipped.find_parts(model):
+        if part in shipped.NETWORKS:
+            check_model(model, *shipped.NETWORKS[part][:2], task, scale)
     return model
 
 
@@ -73,7 +73,7 @@ def check_model(model: str, its_task: str, its_scale: int, task: str | None, sca
 
 def list_models() -> str:
     """The networks that come with the package, with their scores and terms, as text."""
-    cards = [weights.read_card(name) for name in weights.shipped_names()]
+    cards = [shipped.read_card(name) for name in shipped.shipped_names()]
     if not cards:
         raise UserError('no weights come with this package')
     text = ''
@@ -153,7 +153,7 @@ def main(argv: Sequence[str]) -> int:
 
 def define_flags() -> None:
     """Define the command's flags."""
-    names = ', '.join(weights.NETWORKS)
+    names = ', '.join(shipped.NETWORKS)
     flags.DEFINE_string('output', None, 'Folder to write the restored images to; - for standard output.')
     flags.DEFINE_enum('task', None, TASKS, 'What to do, with weights that come with the package.')
     flags.DEFINE_integer('scale', None, 'Of the output to the input, for --task=sr.', lower_bound=1)

@@ -1,4 +1,4 @@
-"""What every test stands on: one environment, one compilation cache, and the folder of real images."""
+"""What every test stands on: one environment, one compilation cache, the folder of real images, and random weights."""
 
 import tests.environment  # noqa: F401
 
@@ -7,10 +7,18 @@ import os
 import pathlib
 
 import jax
+import ml_collections
+import numpy as np
 import pytest
 
-from nsr_jax import cpu_cores
+from nsr_jax import cpu_cores, shipped
+from nsr_jax.evaluation.scoring import Score
+from nsr_jax.evaluation.tables import to_json
+from nsr_jax.models.build import build_network
+from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.ops import image_conv
+from nsr_jax.package_weights import package_weights
+from nsr_jax.training.checkpoints import save_model
 
 # Whatever JAX would convert or broadcast by itself is an error, in the processes that tests start too.
 STRICT = {'jax_numpy_dtype_promotion': 'strict', 'jax_numpy_rank_promotion': 'raise'}
@@ -60,3 +68,57 @@ def lenient_promotion():
     """What JAX converts by itself where nobody asks for strictness, for tests that mix in float64."""
     with jax.numpy_dtype_promotion('standard'), jax.numpy_rank_promotion('allow'):
         yield
+
+
+# Tiny networks with random weights, in the place of those that come with the package.
+
+_STEP = 30
+
+
+def _make_config(task, scale, channels, **changes):
+    model = {
+        'scale': scale, 'channels': channels, 'num_blocks': 1, 'features': 4, 'width_multiplier': 1, 'groups': 2,
+        'cardinality': 2, 'gate': 'softmax',
+    }  # fmt: skip
+    degradation = {'sigma': (0.0, 50.0), 'quality': (10, 40)}
+    config = {'task': task, 'model': model | changes, 'data': {'source': 'bsds500'}, 'degradation': degradation}
+    return ml_collections.ConfigDict(config | {'batch_size': 16})
+
+
+def _make_parameters(config, seed=5):
+    """Large enough for gates and blocks to matter."""
+    generator = np.random.RandomState(seed)
+    shapes = parameter_shapes(build_network(config.model))
+    return jax.tree.map(lambda leaf: generator.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
+
+
+@pytest.fixture
+def random_model():
+    """A function from (task, scale, channels) to a config and its parameters."""
+
+    def make(task, scale, channels, **changes):
+        config = _make_config(task, scale, channels, **changes)
+        return config, _make_parameters(config)
+
+    return make
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A function that packages random weights under the names given, in a folder of this test; returns the folder."""
+    folder = tmp_path / 'shipped'
+    monkeypatch.setattr(shipped, 'FOLDER', folder)
+    folder.mkdir()
+
+    def package_all(*names):
+        for name in names:
+            config = _make_config(*shipped.NETWORKS[name])
+            save_model(tmp_path / 'runs' / name, _make_parameters(config), config, step=_STEP)
+            models = {f'runs/{name}, step {_STEP}, tiling feathered 96/16': 30.0, 'bicubic': 28.0}
+            scores = [Score('Set5', 'x2', model, 'sr-y', 'baby', psnr, 0.9) for model, psnr in models.items()]
+            path = tmp_path / 'runs' / f'{name}.json'
+            path.write_text(to_json(scores))
+            package_weights(tmp_path / 'runs' / name, name, [path], '2 CPU cores', 'python train.py')
+        return folder
+
+    return package_all

@@ -3,6 +3,8 @@
 It shares no code with the library and is what the library's forward pass is checked against.
 """
 
+import itertools
+
 import numpy as np
 
 
@@ -78,3 +80,13 @@ def _shuffle(y, scale):
             for column in range(scale):
                 out[row::scale, column::scale, channel] = y[..., channel * scale * scale + row * scale + column]
     return out
+
+
+def self_ensemble(predictor, image):
+    """The mean of a predictor over the eight flips and transposes of a whole image (H, W, C), in float64."""
+    predictions = []
+    for transposed, down, across in itertools.product((False, True), (1, -1), (1, -1)):
+        turned = (image.swapaxes(0, 1) if transposed else image)[::down, ::across]
+        prediction = predictor(np.ascontiguousarray(turned))[::down, ::across].astype(np.float64)
+        predictions.append(prediction.swapaxes(0, 1) if transposed else prediction)
+    return np.mean(predictions, axis=0)

@@ -17,12 +17,11 @@ import pytest
 from jax import export as jax_export
 
 import nsr_jax
-from nsr_jax import export
+from nsr_jax import export, shipped
 from nsr_jax.errors import UserError
 from nsr_jax.inference.restorer import Restorer
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_parameters, parameter_shapes
-from nsr_jax.restoring import weights
 from nsr_jax.training.checkpoints import save_model
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -223,14 +222,14 @@ def test_the_same_network_gives_the_same_file(folder, tmp_path):
 
 
 def test_shipped_weights_are_exported_by_name_with_their_terms(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, 'FOLDER', tmp_path / 'shipped')
-    weights.FOLDER.mkdir()
+    monkeypatch.setattr(shipped, 'FOLDER', tmp_path / 'shipped')
+    shipped.FOLDER.mkdir()
     config, _, params = make('gated')
-    contents = weights.pack(params)
-    (weights.FOLDER / 'sr_x2.safetensors').write_bytes(contents)
+    contents = shipped.pack(params)
+    (shipped.FOLDER / 'sr_x2.safetensors').write_bytes(contents)
     text = dict.fromkeys(['data', 'hardware', 'command'], '') | {'terms': 'for research', 'name': 'sr_x2', 'scores': []}
     numbers = {'step': 9, 'parameters': 1, 'sha256': hashlib.sha256(contents).hexdigest()}
-    (weights.FOLDER / 'sr_x2.json').write_text(json.dumps({'config': config.to_dict()} | text | numbers))
+    (shipped.FOLDER / 'sr_x2.json').write_text(json.dumps({'config': config.to_dict()} | text | numbers))
     card = export.write_export('sr_x2', tmp_path / 'x2.stablehlo')
     assert (card['terms'], card['step'], card['checkpoint']) == ('for research', 9, 'sr_x2')
     with pytest.raises(UserError, match='no weights called sr_x3'):
@@ -273,7 +272,7 @@ def test_mistakes_are_one_line_before_the_work(folder, tmp_path, monkeypatch):
 
 
 def test_a_name_for_two_networks_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(export, 'model_parts', lambda model: ['denoise_gray', 'denoise_colour'])
+    monkeypatch.setattr(shipped, 'find_parts', lambda model: ['denoise_gray', 'denoise_colour'])
     with pytest.raises(UserError, match='denoise stands for denoise_gray and denoise_colour: name one of them'):
         export.write_export('denoise', tmp_path / 'a.stablehlo')
 

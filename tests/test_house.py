@@ -28,6 +28,9 @@ ALLOWED = {
     'losses': {'errors', 'ops'},
     'optimizers': {'errors'},
     'data': {'errors', 'atomic_files', 'paths', 'ops', 'images'},
+    'trained': {'errors', 'paths', 'models'},
+    'shipped': {'errors', 'paths', 'models', 'trained'},
+    'inference': {'errors', 'forks', 'ops', 'models', 'trained', 'shipped'},
     'training': {
         'errors',
         'atomic_files',
@@ -40,8 +43,9 @@ ALLOWED = {
         'data',
         'losses',
         'optimizers',
+        'trained',
+        'inference',
     },
-    'inference': {'errors', 'paths', 'forks', 'ops', 'models', 'training', 'restoring'},
     'evaluation': {
         'errors',
         'atomic_files',
@@ -63,7 +67,6 @@ ALLOWED = {
         'models',
         'images',
         'inference',
-        'training',
     },
 }
 COMMANDS = {'command_line', 'export', 'import_torch', 'package_weights', 'restore'}
@@ -146,6 +149,10 @@ def test_imports_point_one_way(path):
         ('evaluation', 'from nsr_jax import restore'),
         ('evaluation', 'from absl import flags'),
         ('training', 'from ml_collections import config_flags'),
+        ('inference', 'from nsr_jax.training.checkpoints import save_model'),
+        ('inference', 'from nsr_jax.restoring import plan'),
+        ('restoring', 'from nsr_jax.training.sharding import make_mesh'),
+        ('trained', 'from nsr_jax.training.checkpoints import Checkpoints'),
         ('restore', 'from configs import presets'),
         ('restore', 'import tensorflow.io'),
         ('data', 'from . import sources'),

@@ -20,13 +20,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from configs import sr
+from nsr_jax import import_torch
 from nsr_jax.errors import UserError
 from nsr_jax.import_torch import import_checkpoint, to_parameters
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.torch_file import read_torch_checkpoint
-from nsr_jax.training import checkpoints
-from nsr_jax.training.checkpoints import load_model
+from nsr_jax.trained import load_model
 
 REFERENCE = pathlib.Path(__file__).parent / 'reference'
 
@@ -394,7 +394,7 @@ def test_ctrl_c_leaves_the_folder_empty_for_the_next_try(tmp_path, monkeypatch):
 
     arguments = REFERENCE / 'wdsr_x2.pth', config_of('wdsr_x2'), tmp_path / 'out'
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, 'save_model', interrupted)
+        patch.setattr(import_torch, 'save_model', interrupted)
         with pytest.raises(KeyboardInterrupt):
             import_checkpoint(*arguments)
     assert not list((tmp_path / 'out').iterdir())

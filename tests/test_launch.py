@@ -18,7 +18,7 @@ import yaml
 
 from configs import sr
 from nsr_jax.images.decoding import write_image
-from nsr_jax.training.checkpoints import load_model
+from nsr_jax.trained import load_model
 from tests.processes import SLURM_PORT, free_port
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -20,14 +20,14 @@ import pytest
 import tqdm
 from absl import flags
 
-from nsr_jax import restore
+from nsr_jax import restore, shipped
 from nsr_jax.atomic_files import TEMPORARY, replacing
 from nsr_jax.errors import UserError
 from nsr_jax.images.reading import read_photo
 from nsr_jax.inference.restorer import Restorer
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.models.network import RestorationNetwork
-from nsr_jax.restoring import restore_files, weights
+from nsr_jax.restoring import restore_files
 from nsr_jax.restoring.plan import Job
 from nsr_jax.training.checkpoints import save_model
 
@@ -55,15 +55,15 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def shipped(tmp_path, monkeypatch):
+def packaged(tmp_path, monkeypatch):
     """Random weights in the place of those that come with the package: x2, both for denoising, JPEG."""
-    monkeypatch.setattr(weights, 'FOLDER', tmp_path / 'shipped')
-    weights.FOLDER.mkdir()
+    monkeypatch.setattr(shipped, 'FOLDER', tmp_path / 'shipped')
+    shipped.FOLDER.mkdir()
     for name in ('sr_x2', 'denoise_gray', 'denoise_colour', 'jpeg'):
-        task, scale, channels = weights.NETWORKS[name]
+        task, scale, channels = shipped.NETWORKS[name]
         architecture = MODEL | {'scale': scale, 'channels': channels}
-        contents = weights.pack(random_parameters(RestorationNetwork(**architecture)))
-        (weights.FOLDER / f'{name}.safetensors').write_bytes(contents)
+        contents = shipped.pack(random_parameters(RestorationNetwork(**architecture)))
+        (shipped.FOLDER / f'{name}.safetensors').write_bytes(contents)
         config = {'task': task, 'model': architecture, 'degradation': {'sigma': [0, 50], 'quality': [10, 40]}}
         score = {'dataset': 'Set5', 'degradation': 'x2', 'protocol': 'sr-y', 'images': 5, 'psnr': 37.0, 'ssim': 0.95}
         card = {
@@ -71,7 +71,7 @@ def shipped(tmp_path, monkeypatch):
             'data': 'photographs', 'terms': 'for research', 'hardware': 'a laptop', 'command': 'train',
             'scores': [score | {'model': name}, score | {'model': 'bicubic', 'psnr': 33.67}],
         }  # fmt: skip
-        (weights.FOLDER / f'{name}.json').write_text(json.dumps(card))
+        (shipped.FOLDER / f'{name}.json').write_text(json.dumps(card))
 
 
 @pytest.fixture
@@ -320,7 +320,7 @@ def test_too_little_memory_is_told_by_name(tmp_path, model, run, monkeypatch, ca
     assert names_in(tmp_path / 'out') == ['b.png']
 
 
-def test_tasks_take_the_weights_that_come_with_the_package(tmp_path, shipped, run, capsys):
+def test_tasks_take_the_weights_that_come_with_the_package(tmp_path, packaged, run, capsys):
     colour, gray = write(tmp_path / 'in' / 'colour.png'), write(tmp_path / 'in' / 'gray.png', (7, 9))
     for arguments, name_of_colour, name_of_gray in [
         (('--task=sr', '--scale=2'), 'sr_x2', 'sr_x2'),
@@ -356,7 +356,7 @@ def test_options_reach_the_restorer(tmp_path, model, run, monkeypatch):
     assert asked == {'tile': 40, 'ensemble': True, 'dtype': 'bfloat16', 'device': None}
 
 
-def test_mistakes_are_told_before_work(tmp_path, model, shipped, run, monkeypatch):
+def test_mistakes_are_told_before_work(tmp_path, model, packaged, run, monkeypatch):
     write(tmp_path / 'a.png')
     write(tmp_path / 'more' / 'a.png')
     write(tmp_path / 'more' / 'b.jpg')

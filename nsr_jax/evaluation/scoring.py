@@ -15,7 +15,6 @@ from nsr_jax import agreement
 from nsr_jax.data.sources import Source
 from nsr_jax.errors import UserError, listed
 from nsr_jax.evaluation.protocols import check_channels, check_size, score
-from nsr_jax.inference.image_ensemble import self_ensemble
 from nsr_jax.inference.prediction import predict
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.tasks import Degradation, find_protocols
@@ -65,13 +64,12 @@ def device_predictors(network: nn.Module, params: dict, tiling: Tiling, *, ensem
         network: what is evaluated.
         params: arrays that this process holds in full.
         tiling: what the network sees at once.
-        ensemble: whether the eight orientations of each image are averaged.
+        ensemble: whether the eight orientations of each tile, or of an image that is seen whole, are averaged.
     """
-    predictors = [
-        functools.partial(predict, network, jax.device_put(params, device), tiling=tiling)
+    return [
+        functools.partial(predict, network, jax.device_put(params, device), tiling=tiling, ensemble=ensemble)
         for device in jax.local_devices()
     ]
-    return [functools.partial(self_ensemble, predictor) for predictor in predictors] if ensemble else predictors
 
 
 def evaluate(

@@ -61,7 +61,7 @@ def network_contenders(
         network: what they belong to.
         params: arrays that this process holds in full.
         tilings: what the network sees at once.
-        ensembles: whether the eight orientations of each image are averaged.
+        ensembles: whether the eight orientations of what the network sees at once are averaged.
         form: of a name in tables: places for `name` and for the way of applying it.
     """
     weights = hashlib.sha256()
@@ -72,7 +72,7 @@ def network_contenders(
     for tiling, ensemble in itertools.product(tilings, ensembles):
         words = f'tiling {tiling}' + ', x8 ensemble' * ensemble
         predictors = device_predictors(network, params, tiling, ensemble=ensemble)
-        identity = f'{network} {weights.hexdigest()} {words}'
+        identity = f'{network} {weights.hexdigest()} {words}' + ' of each tile' * ensemble
         same = functools.partial(_whatever, predictors)
         contenders.append(Contender(form.format(name, words), identity, same, (network, params)))
     return contenders

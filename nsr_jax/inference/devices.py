@@ -1,4 +1,4 @@
-"""A batch of tiles on many devices, also those of other processes.
+"""Devices, also those of other processes: which there are, copies on all of them, and batches of tiles that they share.
 
 Each device computes what it would alone, so the numbers are those of one device. Processes that share a mesh must do
 all of this alike.
@@ -14,12 +14,54 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from nsr_jax.errors import UserError
+
 Item = TypeVar('Item')
+
+
+def find_devices(platform: str | None) -> list[jax.Device]:
+    """The devices of a platform such as 'cpu', 'gpu' or 'tpu', of all processes; None: of JAX's default platform.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not (platform is None or isinstance(platform, str)):
+        raise UserError(f"a device must be the name of a platform, such as 'cpu', not {platform!r}")
+    try:
+        return jax.devices(platform or None)
+    except RuntimeError as error:
+        if platform is None:
+            raise UserError(f'JAX finds no device: {str(error).splitlines()[0]}') from error
+        there = dict.fromkeys([jax.default_backend(), 'cpu'])
+        raise UserError(f'no device {platform!r} here; there is {" and ".join(there)}') from error
 
 
 def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
     """The devices in a row."""
     return Mesh(np.array(devices), ('tiles',))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A whole copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def replicate(tree, mesh: Mesh):
+    """Put a whole copy of the host's arrays, the same in every process, on every device of the mesh.
+
+    CPU devices share the host's memory: nothing may write to the arrays from here on.
+    """
+
+    def put(leaf) -> jax.Array:
+        copies = [jax.device_put(leaf, device, may_alias=True) for device in mesh.local_devices]
+        return jax.make_array_from_single_device_arrays(copies[0].shape, replicated(mesh), copies)
+
+    return jax.tree.map(put, tree)
+
+
+def on_first_device(tree):
+    """Arrays that are replicated on a mesh, as the first of this process's devices has them."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
 def own_part(batch: Sequence[Item], mesh: Mesh) -> list[Item]:
@@ -58,11 +100,6 @@ def _apply(function, network, params, *arrays: jax.Array, mesh: Mesh) -> jax.Arr
     whole, split = PartitionSpec(), _split(mesh).spec
     specs = {'in_specs': (whole, *[split] * len(arrays)), 'out_specs': whole if mesh.is_multi_process else split}
     return jax.shard_map(apply_on_one, mesh=mesh, **specs, check_vma=False)(params, *arrays)
-
-
-def on_first_device(params):
-    """Parameters that are replicated on a mesh, as the first of this process's devices has them."""
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), params)
 
 
 def _split(mesh: Mesh) -> NamedSharding:

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from nsr_jax.errors import UserError
 from nsr_jax.forks import check_not_forked
 from nsr_jax.inference.devices import apply_on_mesh, on_first_device, own_part
+from nsr_jax.inference.ensemble import average
 from nsr_jax.inference.tiling import (
     BORDER,
     PATCH,
@@ -52,12 +53,16 @@ def _restore_patches(network: nn.Module, params, patches: jax.Array, inside: jax
     return network.apply({'params': params}, kept, method='assemble')
 
 
+_restore_ensemble, _restore_patches_ensemble = average(_restore), average(_restore_patches)
+
+
 def _run(
     function: Callable[..., jax.Array],
     network: nn.Module,
     params,
     cut: Callable[[Tile], tuple[np.ndarray, ...]],
     tiles: Sequence[Tile],
+    *,
     tile_batch: int,
     mesh: Mesh | None,
 ) -> Iterator[tuple[Tile, np.ndarray]]:
@@ -128,6 +133,7 @@ def predict_strips(
     image: np.ndarray | View,
     *,
     tiling: Tiling,
+    ensemble: bool = False,
     tile_batch: int | None = None,
     mesh: Mesh | None = None,
     on_progress: Callable[[float], None] | None = None,
@@ -141,6 +147,7 @@ def predict_strips(
         params: likewise.
         image: likewise, or a `View` of such an image.
         tiling: likewise.
+        ensemble: likewise.
         tile_batch: likewise.
         mesh: likewise; of several processes, each must take all strips.
         on_progress: called after each tile with the share of them that are done, up to 1.
@@ -153,24 +160,29 @@ def predict_strips(
     """
     check_not_forked()
     image = checked_image(network, image)
-    return _strips(network, params, image, tiling, tile_batch, mesh, on_progress or (lambda share: None))
+    on_progress = on_progress or (lambda share: None)
+    options = {'tile_batch': tile_batch, 'mesh': mesh, 'on_progress': on_progress}
+    return _strips(network, params, image, tiling=tiling, ensemble=ensemble, **options)
 
 
 def _strips(
     network: nn.Module,
     params,
     image: np.ndarray | View,
+    *,
     tiling: Tiling,
+    ensemble: bool,
     tile_batch: int | None,
     mesh: Mesh | None,
     on_progress: Callable[[float], None],
 ) -> Iterator[np.ndarray]:
     height, width = image.shape[:2]
     largest = tiling.tile if tiling.name == 'feathered' else None
+    function = _restore_ensemble if ensemble else _restore
     if tiling.name == 'authors' and network.groups > 1 and min(height, width) >= SMALLEST_SIDE:
         pixels_of_tile = PATCH**2
         tiles = authors_tiles(height, width, network.scale)
-        function = _restore_patches
+        function = _restore_patches_ensemble if ensemble else _restore_patches
 
         def cut(tile: Tile) -> tuple[np.ndarray, np.ndarray]:
             rows, columns = (np.arange(first - BORDER, first - BORDER + PATCH) for first in (tile.row, tile.column))
@@ -181,7 +193,6 @@ def _strips(
     elif largest and max(height, width) > largest:
         pixels_of_tile = largest**2
         tiles = feathered_tiles(height, width, network.scale, largest, tiling.overlap)
-        function = _restore
 
         def cut(tile: Tile) -> tuple[np.ndarray, ...]:
             pixels = image[tile.row : tile.row + largest, tile.column : tile.column + largest]
@@ -191,7 +202,7 @@ def _strips(
         params = params if mesh is None else on_first_device(params)
         given = _fit(network, to_network_input(image[:, :], network.channels), largest)
         with jax.default_matmul_precision('float32'):
-            output = _restore(network, params, *(array[None] for array in given))
+            output = function(network, params, *(array[None] for array in given))
         yield np.asarray(output)[0, : network.scale * height, : network.scale * width]
         on_progress(1.0)
         return
@@ -199,7 +210,7 @@ def _strips(
     tile_batch = tile_batch or (1 if platform == 'cpu' else max(1, PIXELS_AT_ONCE // pixels_of_tile))
     if mesh is not None and len(tiles) <= tile_batch:  # several devices would take as long
         mesh, params = None, on_first_device(params)
-    outputs = _run(function, network, params, cut, tiles, tile_batch, mesh)
+    outputs = _run(function, network, params, cut, tiles, tile_batch=tile_batch, mesh=mesh)
     yield from blend(_counted(outputs, len(tiles), on_progress), width, network.scale)
 
 
@@ -222,6 +233,7 @@ def predict(
     image: np.ndarray,
     *,
     tiling: Tiling,
+    ensemble: bool = False,
     tile_batch: int | None = None,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
@@ -237,11 +249,13 @@ def predict(
         tiling: what the network sees at once. Tiles of all images go through one compiled function, and what is
           smaller than a tile, or is seen whole, through one for each of a few shapes (`tiling.shape_for`): the
           network is told where the image ends.
+        ensemble: whether the mean over the eight flips and transposes of each tile, or of an image that is seen whole,
+          is taken; eight times the work.
         tile_batch: how many tiles run at once on a device, always that many; None: one on a CPU, whose caches hold no
           more, elsewhere as many as hold 36,864 pixels, at least one.
-        mesh: devices that share the tiles, as from `mesh.mesh_of`, with `params` replicated on it; an image of no more
-          tiles than run at once on one device is restored by one. Of several processes each must call this alike, with
-          the same image, and gets the same prediction. None: one device.
+        mesh: devices that share the tiles, as from `devices.mesh_of`, with `params` replicated on it; an image of no
+          more tiles than run at once on one device is restored by one. Of several processes each must call this alike,
+          with the same image, and gets the same prediction. None: one device.
 
     Returns:
         float32 (scale H, scale W, the network's channels), nominally on [0, 1], not clipped.
@@ -250,7 +264,8 @@ def predict(
         UserError: the image's shape, type or channels do not fit, or this process was forked after JAX had been used.
     """
     image = checked_image(network, image)
-    strips = predict_strips(network, params, image, tiling=tiling, tile_batch=tile_batch, mesh=mesh)
+    options = {'tiling': tiling, 'ensemble': ensemble, 'tile_batch': tile_batch, 'mesh': mesh}
+    strips = predict_strips(network, params, image, **options)
     prediction = next(strips)
     done = len(prediction)
     if done < (height := network.scale * image.shape[0]):

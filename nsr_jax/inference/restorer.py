@@ -20,17 +20,13 @@ from jax.sharding import Mesh
 from nsr_jax.errors import UserError
 from nsr_jax.forks import check_not_forked
 from nsr_jax.inference.alpha import premultiply, restore_alpha, to_floats, to_samples
-from nsr_jax.inference.devices import mesh_of
+from nsr_jax.inference.devices import find_devices, mesh_of, replicate
 from nsr_jax.inference.prediction import predict_strips
-from nsr_jax.inference.tile_ensemble import TileEnsemble
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.models.build import COMPUTE_DTYPES, Network, build_network
 from nsr_jax.ops.arrays import View, plain_array
 from nsr_jax.ops.gray import find_gray
-from nsr_jax.paths import local_path
-from nsr_jax.restoring import weights
-from nsr_jax.training.checkpoints import LoadedModel, load_model
-from nsr_jax.training.sharding import replicate
+from nsr_jax.shipped import find_parts, load_part
 
 TILE, OVERLAP = 96, 16  # of the feathered tiles, in input pixels
 TILING = Tiling('feathered', TILE, OVERLAP)
@@ -70,7 +66,7 @@ class Restorer:
         """Load a network that comes with the package, or one that was trained here.
 
         Args:
-            model: a name in `weights.NETWORKS`; 'denoise' for the gray and the colour network, of which each image
+            model: a name in `shipped.NETWORKS`; 'denoise' for the gray and the colour network, of which each image
                 takes its own; or a training run's workdir or the folder of one checkpoint. Names go before folders:
                 a folder of such a name is ./sr_x2.
             tile: side of the feathered tiles that a network sees at once, in input pixels.
@@ -88,7 +84,7 @@ class Restorer:
         if not isinstance(ensemble, bool | np.bool_):
             raise UserError(f'ensemble must be True or False, not {ensemble!r}')
         mesh = mesh_of(find_devices(device))
-        loaded = [_load_one(name) for name in model_parts(model)]
+        loaded = [load_part(name) for name in find_parts(model)]
         networks = tuple((build_network(each.config.model, dtype), replicate(each.params, mesh)) for each in loaded)
         return cls(networks, loaded[0].config.task, tiling, bool(ensemble), mesh)
 
@@ -194,10 +190,9 @@ class Restorer:
         height, width, channels = colours.shape
         only_luma = network.channels < channels
         given = View((height, width, 1), lambda place: colours[place] @ LUMA) if only_luma else colours
-        applied = TileEnsemble(network) if self.ensemble else network
         first = 0
-        options = {'tiling': self.tiling, 'mesh': self.mesh, 'on_progress': on_progress}
-        for answer in _on_device(predict_strips(applied, params, given, **options)):
+        options = {'tiling': self.tiling, 'ensemble': self.ensemble, 'mesh': self.mesh, 'on_progress': on_progress}
+        for answer in _on_device(predict_strips(network, params, given, **options)):
             if not np.isfinite(answer).all():
                 raise UserError('the network answers with values that are not finite')
             rows = slice(first, first + len(answer))
@@ -210,26 +205,6 @@ class Restorer:
                 yield answer
 
 
-def model_parts(model: str | os.PathLike) -> list[str]:
-    """The shipped names or the one folder that `model` stands for; nothing is loaded.
-
-    Raises:
-        UserError: it is neither, or no such weights come with the package.
-    """
-    name = os.fspath(model) if isinstance(model, str | os.PathLike) else None
-    if not isinstance(name, str):
-        raise UserError(f'a model must be a name or the path of a folder, not {model!r}')
-    if name == 'denoise':
-        there = [each for each in weights.shipped_names() if weights.NETWORKS[each][0] == 'denoise']
-        return there or [weights.find_shipped('denoise_colour')]
-    if name in weights.NETWORKS:
-        return [weights.find_shipped(name)]
-    if not os.path.isdir(local_path(name, 'model')):  # unlike pathlib's, also for a name that is too long for one
-        there = ', '.join(weights.shipped_names()) or 'none'
-        raise UserError(f'no model {name}: neither a folder nor weights that come with the package; these are: {there}')
-    return [name]
-
-
 def make_tiling(tile: int) -> Tiling:
     """Feathered tiles of this side; raises `UserError` where it is not a whole number from 2."""
     return Tiling('feathered', tile, min(OVERLAP, tile // 2) if isinstance(tile, numbers.Integral) and tile > 1 else 1)
@@ -239,27 +214,6 @@ def check_dtype(dtype: str) -> None:
     """Raise `UserError` unless convolutions can be computed in it."""
     if not isinstance(dtype, str) or dtype not in COMPUTE_DTYPES:
         raise UserError(f'unknown dtype {dtype!r}: one of {", ".join(COMPUTE_DTYPES)}')
-
-
-def find_devices(platform: str | None) -> list[jax.Device]:
-    """The devices of a platform such as 'cpu', 'gpu' or 'tpu', of all processes; None: of JAX's default platform.
-
-    Raises:
-        UserError: there is none.
-    """
-    if not (platform is None or isinstance(platform, str)):
-        raise UserError(f"a device must be the name of a platform, such as 'cpu', not {platform!r}")
-    try:
-        return jax.devices(platform or None)
-    except RuntimeError as error:
-        if platform is None:
-            raise UserError(f'JAX finds no device: {str(error).splitlines()[0]}') from error
-        there = dict.fromkeys([jax.default_backend(), 'cpu'])
-        raise UserError(f'no device {platform!r} here; there is {" and ".join(there)}') from error
-
-
-def _load_one(name: str) -> LoadedModel:
-    return weights.load_shipped(name) if name in weights.NETWORKS else load_model(name)
 
 
 def _rebuild(networks: Sequence[tuple[Network, Any]], task: str, tiling: Tiling, ensemble: bool, platform: str | None):

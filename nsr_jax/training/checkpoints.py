@@ -1,21 +1,13 @@
-"""Checkpoints: a workdir's series of them, and a model taken out of one. Orbax alone; no optimizer is needed to read.
-
-workdir/checkpoints/<step>/params      the network's weights, float32, one entry a block
-                           optimizer   the optimizer's state (absent where only weights were saved)
-                           metadata    JSON: the whole config, the step, the library's version, what the arrays and
-                                       the JSON itself are checked by
-                           metrics     JSON: the evaluation's PSNR in dB, where there was an evaluation, and a digest of
-                                       what it was measured on
-"""
+"""The series of checkpoints that a run saves and goes on from; `trained` says what is in each, and reads them."""
 
 import contextlib
 import dataclasses
-import hashlib
 import itertools
 import json
+import math
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,44 +21,50 @@ import nsr_jax
 from nsr_jax import agreement
 from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.errors import UserError
-from nsr_jax.models.build import build_network
-from nsr_jax.models.cost import parameter_shapes
-from nsr_jax.paths import check_for_libraries, local_path
-from nsr_jax.training.best_checkpoint import (
+from nsr_jax.paths import check_for_libraries
+from nsr_jax.trained import (
     FOLDER,
+    MEASURED_ON,
     METRIC,
     BrokenCheckpointError,
-    KeepBest,
-    find_checkpoint,
-    make_metrics,
+    check_fingerprint,
+    digest,
+    find_best,
+    fingerprint,
+    load_model,
+    one_line,
+    read_metadata,
 )
-from nsr_jax.training.fingerprint import fingerprint
 
 BROKEN_FOLDER = 'broken_checkpoints'
 
 _UNFINISHED = '.orbax-checkpoint-tmp'  # in the names that Orbax gives to what it still writes
-_LONGEST_REASON = 400  # characters of a library's message that are shown
 
-# What Orbax and TensorStore raise for files that cannot be written. For files that are missing, cut or changed it can
-# be anything: for an array that cannot be read, Orbax raises Exception itself.
+# What Orbax and TensorStore raise for files that cannot be written.
 _WRITE_ERRORS = (OSError, ValueError, RuntimeError)
 
 
 @dataclasses.dataclass(frozen=True)
-class LoadedModel:
-    """Weights and where they come from.
+class KeepBest:
+    """Orbax's policy to keep the checkpoint that is the best one."""
 
-    Attributes:
-        config: the whole config that the network was trained by.
-        params: the network's parameter tree, on the default device.
-        step: of the optimizer.
-        path: the checkpoint's folder.
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """For each checkpoint, with its `step` and `metrics`, whether it is kept."""
+        del context
+        best = find_best({each.step: each.metrics or {} for each in checkpoints})
+        return [each.step == best for each in checkpoints]
+
+
+def make_metrics(psnr: float | None, measured_on: Mapping[str, str]) -> dict[str, Any]:
+    """What is kept beside a checkpoint for `find_best`.
+
+    Args:
+        psnr: in dB; None and NaN are no score.
+        measured_on: what the score depends on besides the weights: images, protocol and so on.
     """
-
-    config: ml_collections.ConfigDict
-    params: dict
-    step: int
-    path: pathlib.Path
+    if psnr is None or math.isnan(psnr):
+        return {}
+    return {METRIC: psnr, MEASURED_ON: digest(measured_on)[:16] if measured_on else None}
 
 
 class Checkpoints:
@@ -93,7 +91,7 @@ class Checkpoints:
         except _WRITE_ERRORS as error:
             if agreement.lost_another(error):
                 raise
-            raise UserError(f'{folder} cannot be used as a folder of checkpoints: {_one_line(error)}') from error
+            raise UserError(f'{folder} cannot be used as a folder of checkpoints: {one_line(error)}') from error
 
     @property
     def steps(self) -> list[int]:
@@ -141,7 +139,7 @@ class Checkpoints:
             'measured_on': dict(measured_on or {}),
         }
         args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
-        args['metadata'] = ocp.args.JsonSave(metadata | {'sha256': _digest(metadata)})
+        args['metadata'] = ocp.args.JsonSave(metadata | {'sha256': digest(metadata)})
         with self._written():
             self._manager.save(
                 step, args=ocp.args.Composite(**args), metrics=make_metrics(psnr, metadata['measured_on'])
@@ -174,7 +172,7 @@ class Checkpoints:
                 raise
             there = ', '.join(map(str, self.steps)) or 'none'
             raise UserError(
-                f'a checkpoint cannot be written into {self._manager.directory}: {_one_line(error)}; '
+                f'a checkpoint cannot be written into {self._manager.directory}: {one_line(error)}; '
                 f'complete ones there are of steps: {there}'
             ) from error
 
@@ -196,7 +194,7 @@ class Checkpoints:
         with self._written():
             self._manager.wait_until_finished()
         path = pathlib.Path(self._manager.directory) / str(step)
-        fingerprints = _read_metadata(path)['fingerprints']
+        fingerprints = read_metadata(path)['fingerprints']
         if 'optimizer' not in fingerprints:
             raise UserError(f'{path} holds weights alone: they can be scored and applied, not trained on')
         abstract = {'params': params, 'optimizer': optimizer}
@@ -204,14 +202,14 @@ class Checkpoints:
         try:
             restored = self._manager.restore(step, args=items)
         except Exception as error:
-            raise BrokenCheckpointError(f'{path} cannot be read: {_one_line(error)}') from error
+            raise BrokenCheckpointError(f'{path} cannot be read: {one_line(error)}') from error
         for name in abstract:
-            _check_fingerprint(path / name, restored[name], fingerprints.get(name))
+            check_fingerprint(path / name, restored[name], fingerprints.get(name))
         return restored['params'], restored['optimizer']
 
     def read_origin(self, step: int) -> tuple[str, dict[str, str]]:
         """What `save` was told of a step's `images` and `measured_on`; both empty where an older version saved it."""
-        metadata = _read_metadata(pathlib.Path(self._manager.directory) / str(step))
+        metadata = read_metadata(pathlib.Path(self._manager.directory) / str(step))
         return metadata.get('images', ''), metadata.get('measured_on', {})
 
     def set_aside(self, steps: Iterable[int]) -> None:
@@ -259,73 +257,3 @@ def save_model(directory: str | pathlib.Path, params: Any, config: ml_collection
     checkpoints = Checkpoints(directory, keep=1)
     checkpoints.save(step, config, jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params))
     checkpoints.close()
-
-
-def load_model(directory: str | pathlib.Path) -> LoadedModel:
-    """Read a network's weights and its config.
-
-    Args:
-        directory: a workdir, of which the best checkpoint is taken, as `find_best` says, or the last one where
-            none was evaluated; or the folder of one checkpoint; a ~ at its start is expanded.
-
-    Raises:
-        UserError: there is no checkpoint, or its weights do not fit its own config.
-    """
-    path = find_checkpoint(pathlib.Path(local_path(directory, 'a checkpoint')).resolve())
-    metadata = _read_metadata(path)
-    try:
-        config = ml_collections.ConfigDict(_with_tuples(metadata['config'])).lock()
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise BrokenCheckpointError(f'{path / "metadata"} holds no config: {_one_line(error)}') from error
-    if not isinstance(config.get('task'), str) or not isinstance(config.get('model'), ml_collections.ConfigDict):
-        raise BrokenCheckpointError(f'{path / "metadata"} holds no config with a task and a model')
-    network = build_network(config.model)
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shapes = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), parameter_shapes(network)
-    )
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            params = checkpointer.restore(path / 'params', shapes)
-    except Exception as error:
-        raise BrokenCheckpointError(f'{path} cannot be read: {_one_line(error)}') from error
-    _check_fingerprint(path / 'params', params, metadata['fingerprints'].get('params'))
-    return LoadedModel(config, params, metadata['step'], path)
-
-
-def _read_metadata(path: pathlib.Path) -> dict[str, Any]:
-    """What stands beside the arrays of a checkpoint, checked against its own digest."""
-    try:
-        metadata = json.loads((path / 'metadata' / 'metadata').read_text(encoding='utf-8'))
-        digest = metadata.pop('sha256')
-    except (OSError, KeyError, ValueError, AttributeError) as error:
-        raise BrokenCheckpointError(f'{path} is not a checkpoint of this library: {error!r}') from error
-    if digest != _digest(metadata):
-        raise BrokenCheckpointError(f'{path / "metadata"} is not what was saved: its SHA-256 differs')
-    for name, kind in {'config': dict, 'step': int, 'fingerprints': dict}.items():
-        if not isinstance(metadata.get(name), kind):
-            raise BrokenCheckpointError(f'{path / "metadata"}: {name} must be of type {kind.__name__}')
-    return metadata
-
-
-def _digest(metadata: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
-
-
-def _check_fingerprint(path: pathlib.Path, tree: Any, expected: int | None) -> None:
-    if (found := fingerprint(tree)) != expected:
-        raise BrokenCheckpointError(f'{path} is not what was saved: its fingerprint is {found}, not {expected}')
-
-
-def _one_line(error: BaseException) -> str:
-    """What went wrong first, without the pages that libraries add to it."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error).strip() or repr(error)).splitlines()[0][:_LONGEST_REASON]
-
-
-def _with_tuples(value: Any) -> Any:
-    """A config as it was before JSON, which knows lists alone, made lists of its tuples."""
-    if isinstance(value, dict):
-        return {name: _with_tuples(each) for name, each in value.items()}
-    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

@@ -15,13 +15,14 @@ from absl import logging
 
 from nsr_jax import agreement
 from nsr_jax.errors import StoppedError, UserError
+from nsr_jax.inference.devices import replicate
 from nsr_jax.ops.settings import without_x64
-from nsr_jax.training.best_checkpoint import BrokenCheckpointError
+from nsr_jax.trained import BrokenCheckpointError
 from nsr_jax.training.checkpoints import BROKEN_FOLDER, Checkpoints, remove_unfinished
 from nsr_jax.training.feed import ResidentFeed, StreamedFeed
 from nsr_jax.training.preparation import Preparation, check_run, prepare
 from nsr_jax.training.saving import Saver
-from nsr_jax.training.sharding import gather, replicate
+from nsr_jax.training.sharding import gather
 from nsr_jax.training.state import TrainState
 from nsr_jax.training.stopping import StopRequest
 from nsr_jax.training.warm_start import begin_with

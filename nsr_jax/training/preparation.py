@@ -19,6 +19,7 @@ from nsr_jax.data.sources import records_folder
 from nsr_jax.data.store import ImageStore, Needs
 from nsr_jax.data.validation_split import open_training_images, read_validation_images
 from nsr_jax.errors import UserError
+from nsr_jax.inference.devices import replicate
 from nsr_jax.losses import WeightedLosses, find_losses, weighted_sum
 from nsr_jax.models.build import Network, build_network
 from nsr_jax.models.cost import count_multi_adds, count_parameters
@@ -29,7 +30,7 @@ from nsr_jax.tasks import find_task
 from nsr_jax.tasks.task import Corruption
 from nsr_jax.training.feed import ResidentFeed, StreamedFeed
 from nsr_jax.training.gradients import find_microbatch_size
-from nsr_jax.training.sharding import make_mesh, replicate
+from nsr_jax.training.sharding import make_mesh
 from nsr_jax.training.state import TrainState, abstract_state, create_state
 from nsr_jax.training.step import MakeBatch, make_train_steps
 from nsr_jax.training.warm_start import check_warm_start

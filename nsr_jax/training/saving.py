@@ -11,7 +11,7 @@ from absl import logging
 
 from nsr_jax import agreement
 from nsr_jax.errors import UserError
-from nsr_jax.training.best_checkpoint import FOLDER
+from nsr_jax.trained import FOLDER
 from nsr_jax.training.checkpoints import Checkpoints
 from nsr_jax.training.presence import Presence
 from nsr_jax.training.state import TrainState

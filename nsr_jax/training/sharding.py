@@ -4,6 +4,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from nsr_jax.errors import UserError
+from nsr_jax.inference.devices import on_first_device, replicated
 
 BATCH_AXES = ('data', 'fsdp')  # the batch is split over both
 
@@ -35,28 +36,10 @@ def make_mesh(data: int, fsdp: int, batch_size: int) -> Mesh:
     return jax.make_mesh((data, fsdp), BATCH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-    """A whole copy on every device."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
-def replicate(tree, mesh: Mesh):
-    """Put a whole copy of the host's arrays, the same in every process, on every device of the mesh.
-
-    CPU devices share the host's memory: nothing may write to the arrays from here on.
-    """
-
-    def put(leaf) -> jax.Array:
-        copies = [jax.device_put(leaf, device, may_alias=True) for device in mesh.local_devices]
-        return jax.make_array_from_single_device_arrays(copies[0].shape, replicated(mesh), copies)
-
-    return jax.tree.map(put, tree)
-
-
 def gather(tree, mesh: Mesh):
     """Arrays that lie on the mesh in any way, whole and on the first device of each process; all must call it."""
     whole = jax.jit(lambda leaves: leaves, out_shardings=replicated(mesh))(tree)
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
+    return on_first_device(whole)
 
 
 def over_batch(mesh: Mesh) -> NamedSharding:

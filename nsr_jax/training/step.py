@@ -10,10 +10,11 @@ from jax.sharding import Mesh
 
 from nsr_jax.data.sampling import Regions
 from nsr_jax.data.store import ImageStore
+from nsr_jax.inference.devices import replicated
 from nsr_jax.losses import WeightedLosses
 from nsr_jax.models.build import Network
 from nsr_jax.training.gradients import compare_and_differentiate
-from nsr_jax.training.sharding import over_batch, over_calls, replicated
+from nsr_jax.training.sharding import over_batch, over_calls
 from nsr_jax.training.state import TrainState
 
 # (images, the call's first step, step, indices (B,)) to inputs (B, P, P, C) and targets (B, sP, sP, C), on [0, 1]

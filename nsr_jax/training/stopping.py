@@ -10,7 +10,8 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from nsr_jax.training.sharding import over_batch, replicated
+from nsr_jax.inference.devices import replicated
+from nsr_jax.training.sharding import over_batch
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

@@ -10,9 +10,7 @@ from absl import logging
 
 from nsr_jax import agreement
 from nsr_jax.errors import UserError
-from nsr_jax.training.best_checkpoint import FOLDER
-from nsr_jax.training.checkpoints import LoadedModel, load_model
-from nsr_jax.training.fingerprint import fingerprint
+from nsr_jax.trained import FOLDER, LoadedModel, fingerprint, load_model
 from nsr_jax.training.state import TrainState
 
 # The layers whose output has scale² times the channels: of another scale, none of their weights fits.

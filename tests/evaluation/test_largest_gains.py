@@ -25,7 +25,7 @@ from nsr_jax.inference.prediction import predict
 from nsr_jax.inference.restorer import Restorer
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.models.build import build_network
-from nsr_jax.restoring.weights import read_card
+from nsr_jax.shipped import read_card
 from nsr_jax.tasks import Degradation, all_protocols, find_protocols
 from nsr_jax.tasks.sr import bicubic
 from nsr_jax.training.checkpoints import save_model

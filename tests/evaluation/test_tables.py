@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.scoring import Score
 from nsr_jax.evaluation.tables import from_json, to_csv, to_json, to_markdown, write_tables
-from nsr_jax.tasks import all_protocols
+from nsr_jax.tasks import TASKS, all_protocols
 
 PROTOCOLS = all_protocols()
 

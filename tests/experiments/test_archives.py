@@ -12,7 +12,7 @@ import pytest
 
 from experiments import archives
 from nsr_jax.errors import UserError
-from nsr_jax.training.checkpoints import load_model
+from nsr_jax.trained import load_model
 
 
 def test_results_of_a_finished_run_arrive(tmp_path, make_run):

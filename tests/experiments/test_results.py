@@ -6,23 +6,24 @@ import json
 import pathlib
 
 import pytest
+from nsr_jax.evaluation.degradation import find_degradations
 
 from experiments import archives, prove, results
 from experiments.comparisons import find_comparison
+from nsr_jax import shipped
 from nsr_jax.data.benchmark_sets import find_benchmark
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.largest_gains import check_architectures
+from nsr_jax.evaluation.protocols import find_protocols
 from nsr_jax.evaluation.scoring import Score
 from nsr_jax.evaluation.tables import to_json
-from nsr_jax.restoring import weights
-from nsr_jax.tasks import find_degradations, find_protocols
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture
 def cards():
-    return [weights.read_card(name) for name in weights.shipped_names()]
+    return [shipped.read_card(name) for name in shipped.shipped_names()]
 
 
 def test_the_page_is_what_its_command_writes(cards):

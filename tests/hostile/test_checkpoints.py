@@ -22,15 +22,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsr_jax import torch_file
+from nsr_jax import shipped, torch_file, trained
 from nsr_jax.errors import UserError
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.restore import list_models
-from nsr_jax.restoring import weights
 from nsr_jax.torch_file import read_torch_checkpoint
-from nsr_jax.training import checkpoints
-from nsr_jax.training.checkpoints import load_model, save_model
+from nsr_jax.trained import load_model
+from nsr_jax.training.checkpoints import save_model
 from tests.hostile.changes import ODD_VALUES, changed, changes, examples, is_one_line, with_odd_value
 from tests.memory import run_within
 
@@ -311,7 +310,7 @@ def forge(folder, path, value):
     for name in path[:-1]:
         section = section[name]
     section[path[-1]] = value
-    file.write_text(json.dumps(metadata | {'sha256': checkpoints._digest(metadata)}))
+    file.write_text(json.dumps(metadata | {'sha256': trained.digest(metadata)}))
 
 
 @pytest.mark.parametrize(
@@ -366,8 +365,8 @@ def test_links_out_of_the_folder_are_not_followed(checkpoint, tmp_path, name):
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """A copy of the weights that come with the package, in their place."""
-    folder = shutil.copytree(weights.FOLDER, tmp_path / 'weights')
-    monkeypatch.setattr(weights, 'FOLDER', folder)
+    folder = shutil.copytree(shipped.FOLDER, tmp_path / 'weights')
+    monkeypatch.setattr(shipped, 'FOLDER', folder)
     return folder
 
 
@@ -375,7 +374,7 @@ def fuzz_packages(number):
     @examples(number)
     @given(st.sampled_from(['card', 'header', 'file']), st.floats(0, 1), st.sampled_from(ODD_VALUES), changes)
     def test(package, kind, place, value, changes):
-        name = weights.shipped_names()[0]
+        name = shipped.shipped_names()[0]
         card, tensors = package / f'{name}.json', package / f'{name}.safetensors'
         honest = card.read_text(), tensors.read_bytes()
         data = honest[1]
@@ -391,7 +390,7 @@ def fuzz_packages(number):
             tensors.write_bytes(data)
             card.write_text(json.dumps(json.loads(honest[0]) | {'sha256': hashlib.sha256(data).hexdigest()}))
         try:
-            for use in (list_models, lambda: weights.load_shipped(name)):
+            for use in (list_models, lambda: shipped.load_shipped(name)):
                 try:
                     use()
                 except UserError as error:
@@ -408,15 +407,15 @@ test_changed_packages_are_read_or_refused_long = pytest.mark.slow(fuzz_packages(
 
 
 def test_a_card_of_another_network_is_refused(package):
-    first, *_ = weights.shipped_names()
-    other = next(name for name in weights.NETWORKS if name != first)
+    first, *_ = shipped.shipped_names()
+    other = next(name for name in shipped.NETWORKS if name != first)
     (package / f'{other}.json').write_text((package / f'{first}.json').read_text())
     with pytest.raises(UserError, match=f"not the card of a network: it is of '{first}'"):
-        weights.read_card(other)
+        shipped.read_card(other)
 
 
 def test_shipped_weights_need_both_files(package):
-    name = weights.shipped_names()[0]
+    name = shipped.shipped_names()[0]
     (package / f'{name}.safetensors').unlink()
     with pytest.raises(UserError, match=r'\.safetensors: cannot be read: No such file'):
         list_models()

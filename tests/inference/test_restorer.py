@@ -16,20 +16,20 @@ import PIL.Image
 import pytest
 
 import nsr_jax
+from nsr_jax import shipped
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.protocols import round_prediction
 from nsr_jax.images.decoding import read_image
-from nsr_jax.inference.image_ensemble import self_ensemble
 from nsr_jax.inference.prediction import predict
 from nsr_jax.inference.restorer import Restorer, make_tiling
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.models.network import RestorationNetwork
 from nsr_jax.ops.enlarge import enlarge
 from nsr_jax.ops.imresize import imresize
-from nsr_jax.restoring import weights
 from nsr_jax.restoring.plan import Job
 from nsr_jax.restoring.restore_files import restore_files
 from nsr_jax.training.checkpoints import save_model
+from tests.oracle import self_ensemble
 
 ROOT = pathlib.Path(__file__).parents[2]
 FEATHERED = Tiling('feathered', 96, 16)
@@ -139,8 +139,8 @@ def test_gray_stored_as_colours_is_restored_as_gray(dtype, has_alpha):
     assert not np.isclose(model(image)[0, 0, 0], restored[0, 0, 0], atol=largest / 100)
 
 
-def test_files_of_gray_stored_as_colours_are_restored_as_gray(shipped, tmp_path):
-    shipped('denoise_gray', 'denoise_colour')
+def test_files_of_gray_stored_as_colours_are_restored_as_gray(package, tmp_path):
+    package('denoise_gray', 'denoise_colour')
     model = Restorer.load('denoise')
     gray = random_image((20, 30))
     PIL.Image.fromarray(gray.repeat(3).reshape(20, 30, 3)).save(tmp_path / 'a.png')
@@ -319,8 +319,8 @@ def test_strips_say_what_they_take(pair):
 
 
 @pytest.mark.parametrize('is_copied', [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_a_copy_restores_the_same(shipped, is_copied):
-    shipped('denoise_gray', 'denoise_colour')
+def test_a_copy_restores_the_same(package, is_copied):
+    package('denoise_gray', 'denoise_colour')
     model = Restorer.load('denoise', tile=np.int64(40))
     copied = is_copied(model)
     for shape in ((10, 12), (12, 9, 3)):
@@ -332,8 +332,8 @@ def test_a_copy_restores_the_same(shipped, is_copied):
 
 @pytest.mark.filterwarnings('ignore:os.fork')
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='there is no fork here')
-def test_a_forked_process_is_told_instead_of_waiting_for_ever(shipped):
-    shipped('sr_x2')
+def test_a_forked_process_is_told_instead_of_waiting_for_ever(package):
+    package('sr_x2')
     model = Restorer.load('sr_x2')
     image = random_image((8, 8, 3))
     model(image)
@@ -351,21 +351,21 @@ def test_a_forked_process_is_told_instead_of_waiting_for_ever(shipped):
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
-def test_three_lines(shipped, tmp_path):
+def test_three_lines(package, tmp_path):
     """What the documentation shows, by a shipped name and by a folder."""
-    shipped('sr_x2')
+    package('sr_x2')
     model = nsr_jax.Restorer.load('sr_x2')
     image = random_image((10, 12, 3))
     output = model(image)
     assert output.shape == (20, 24, 3)
     assert model.task == 'sr'
-    packed = weights.load_shipped('sr_x2')
+    packed = shipped.load_shipped('sr_x2')
     save_model(tmp_path / 'same', packed.params, packed.config)
     np.testing.assert_array_equal(Restorer.load(tmp_path / 'same')(image), output)
 
 
-def test_what_is_asked_for_is_done(shipped, monkeypatch):
-    shipped('sr_x2', 'denoise_gray', 'denoise_colour')
+def test_what_is_asked_for_is_done(package, monkeypatch):
+    package('sr_x2', 'denoise_gray', 'denoise_colour')
     model = Restorer.load('sr_x2', tile=40, ensemble=True, dtype='bfloat16', device='cpu')
     assert str(model.tiling) == 'feathered 40/16'
     assert str(Restorer.load('sr_x2', tile=8).tiling) == 'feathered 8/4'
@@ -376,9 +376,9 @@ def test_what_is_asked_for_is_done(shipped, monkeypatch):
     assert [device.platform for device in model.mesh.devices] == ['cpu'] * jax.device_count('cpu')
 
 
-def test_mistakes_are_told_before_weights_are_read(shipped, monkeypatch, tmp_path):
-    shipped('sr_x2')
-    monkeypatch.setattr(weights, 'load_shipped', None)
+def test_mistakes_are_told_before_weights_are_read(package, monkeypatch, tmp_path):
+    package('sr_x2')
+    monkeypatch.setattr(shipped, 'load_shipped', None)
     mistakes = [
         ('sr_x3', {}, 'no weights called sr_x3 come with the package; there are: sr_x2'),
         ('denoise', {}, 'no weights called denoise_colour come with the package; there are: sr_x2'),
@@ -440,7 +440,7 @@ def test_no_seams_in_photographs(data_dir):
     More than they do in the photograph itself, that is: blocks of JPEG end where tiles do.
     """
     models = {'pooling': Restorer([(PoolingNetwork(), {})], 'sr', make_tiling(32))}
-    models |= {name: Restorer.load(name, tile=32) for name in weights.shipped_names()[:1]}
+    models |= {name: Restorer.load(name, tile=32) for name in shipped.shipped_names()[:1]}
     photographs = [read_image(path)[:256, :256] for path in sorted((data_dir / 'test' / 'Set14' / 'HR').iterdir())[:4]]
     starts = [round(place) for place in np.linspace(0, 256 - 32, 15)]  # of tiles that share 16 pixels or a little more
     for name, model in models.items():

@@ -18,7 +18,7 @@ from nsr_jax import restore
 from nsr_jax.errors import UserError
 from nsr_jax.images.reading import read_photo
 from nsr_jax.inference import prediction
-from nsr_jax.inference.devices import apply_on_mesh, mesh_of
+from nsr_jax.inference.devices import apply_on_mesh, mesh_of, replicate
 from nsr_jax.inference.prediction import predict
 from nsr_jax.inference.restorer import Restorer
 from nsr_jax.inference.tiling import Tiling, authors_tiles, feathered_tiles
@@ -27,7 +27,6 @@ from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.ops.arrays import View
 from nsr_jax.restoring import restore_files
 from nsr_jax.training.checkpoints import save_model
-from nsr_jax.training.sharding import replicate
 from tests.processes import run_together
 
 CONFIG = {

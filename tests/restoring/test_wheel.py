@@ -22,14 +22,14 @@ def call(*command, **options):
 
 
 @pytest.mark.slow
-def test_an_installed_package_restores(tmp_path, shipped):
+def test_an_installed_package_restores(tmp_path, package):
     source, room = tmp_path / 'source', tmp_path / 'room'
     source.mkdir()
     room.mkdir()
     shutil.copytree(ROOT / 'nsr_jax', source / 'nsr_jax', ignore=shutil.ignore_patterns('__pycache__'))
     for name in ('pyproject.toml', 'README.md', 'LICENSE'):
         shutil.copy(ROOT / name, source)
-    shutil.copytree(shipped('sr_x2'), source / 'nsr_jax' / 'weights', dirs_exist_ok=True)
+    shutil.copytree(package('sr_x2'), source / 'nsr_jax' / 'weights', dirs_exist_ok=True)
     files = {path.relative_to(source).as_posix() for path in (source / 'nsr_jax').rglob('*') if path.is_file()}
 
     call(sys.executable, '-m', 'pip', 'wheel', '.', '--no-deps', '--wheel-dir', tmp_path, cwd=source)

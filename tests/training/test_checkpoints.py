@@ -9,8 +9,9 @@ import pytest
 from nsr_jax.errors import UserError
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
+from nsr_jax.trained import load_model
 from nsr_jax.training import checkpoints as module
-from nsr_jax.training.checkpoints import Checkpoints, load_model, save_model
+from nsr_jax.training.checkpoints import Checkpoints, save_model
 
 
 @pytest.fixture
@@ -108,16 +109,6 @@ def test_a_checkpoint_of_an_older_version_is_read(tmp_path, config, params):
         assert checkpoints.read_origin(2) == ('', {})
         checkpoints.save(3, config, params, psnr=29.0, measured_on={'images': 'a'})
     assert load_model(tmp_path).step == 3
-
-
-def test_what_is_not_a_checkpoint_is_named(tmp_path):
-    with pytest.raises(UserError, match='there is no such folder'):
-        load_model(tmp_path / 'missing')
-    with pytest.raises(UserError, match='neither a workdir'):
-        load_model(tmp_path)
-    (tmp_path / 'checkpoints' / '7' / 'metadata').mkdir(parents=True)
-    with pytest.raises(UserError, match='not a checkpoint of this library'):
-        load_model(tmp_path / 'checkpoints' / '7')
 
 
 def test_weights_that_do_not_fit_their_config_are_refused(tmp_path, config, params):

@@ -19,7 +19,8 @@ from nsr_jax.ops.settings import new_key
 from nsr_jax.optimizers import adam
 from nsr_jax.tasks.denoise import Noise
 from nsr_jax.tasks.jpeg import Jpeg
-from nsr_jax.training.checkpoints import load_model, save_model
+from nsr_jax.trained import load_model
+from nsr_jax.training.checkpoints import save_model
 from nsr_jax.training.loop import train
 from nsr_jax.training.state import init_state
 

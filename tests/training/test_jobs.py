@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from nsr_jax.training.checkpoints import load_model
+from nsr_jax.trained import load_model
 from tests.processes import SLURM_PORT, free_port
 
 

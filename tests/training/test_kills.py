@@ -7,7 +7,7 @@ import time
 import jax
 import pytest
 
-from nsr_jax.training.checkpoints import load_model
+from nsr_jax.trained import load_model
 
 
 @pytest.fixture(scope='module')

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from nsr_jax.errors import UserError
+from nsr_jax.trained import load_model
 from nsr_jax.training import loop
-from nsr_jax.training.checkpoints import load_model
 from nsr_jax.training.loop import train
 from nsr_jax.training.preparation import prepare
 

@@ -12,7 +12,7 @@ from nsr_jax.errors import UserError
 from nsr_jax.images.decoding import write_image
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
-from nsr_jax.training.checkpoints import load_model
+from nsr_jax.trained import load_model
 from nsr_jax.training.loop import train
 from nsr_jax.training.saving import Saver
 from nsr_jax.training.state import TrainState

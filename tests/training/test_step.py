@@ -10,10 +10,11 @@ import optax
 import pytest
 
 from nsr_jax.data.store import ImageStore
+from nsr_jax.inference.devices import replicated
 from nsr_jax.losses import find_losses
 from nsr_jax.models.network import RestorationNetwork
 from nsr_jax.optimizers import find_optimizer
-from nsr_jax.training.sharding import make_mesh, replicated
+from nsr_jax.training.sharding import make_mesh
 from nsr_jax.training.state import abstract_state, create_state
 from nsr_jax.training.step import make_train_steps
 
@@ -153,7 +154,8 @@ from nsr_jax.losses import find_losses
 from nsr_jax.models.build import build_network
 from nsr_jax.optimizers import find_optimizer, find_schedule
 from nsr_jax.training.checkpoints import Checkpoints
-from nsr_jax.training.sharding import make_mesh, replicate
+from nsr_jax.inference.devices import replicate
+from nsr_jax.training.sharding import make_mesh
 from nsr_jax.training.state import TrainState, abstract_state, create_state
 from nsr_jax.training.step import make_train_steps
 

@@ -12,7 +12,7 @@ import jax
 import pytest
 
 from nsr_jax.errors import UserError
-from nsr_jax.training.checkpoints import load_model
+from nsr_jax.trained import load_model
 from nsr_jax.training.loop import train
 
 

@@ -10,7 +10,8 @@ import pytest
 from nsr_jax.errors import UserError
 from nsr_jax.models.build import build_network
 from nsr_jax.optimizers import adam
-from nsr_jax.training.checkpoints import Checkpoints, load_model, save_model
+from nsr_jax.trained import load_model
+from nsr_jax.training.checkpoints import Checkpoints, save_model
 from nsr_jax.training.loop import first_state, train
 from nsr_jax.training.preparation import check_run, prepare
 from nsr_jax.training.sharding import make_mesh

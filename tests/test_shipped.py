@@ -9,24 +9,25 @@ import pytest
 import safetensors.numpy
 
 from experiments.comparisons import COMPARISONS
-from nsr_jax import package_weights
+from nsr_jax import shipped
 from nsr_jax.data.training_sets import find_training_set
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.scoring import Score
 from nsr_jax.evaluation.tables import to_json
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
-from nsr_jax.restoring import weights
-from nsr_jax.training.checkpoints import load_model, save_model
+from nsr_jax.package_weights import TRAINING_DATA, package_weights
+from nsr_jax.trained import load_model
+from nsr_jax.training.checkpoints import save_model
 
 
-def test_weights_come_back_to_half_precision(shipped, tmp_path):
-    folder = shipped('sr_x2', 'jpeg')
+def test_weights_come_back_to_half_precision(package, tmp_path):
+    folder = package('sr_x2', 'jpeg')
     assert sorted(path.name for path in folder.iterdir()) == [
         'README.md', 'jpeg.json', 'jpeg.safetensors', 'sr_x2.json', 'sr_x2.safetensors',
     ]  # fmt: skip
-    assert weights.shipped_names() == ['sr_x2', 'jpeg']
-    loaded, original = weights.load_shipped('sr_x2'), load_model(tmp_path / 'runs' / 'sr_x2')
+    assert shipped.shipped_names() == ['sr_x2', 'jpeg']
+    loaded, original = shipped.load_shipped('sr_x2'), load_model(tmp_path / 'runs' / 'sr_x2')
     assert loaded.config.to_dict() == json.loads(original.config.to_json())
     assert loaded.step == original.step == 30
     assert jax.tree.structure(loaded.params) == jax.tree.structure(original.params)
@@ -35,20 +36,20 @@ def test_weights_come_back_to_half_precision(shipped, tmp_path):
         np.testing.assert_allclose(packed, exact, rtol=2**-11, atol=2**-25)
         assert not np.array_equal(packed, exact) or exact.size < 5
     # A file is half as large as the parameters, and its names and header.
-    card = weights.read_card('sr_x2')
+    card = shipped.read_card('sr_x2')
     assert card.size < 2 * card.parameters + 4000
 
 
-def test_the_card_says_where_weights_come_from(shipped):
-    folder = shipped('sr_x2', 'denoise_gray')
-    card = weights.read_card('sr_x2')
+def test_the_card_says_where_weights_come_from(package):
+    folder = package('sr_x2', 'denoise_gray')
+    card = shipped.read_card('sr_x2')
     assert (card.step, card.hardware, card.command) == (30, '2 CPU cores', 'python train.py')
     assert 'non-commercial' in card.terms
     assert [(score['model'], score['psnr'], score['protocol'], score['images']) for score in card.scores] == [
         ('sr_x2 (tiling feathered 96/16)', 30.0, 'sr-y', 1),
         ('bicubic', 28.0, 'sr-y', 1),
     ]
-    assert weights.read_card('denoise_gray').title == 'removes noise of sigma 0 to 50 (of 255) from gray images'
+    assert shipped.read_card('denoise_gray').title == 'removes noise of sigma 0 to 50 (of 255) from gray images'
     readme = (folder / 'README.md').read_text()
     for said in (
         '## sr_x2',
@@ -70,69 +71,69 @@ def test_the_card_says_where_weights_come_from(shipped):
         ('train400', '400 gray images of 180x180', ('without a stated licence', 'BSDS500', 'non-commercial')),
     ],
 )
-def test_training_sets_of_published_networks_have_their_terms(shipped, tmp_path, random_model, source, images, terms):
-    shipped()
+def test_training_sets_of_published_networks_have_their_terms(package, tmp_path, random_model, source, images, terms):
+    package()
     assert images.split()[0] == str(find_training_set(source).images)
     config, parameters = random_model('denoise', 1, 1)
     config.data.source = source
     save_model(tmp_path / 'run', parameters, config, step=30)
-    card = package_weights.package_weights(tmp_path / 'run', 'denoise_gray', [], 'a laptop', 'train')
-    assert card == weights.read_card('denoise_gray')
+    card = package_weights(tmp_path / 'run', 'denoise_gray', [], 'a laptop', 'train')
+    assert card == shipped.read_card('denoise_gray')
     assert images in card.data
     for words in (*terms, 'the weights hold none of them'):
         assert words in card.terms
 
 
 def test_terms_are_known_for_every_comparison():
-    assert {run.config().data.source for run in COMPARISONS} <= package_weights.TRAINING_DATA.keys()
+    assert {run.config().data.source for run in COMPARISONS} <= TRAINING_DATA.keys()
 
 
-def test_networks_to_score_have_the_names_of_tables(shipped, tmp_path):
-    shipped('sr_x2')
+def test_networks_to_score_have_the_names_of_tables(package, tmp_path):
+    package('sr_x2')
     run = str(tmp_path / 'runs' / 'sr_x2')
-    found = weights.load_named([f'{run}/', run], ['sr_x2', 'sr_x2'])
+    found = shipped.load_named([f'{run}/', run], ['sr_x2', 'sr_x2'])
     assert [form.format(name, 'whole') for name, form, _ in found] == [f'{run}, step 30, whole', 'sr_x2 (whole)']
-    assert found[1][2].path == weights.FOLDER / 'sr_x2.safetensors'
+    assert found[1][2].path == shipped.FOLDER / 'sr_x2.safetensors'
 
 
 @pytest.mark.parametrize('place', [0, 9, 200, -1])
-def test_one_changed_bit_is_seen(shipped, place):
-    path = shipped('sr_x2') / 'sr_x2.safetensors'
+def test_one_changed_bit_is_seen(package, place):
+    path = package('sr_x2') / 'sr_x2.safetensors'
     contents = bytearray(path.read_bytes())
     contents[place] ^= 1
     path.write_bytes(contents)
     with pytest.raises(UserError, match=r'sr_x2.safetensors is damaged'):
-        weights.load_shipped('sr_x2')
+        shipped.load_shipped('sr_x2')
 
 
-def test_what_is_not_there_is_told_by_what_is(shipped):
-    folder = shipped('jpeg')
+def test_what_is_not_there_is_told_by_what_is(package):
+    folder = package('jpeg')
     with pytest.raises(UserError, match=r'no weights called sr_x2 come with the package; there are: jpeg$'):
-        weights.load_shipped('sr_x2')
+        shipped.load_shipped('sr_x2')
     (folder / 'jpeg.safetensors').unlink()
     with pytest.raises(UserError, match=r'jpeg.safetensors: cannot be read'):
-        weights.load_shipped('jpeg')
+        shipped.load_shipped('jpeg')
     (folder / 'jpeg.json').write_text('{"name": "jpeg"}')
     with pytest.raises(UserError, match=r'jpeg.json: not the card') as caught:
-        weights.load_shipped('jpeg')
+        shipped.load_shipped('jpeg')
     assert '\n' not in str(caught.value)
 
 
 def test_tensors_of_another_network_are_refused(random_model):
     small, parameters = random_model('sr', 2, 3)
     large, _ = random_model('sr', 2, 3, num_blocks=2)
-    contents = weights.pack(parameters)
+    contents = shipped.pack(parameters)
     for config in (large, random_model('sr', 3, 3)[0]):
         with pytest.raises(UserError, match='x: its tensors are not the parameters'):
-            weights.unpack(contents, parameter_shapes(build_network(config.model)), 'x')
+            shipped.unpack(contents, parameter_shapes(build_network(config.model)), 'x')
     with pytest.raises(UserError, match='x: not a file of tensors'):
-        weights.unpack(b'pickle', parameter_shapes(build_network(small.model)), 'x')
+        shipped.unpack(b'pickle', parameter_shapes(build_network(small.model)), 'x')
 
 
 def test_the_file_is_read_by_the_format_s_own_library_alone(random_model):
     """Anyone can open it: plain tensors under their names."""
     _, parameters = random_model('sr', 2, 3)
-    tensors = safetensors.numpy.load(weights.pack(parameters))
+    tensors = safetensors.numpy.load(shipped.pack(parameters))
     np.testing.assert_allclose(
         tensors['block_00/conv_1/gate/kernel'], parameters['block_00']['conv_1']['gate']['kernel'], rtol=1e-3
     )
@@ -151,11 +152,11 @@ def test_what_half_precision_cannot_hold_is_refused(random_model, value, message
     else:
         parameters['tail']['bias'][1] = value
     with pytest.raises(UserError, match=message):
-        weights.pack(parameters)
+        shipped.pack(parameters)
 
 
-def test_a_checkpoint_that_does_not_fit_is_not_packaged(shipped, tmp_path, random_model):
-    folder = shipped()
+def test_a_checkpoint_that_does_not_fit_is_not_packaged(package, tmp_path, random_model):
+    folder = package()
     config, parameters = random_model('sr', 2, 3)
     save_model(tmp_path / 'x2', parameters, config, step=30)
     scores = tmp_path / 'scores.json'
@@ -175,17 +176,17 @@ def test_a_checkpoint_that_does_not_fit_is_not_packaged(shipped, tmp_path, rando
     ]
     for checkpoint, name, paths, message in mistakes:
         with pytest.raises(UserError, match=message):
-            package_weights.package_weights(tmp_path / checkpoint, name, paths, 'a laptop', 'train')
+            package_weights(tmp_path / checkpoint, name, paths, 'a laptop', 'train')
         assert not list(folder.iterdir())
 
 
 def test_weights_in_the_package_are_whole_and_small():
     """Those that really come with it."""
-    for name in weights.shipped_names():
-        card = weights.read_card(name)
-        model = weights.load_shipped(name)
+    for name in shipped.shipped_names():
+        card = shipped.read_card(name)
+        model = shipped.load_shipped(name)
         found = model.config.task, model.config.model.scale, model.config.model.channels
-        assert found == weights.NETWORKS[name]
+        assert found == shipped.NETWORKS[name]
         assert card.parameters == sum(leaf.size for leaf in jax.tree.leaves(model.params))
         assert card.scores
-    assert sum(path.stat().st_size for path in weights.FOLDER.glob('*')) < 40e6
+    assert sum(path.stat().st_size for path in shipped.FOLDER.glob('*')) < 40e6

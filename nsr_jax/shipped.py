@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import importlib.resources
 import json
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +25,8 @@ import safetensors.numpy
 from nsr_jax.errors import UserError
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
-from nsr_jax.training.checkpoints import LoadedModel, load_model
+from nsr_jax.paths import local_path
+from nsr_jax.trained import LoadedModel, load_model
 
 FOLDER = pathlib.Path(str(importlib.resources.files('nsr_jax') / 'weights'))
 # What each network must be: its task, scale and channels.
@@ -36,7 +38,7 @@ NETWORKS = {
     'denoise_colour': ('denoise', 1, 3),
     'jpeg': ('jpeg', 1, 1),
 }
-IN_TABLES = '{} ({})'  # how a network is called beside its scores: its name, and how it was applied
+IN_TABLES = '{} ({})'  # what a network is called beside its scores: its name, and how it was applied
 LARGEST_ERROR = 1e-3  # of a packed parameter, of the largest one in its tensor
 
 
@@ -152,6 +154,35 @@ def load_shipped(name: str) -> LoadedModel:
     config = ml_collections.ConfigDict(card.config).lock()
     params = unpack(contents, parameter_shapes(build_network(config.model)), str(path))
     return LoadedModel(config, params, card.step, path)
+
+
+def find_parts(model: str | os.PathLike) -> list[str]:
+    """The shipped names or the one folder that `model` stands for; nothing is loaded.
+
+    Args:
+        model: a name in `NETWORKS`; 'denoise' for the gray and the colour network; or a workdir's or a checkpoint's
+            folder. Names go before folders: a folder of such a name is ./sr_x2.
+
+    Raises:
+        UserError: it is none of these, or no such weights come with the package.
+    """
+    name = os.fspath(model) if isinstance(model, str | os.PathLike) else None
+    if not isinstance(name, str):
+        raise UserError(f'a model must be a name or the path of a folder, not {model!r}')
+    if name == 'denoise':
+        there = [each for each in shipped_names() if NETWORKS[each][0] == 'denoise']
+        return there or [find_shipped('denoise_colour')]
+    if name in NETWORKS:
+        return [find_shipped(name)]
+    if not os.path.isdir(local_path(name, 'model')):  # unlike pathlib's, also for a name that is too long for one
+        there = ', '.join(shipped_names()) or 'none'
+        raise UserError(f'no model {name}: neither a folder nor weights that come with the package; these are: {there}')
+    return [name]
+
+
+def load_part(name: str) -> LoadedModel:
+    """The network that one of the names of `find_parts` stands for; raises `UserError` where it cannot be read."""
+    return load_shipped(name) if name in NETWORKS else load_model(name)
 
 
 def load_named(checkpoints: Sequence[str], shipped: Sequence[str]) -> list[tuple[str, str, LoadedModel]]:

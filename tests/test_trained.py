@@ -6,10 +6,22 @@ import sys
 import jax
 import ml_dtypes
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsr_jax.training.fingerprint import fingerprint
+from nsr_jax.errors import UserError
+from nsr_jax.trained import fingerprint, load_model
+
+
+def test_what_is_not_a_checkpoint_is_named(tmp_path):
+    with pytest.raises(UserError, match='there is no such folder'):
+        load_model(tmp_path / 'missing')
+    with pytest.raises(UserError, match='neither a workdir'):
+        load_model(tmp_path)
+    (tmp_path / 'checkpoints' / '7' / 'metadata').mkdir(parents=True)
+    with pytest.raises(UserError, match='not a checkpoint of this library'):
+        load_model(tmp_path / 'checkpoints' / '7')
 
 
 def arrays(seed=0):
@@ -48,7 +60,7 @@ def test_every_single_bit_counts(name, place, bit):
 def test_the_same_from_any_mesh():
     script = """
 import json, jax, numpy as np
-from nsr_jax.training.fingerprint import fingerprint
+from nsr_jax.trained import fingerprint
 from nsr_jax.training.sharding import make_mesh, state_shardings
 tree = {'kernel': np.random.default_rng(0).normal(size=(3, 3, 4, 8)).astype('f')}
 meshes = [make_mesh(data, 8 // data, 8) for data in (8, 2, 1)]

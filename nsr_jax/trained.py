@@ -1,0 +1,215 @@
+"""Weights that were trained here: finding the checkpoint of a workdir and reading it. No optimizer is needed.
+
+workdir/checkpoints/<step>/params      the network's weights, float32, one entry a block
+                           optimizer   the optimizer's state (absent where only weights were saved)
+                           metadata    JSON: the whole config, the step, the library's version, and what the arrays and
+                                       the JSON itself are checked by
+                           metrics     JSON: the evaluation's PSNR in dB, where there was an evaluation, and a digest of
+                                       what it was measured on
+
+`training.checkpoints` writes them. Whatever a checkpoint holds, reading it runs no code of its own.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import orbax.checkpoint as ocp
+
+from nsr_jax.errors import UserError
+from nsr_jax.models.build import build_network
+from nsr_jax.models.cost import parameter_shapes
+from nsr_jax.paths import local_path
+
+FOLDER = 'checkpoints'
+METRIC = 'psnr'
+MEASURED_ON = 'measured_on'
+
+_LONGEST_REASON = 400  # characters of a library's message that are shown
+_BITS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
+
+
+class BrokenCheckpointError(UserError):
+    """A checkpoint that does not hold what was saved."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """Weights and where they come from.
+
+    Attributes:
+        config: the whole config that the network was trained by.
+        params: the network's parameter tree, on the default device.
+        step: of the optimizer.
+        path: the checkpoint's folder.
+    """
+
+    config: ml_collections.ConfigDict
+    params: dict
+    step: int
+    path: pathlib.Path
+
+
+def load_model(directory: str | pathlib.Path) -> LoadedModel:
+    """Read a network's weights and its config.
+
+    Args:
+        directory: a workdir, of which the best checkpoint is taken, as `find_best` says, or the last one where
+            none was evaluated; or the folder of one checkpoint; a ~ at its start is expanded.
+
+    Raises:
+        UserError: there is no checkpoint, or its weights do not fit its own config.
+    """
+    path = find_checkpoint(pathlib.Path(local_path(directory, 'a checkpoint')).resolve())
+    metadata = read_metadata(path)
+    try:
+        config = ml_collections.ConfigDict(_with_tuples(metadata['config'])).lock()
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise BrokenCheckpointError(f'{path / "metadata"} holds no config: {one_line(error)}') from error
+    if not isinstance(config.get('task'), str) or not isinstance(config.get('model'), ml_collections.ConfigDict):
+        raise BrokenCheckpointError(f'{path / "metadata"} holds no config with a task and a model')
+    network = build_network(config.model)
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), parameter_shapes(network)
+    )
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            params = checkpointer.restore(path / 'params', shapes)
+    except Exception as error:  # of a file that is missing, cut or changed; Orbax raises Exception itself
+        raise BrokenCheckpointError(f'{path} cannot be read: {one_line(error)}') from error
+    check_fingerprint(path / 'params', params, metadata['fingerprints'].get('params'))
+    return LoadedModel(config, params, metadata['step'], path)
+
+
+# Which checkpoint of a workdir.
+
+
+def find_checkpoint(directory: pathlib.Path) -> pathlib.Path:
+    """The folder of one checkpoint: of a workdir the best one, or the last one where none was scored.
+
+    Raises:
+        UserError: there is none, or it is broken, or it holds links to other files.
+    """
+    if not os.path.isdir(directory):  # unlike pathlib, also for a name that is too long for one
+        raise UserError(f'no checkpoint at {directory}: there is no such folder')
+    if (directory / 'metadata').is_dir():
+        _refuse_links(directory)
+        return directory
+    steps = {int(step.name): step for step in (directory / FOLDER).glob('*') if step.name.isdigit()}
+    if not steps:
+        raise UserError(f'no checkpoint at {directory}: neither a workdir with one nor a checkpoint folder')
+    best = find_best({step: _read_metrics(path) for step, path in steps.items()})
+    return steps[max(steps) if best is None else best]
+
+
+def find_best(metrics: Mapping[int, Mapping[str, Any]]) -> int | None:
+    """The step with the highest score; None where no step was scored.
+
+    Scores on other images, or by another protocol, say nothing of each other: only those that were measured like the
+    newest one compete. Of equal ones the later is better.
+
+    Args:
+        metrics: by step, as `training.checkpoints.make_metrics` makes them.
+    """
+    scored = {step: each for step, each in metrics.items() if METRIC in each}
+    if not scored:
+        return None
+    kind = scored[max(scored)].get(MEASURED_ON)
+    return max((each[METRIC], step) for step, each in scored.items() if each.get(MEASURED_ON) == kind)[1]
+
+
+def _read_metrics(checkpoint: pathlib.Path) -> dict[str, Any]:
+    _refuse_links(checkpoint)
+    path = checkpoint / 'metrics' / 'metrics'
+    try:
+        metrics = json.loads(path.read_text(encoding='utf-8'))
+        float(metrics.get(METRIC, 0))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise BrokenCheckpointError(f'{path} cannot be read: {error}') from error
+    return metrics
+
+
+def _refuse_links(checkpoint: pathlib.Path) -> None:
+    """A checkpoint that came from elsewhere must not say which other files are read."""
+    for path in checkpoint.rglob('*'):
+        if path.is_symlink():
+            raise BrokenCheckpointError(f'{path} is a link: a checkpoint holds its own files')
+
+
+# Whether it is what was saved.
+
+
+def read_metadata(path: pathlib.Path) -> dict[str, Any]:
+    """What stands beside the arrays of a checkpoint, checked against its own digest."""
+    try:
+        metadata = json.loads((path / 'metadata' / 'metadata').read_text(encoding='utf-8'))
+        found = metadata.pop('sha256')
+    except (OSError, KeyError, ValueError, AttributeError) as error:
+        raise BrokenCheckpointError(f'{path} is not a checkpoint of this library: {error!r}') from error
+    if found != digest(metadata):
+        raise BrokenCheckpointError(f'{path / "metadata"} is not what was saved: its SHA-256 differs')
+    for name, kind in {'config': dict, 'step': int, 'fingerprints': dict}.items():
+        if not isinstance(metadata.get(name), kind):
+            raise BrokenCheckpointError(f'{path / "metadata"}: {name} must be of type {kind.__name__}')
+    return metadata
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """SHA-256 of what can be written as JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def check_fingerprint(path: pathlib.Path, tree: Any, expected: int | None) -> None:
+    """Raise `BrokenCheckpointError` where the arrays that were read from `path` are not those that were saved."""
+    if (found := fingerprint(tree)) != expected:
+        raise BrokenCheckpointError(f'{path} is not what was saved: its fingerprint is {found}, not {expected}')
+
+
+def fingerprint(tree: Any) -> int:
+    """A number that changes with the arrays: of the bits that are on the devices, not of the files they came through.
+
+    It is the sum of every array's bits, each element times an odd number of its own, modulo 2^32. An odd factor loses
+    nothing modulo 2^32, so an element that changes alone always changes the sum, and others leave it as it was only
+    once in 2^32 times. Integers add up to the same in any order: the arrays may lie on any mesh.
+
+    Args:
+        tree: arrays of up to 32 bits an element.
+
+    Returns:
+        A whole number below 2^32.
+    """
+    return int(_sum(jax.tree.leaves(tree)))
+
+
+@jax.jit
+def _sum(leaves: list[jax.Array]) -> jax.Array:
+    return functools.reduce(jnp.add, [_sum_of(leaf, index) for index, leaf in enumerate(leaves)], jnp.uint32(0))
+
+
+def _sum_of(leaf: jax.Array, index: int) -> jax.Array:
+    bits = jax.lax.bitcast_convert_type(leaf, _BITS[leaf.dtype.itemsize]).astype(jnp.uint32)
+    place = jax.lax.iota(jnp.uint32, leaf.size).reshape(leaf.shape)
+    return jnp.sum(bits * (2 * place + 1), dtype=jnp.uint32) * jnp.uint32(2 * index + 1)
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong first, without the pages that libraries add to it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or repr(error)).splitlines()[0][:_LONGEST_REASON]
+
+
+def _with_tuples(value: Any) -> Any:
+    """A config as it was before JSON, which knows lists alone, made lists of its tuples."""
+    if isinstance(value, dict):
+        return {name: _with_tuples(each) for name, each in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
