@@ -18,7 +18,7 @@ from jax import lax
 from jax.experimental import pallas
 from jax.experimental.pallas import triton
 
-from nsr_jax.ops.sparse_conv import mix
+from nsr_jax.ops.conv import mix
 
 _PIXELS = 128  # of the output, in one program of a convolution
 _PIXELS_OF_GRADIENT = 64  # in one matrix product of a kernel's gradient
@@ -27,12 +27,12 @@ _PARAMETERS = triton.CompilerParams(num_warps=4, num_stages=3)
 
 
 def shifted(x: jax.Array, bank: jax.Array, bias: jax.Array, gamma: jax.Array) -> jax.Array:
-    """As `nsr_jax.ops.sparse_conv`, by one batched matrix product for each tap."""
+    """As `nsr_jax.ops.conv`, by one batched matrix product for each tap."""
     return _mix_and_convolve(_convolve_by_shifts, x, bank, bias, gamma)
 
 
 def implicit(x: jax.Array, bank: jax.Array, bias: jax.Array, gamma: jax.Array, *, interpret: bool = False) -> jax.Array:
-    """As `nsr_jax.ops.sparse_conv`, by Pallas kernels.
+    """As `nsr_jax.ops.conv`, by Pallas kernels.
 
     Args:
         x: `(B, H, W, Cin)`.
@@ -50,7 +50,7 @@ def implicit(x: jax.Array, bank: jax.Array, bias: jax.Array, gamma: jax.Array, *
 def _mix_and_convolve(convolve: Callable, x: jax.Array, bank: jax.Array, bias: jax.Array, gamma: jax.Array):
     biases = jnp.einsum('kde,bkd->bde', bias, gamma).reshape(x.shape[0], -1)
 
-    @jax.checkpoint  # as in nsr_jax.ops.sparse_conv: the backward pass mixes again
+    @jax.checkpoint  # as in nsr_jax.ops.conv: the backward pass mixes again
     def apply(x, bank, gamma, biases):
         return convolve(x, mix(bank, gamma).astype(x.dtype), biases)
 

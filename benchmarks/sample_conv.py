@@ -28,8 +28,7 @@ from benchmarks.matmul_peak import matmul_candidate, peak_of, peak_table
 from benchmarks.timing import Candidate, Measurement, fastest, take_turns
 from nsr_jax import command_line
 from nsr_jax.errors import UserError
-from nsr_jax.ops.sparse_conv import Implementation, sparse_conv
-from nsr_jax.ops.static_conv import static_conv
+from nsr_jax.ops.conv import Implementation, sparse_conv, static_conv
 
 # (B, H, W, C, k, d): what the paper's networks train on, wider and longer banks, and one large image.
 SHAPES = (

@@ -16,7 +16,7 @@ from nsr_jax.evaluation.scoring import Score
 from nsr_jax.evaluation.tables import to_json
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
-from nsr_jax.ops import image_conv
+from nsr_jax.ops import _conv_cpu
 from nsr_jax.package_weights import package_weights
 from nsr_jax.training.checkpoints import save_model
 
@@ -59,7 +59,7 @@ def halved(request, monkeypatch):
     """Both ways to convolve an image on a CPU: all multiplications, or half of them even for the fewest channels."""
     if request.param:
         monkeypatch.setattr(cpu_cores, 'are_devices', lambda: True)
-        monkeypatch.setattr(image_conv, '_LEAST_CHANNELS', 1)
+        monkeypatch.setattr(_conv_cpu, '_LEAST_CHANNELS', 1)
     return request.param
 
 

@@ -17,7 +17,7 @@ import json
 import jax, jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from nsr_jax import command_line
-from nsr_jax.ops.sample_conv import sample_conv
+from nsr_jax.ops.conv import sample_conv
 
 events = []
 jax.monitoring.register_event_listener(lambda event, **_: events.append(event.rpartition('/')[-1]))

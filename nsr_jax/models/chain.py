@@ -12,10 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from nsr_jax.errors import UserError
-from nsr_jax.ops.bias import add_bias
+from nsr_jax.ops.conv import add_bias, static_conv
 from nsr_jax.ops.enlarge import enlarge
 from nsr_jax.ops.extents import clear_outside, is_inside, repeat_edges
-from nsr_jax.ops.static_conv import static_conv
 
 
 class Conv(nn.Module):

@@ -9,11 +9,8 @@ from jax import lax
 
 from nsr_jax.nn import gates
 from nsr_jax.nn.initializers import uniform_by_fan_in
-from nsr_jax.ops.bias import add_bias
+from nsr_jax.ops.conv import add_bias, sample_conv, select, sparse_conv, static_conv
 from nsr_jax.ops.extents import clear_outside
-from nsr_jax.ops.sample_conv import sample_conv
-from nsr_jax.ops.sparse_conv import select, sparse_conv
-from nsr_jax.ops.static_conv import static_conv
 
 
 @jax.named_scope('normalize')

@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from nsr_jax.ops.sparse_conv import Implementation
+from nsr_jax.ops.conv import Implementation
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ from benchmarks.matmul_peak import GROUP as MATMUL
 from benchmarks.matmul_peak import matmul_candidate, peak_of
 from benchmarks.timing import Measurement, take_turns
 from nsr_jax.errors import UserError
-from nsr_jax.ops.sparse_conv import Implementation, sparse_conv
+from nsr_jax.ops.conv import Implementation, sparse_conv
 
 SHAPE = (2, 5, 6, 4, 2, 2)
 

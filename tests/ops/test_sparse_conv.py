@@ -18,8 +18,7 @@ from hypothesis.extra import numpy as arrays
 from jax import lax
 from jax.test_util import check_grads
 
-from nsr_jax.ops.sample_conv import sample_correlation
-from nsr_jax.ops.sparse_conv import Implementation, mix, select, sparse_conv
+from nsr_jax.ops.conv import Implementation, mix, sample_correlation, select, sparse_conv
 
 ROOT = pathlib.Path(__file__).parents[2]
 NAMES = ('x', 'bank', 'bias', 'gamma')
@@ -150,7 +149,7 @@ def test_kernel_gradients_are_summed_in_float32():
 @pytest.mark.parametrize(('inputs', 'outputs'), [(1, 7), (4, 4), (4, 7), (7, 4), (7, 1)])  # columns on x, or on y
 def test_correlation_equals_the_definition(batch, inputs, outputs, pixels_at_once, monkeypatch):
     if pixels_at_once is not None:
-        monkeypatch.setattr('nsr_jax.ops.image_conv._PIXELS_AT_ONCE', pixels_at_once)
+        monkeypatch.setattr('nsr_jax.ops._conv_cpu._PIXELS_AT_ONCE', pixels_at_once)
     generator = np.random.default_rng(0)
     height, width, kernel_height, kernel_width = 5, 6, 3, 5
     x, y = (generator.normal(size=(batch, height, width, channels)) for channels in (inputs, outputs))
@@ -251,13 +250,12 @@ import json, math, re
 import jax, jax.numpy as jnp, numpy as np
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from nsr_jax.ops.sparse_conv import sparse_conv
 from nsr_jax import cpu_cores
-from nsr_jax.ops import image_conv
-from nsr_jax.ops.static_conv import static_conv
+from nsr_jax.ops import _conv_cpu
+from nsr_jax.ops.conv import sparse_conv, static_conv
 
 cpu_cores.count_cores = lambda: 8
-image_conv._LEAST_CHANNELS = 1
+_conv_cpu._LEAST_CHANNELS = 1
 mesh = jax.make_mesh((4, 2), ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2)
 whole, batch = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
 generator = np.random.default_rng(0)

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from nsr_jax.ops.bias import add_bias
-from nsr_jax.ops.static_conv import static_conv
+from nsr_jax.ops.conv import add_bias, static_conv
 
 
 def xla_conv(x, kernel):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from nsr_jax.ops import winograd
+from nsr_jax.ops import _winograd
 
 
 def plain(x, kernel):
@@ -32,12 +32,12 @@ def test_equals_the_definition(height, width, kernel_height):
         margin = kernel_height // 2
         with_margin = jnp.pad(x, ((margin, margin), (0, 0), (0, 0)))
         pairs = {
-            'output': (winograd.convolve(x, kernel), expected),
+            'output': (_winograd.convolve(x, kernel), expected),
             'input gradient': (
-                winograd.convolve(gradient, kernel[::-1, ::-1], transposed=True),
+                _winograd.convolve(gradient, kernel[::-1, ::-1], transposed=True),
                 expected_input_gradient,
             ),
-            'kernel gradient': (winograd.correlate(with_margin, gradient), expected_kernel_gradient),
+            'kernel gradient': (_winograd.correlate(with_margin, gradient), expected_kernel_gradient),
         }
         for name, (actual, exact) in pairs.items():
             scale = np.abs(exact).max()
@@ -56,8 +56,8 @@ def test_rounding_errors_are_those_of_float32():
     output, transpose = jax.vjp(plain, x, kernel)
     with_margin = jnp.pad(x, ((1, 1), (0, 0), (0, 0)))
     for name, halved, whole, expected in (
-        ('output', winograd.convolve(x, kernel), output, exact),
-        ('kernel gradient', winograd.correlate(with_margin, gradient), transpose(gradient)[1], exact_gradient),
+        ('output', _winograd.convolve(x, kernel), output, exact),
+        ('kernel gradient', _winograd.correlate(with_margin, gradient), transpose(gradient)[1], exact_gradient),
     ):
         ours, theirs = (np.sqrt(np.mean(np.square(np.asarray(value) - expected))) for value in (halved, whole))
         assert ours < 4 * theirs, name
@@ -77,5 +77,5 @@ def test_takes_half_of_the_multiplications():
     x, kernel, gradient = random_arguments(8, 16, 3, dtype=np.float32)
     whole = multiplications(plain, x, kernel)
     assert whole == 8 * 16 * 9 * 3 * 5
-    assert multiplications(winograd.convolve, x, kernel) == whole / 2
-    assert multiplications(winograd.correlate, jnp.pad(x, ((1, 1), (0, 0), (0, 0))), gradient) == whole / 2
+    assert multiplications(_winograd.convolve, x, kernel) == whole / 2
+    assert multiplications(_winograd.correlate, jnp.pad(x, ((1, 1), (0, 0), (0, 0))), gradient) == whole / 2

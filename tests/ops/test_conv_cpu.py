@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from nsr_jax import cpu_cores
-from nsr_jax.ops.image_conv import convolve_image, correlate_images
+from nsr_jax.ops._conv_cpu import convolve_image, correlate_images
 
 
 def kernel_sides(function, *arguments):

@@ -23,8 +23,8 @@ from numpy.polynomial import polynomial
 
 COLUMNS = 3  # of a kernel
 _OUTPUTS = 4  # of a tile
-# And infinity, where a polynomial's value is its highest coefficient. Errors are a third less than those of 0, 1, -1,
-# 2, -2.
+# The sixth point is infinity, where a polynomial's value is its highest coefficient. Errors are a third smaller than
+# with 0, 1, -1, 2, -2.
 _POINTS = np.array([0, 3 / 4, -3 / 4, 3 / 2, -3 / 2])
 
 
@@ -48,7 +48,7 @@ _TO_OUTPUTS, _OF_TAPS, _OF_INPUTS = _matrices()
 
 
 def _combine(matrix: np.ndarray, arrays: Sequence[jax.Array]) -> list[jax.Array]:
-    """The product of a matrix and a vector of arrays; each sum in one pass, better than a product of large matrices."""
+    """The product of a matrix and a vector of arrays; sums in one pass are faster than a product of large matrices."""
     sums = []
     for row in matrix:
         terms = [float(factor) * array for factor, array in zip(row, arrays, strict=True) if factor]
@@ -104,8 +104,8 @@ def correlate(x: jax.Array, y: jax.Array) -> jax.Array:
         `(kh, 3, Cin, Cout)`.
     """
     outputs = _combine(_TO_OUTPUTS.T, _columns(y)[1:-1])  # without the neighbours
-    # Transposed as one array, for XLA would fuse the transposition of each with what it is computed by, which takes
-    # three times as long as both.
+    # Transposed as one array: XLA would fuse each transposition with the computation before it, which takes three times
+    # as long as the two by themselves.
     inputs = jnp.stack(_combine(_OF_INPUTS, _columns(x))).transpose(0, 3, 1, 2)
     # As a convolution in one dimension: Cin signals along the rows, with a channel for each tile, and Cout kernels.
     products = [
