@@ -2,7 +2,8 @@
 
     python train.py --config=configs/sr.py:scale=2,preset=edsr_s_nsr --workdir=runs/x2 --config.batch_size=32
 
-The workdir's last checkpoint is gone on from, exactly. `--config.NAME=VALUE` overrides any field of configs/base.py.
+A run that stopped goes on exactly from the last checkpoint in its workdir. `--config.NAME=VALUE` overrides any field of
+configs/base.py. `--stop_after=9m` saves and ends with exit code 75 after nine minutes: the same command then goes on.
 Without training, `--profile=20` says where the time of 20 steps goes, `--replay_step=700` what was in batch 700.
 """
 
@@ -20,9 +21,13 @@ from nsr_jax.training.loop import train
 from nsr_jax.training.preparation import check_run
 from nsr_jax.training.profile import profile
 from nsr_jax.training.replay import replay
+from nsr_jax.training.stopping import parse_duration
 
 CONFIG = config_flags.DEFINE_config_file('config', help_string='A file in configs/, with its argument.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder for checkpoints, metrics.jsonl and tensorboard/.')
+STOP_AFTER = flags.DEFINE_string(
+    'stop_after', None, 'Time since the start after which to save and end with exit code 75: 90s, 9m, 2h, 1h30m.'
+)
 PROFILE = flags.DEFINE_integer('profile', 0, 'Steps to trace instead of training.', lower_bound=0)
 REPLAY = flags.DEFINE_integer('replay_step', None, 'Batch of the run to look at instead of training.', lower_bound=0)
 flags.mark_flags_as_required(['config', 'workdir'])
@@ -33,6 +38,7 @@ def main(argv: Sequence[str]) -> None:
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
     workdir = local_path(WORKDIR.value, '--workdir')
+    stop_after = None if STOP_AFTER.value is None else parse_duration(STOP_AFTER.value, '--stop_after')
     with agreement.agreed():
         command_line.check_config(base.check, CONFIG.value)
         check_run(CONFIG.value, workdir)
@@ -44,10 +50,8 @@ def main(argv: Sequence[str]) -> None:
         return
     with agreement.agreed():
         validation = open_validation(CONFIG.value)
-    if validation is None:
-        train(CONFIG.value, workdir)
-    else:
-        train(CONFIG.value, workdir, validation.evaluate, validation.measured_on)
+    scoring = {'evaluate': validation.evaluate, 'measured_on': validation.measured_on} if validation else {}
+    train(CONFIG.value, workdir, stop_after=stop_after, **scoring)
 
 
 if __name__ == '__main__':

@@ -31,6 +31,7 @@ CASES = {
         ['--config=configs/sr.py:preset=vdsr', '--config.remat=true'],
         "config.remat needs residual blocks, which architecture 'chain' does not have",
     ),
+    'time without a unit': ([f'--config={SR}', '--stop_after=90'], '--stop_after=90 must be a time such as 90s, 9m'),
     'no steps to trace': ([f'--config={SR}', '--profile=-1'], '--profile=-1'),
     'small evaluation image': (
         [f'--config={SR}', '--config.evaluation.datasets={folder}/small', '--config.data.tfds_dir={folder}/prepared'],

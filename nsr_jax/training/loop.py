@@ -39,6 +39,7 @@ def train(
     workdir: str | pathlib.Path,
     evaluate: Evaluate | None = None,
     measured_on: Mapping[str, str] | None = None,
+    stop_after: float | None = None,
 ) -> None:
     """Train to `config.num_steps`, going on from the workdir's last checkpoint where there is one.
 
@@ -48,13 +49,14 @@ def train(
         evaluate: scores parameters; called every `config.evaluate_every_steps` and at the end.
         measured_on: what the scores depend on besides the parameters, by name, in words that change with it. Once it
             has changed, the best checkpoint is chosen among those of the new scores alone.
+        stop_after: seconds after the start of the process, when it is asked to save and to stop; None: never.
 
     Raises:
         UserError: a config that does not make sense, data that is missing, a workdir of another run or one that another
             process trains in, processes of one job that were not started alike, all of it before the first step; later,
             a checkpoint that cannot be written, a workdir that was removed or replaced, or too many steps in a row
             whose loss or gradient is not finite. Checkpoints that were complete stay.
-        StoppedError: SIGTERM or SIGINT; the state is saved.
+        StoppedError: SIGTERM, SIGINT or the end of `stop_after`; the state is saved.
     """
     workdir = pathlib.Path(workdir).resolve()
     check_run(config, workdir)
@@ -74,7 +76,7 @@ def train(
             saver.say_changes(step)
         writer = stack.enter_context(contextlib.closing(MetricsWriter(workdir, step)))
         feed = stack.enter_context(contextlib.closing(run.open_feed(step)))
-        _take_steps(config, run, feed, state, evaluate, saver, writer)
+        _take_steps(config, run, feed, state, evaluate, saver, writer, stop_after)
 
 
 def first_state(
@@ -126,6 +128,7 @@ def _take_steps(
     evaluate: Evaluate | None,
     saver: Saver,
     writer: MetricsWriter,
+    stop_after: float | None,
 ) -> None:
     step = int(state.step)
     periods = (config.log_every_steps, config.evaluate_every_steps, config.checkpoint_every_steps, config.num_steps)
@@ -138,7 +141,7 @@ def _take_steps(
         dynamic_ncols=True,
         disable=not agreement.is_first(),
     )
-    with StopRequest(run.mesh) as request, contextlib.closing(bar):
+    with StopRequest(run.mesh, stop_after) as request, contextlib.closing(bar):
         while step < config.num_steps:
             # 1. Steps up to the next period's end. The device has the next call before it is done with the last one;
             # the host is not further ahead than that, or a request to stop would come too late.
