@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 ALLOWED = {
     'errors': set(),
     'environment': set(),
+    'markdown': set(),
     'cpu_cores': set(),
     'forks': {'errors'},
     'atomic_files': {'errors'},
@@ -33,6 +34,7 @@ ALLOWED = {
     'inference': {'errors', 'forks', 'ops', 'models', 'trained', 'shipped'},
     'training': {
         'errors',
+        'markdown',
         'atomic_files',
         'paths',
         'agreement',
@@ -48,6 +50,7 @@ ALLOWED = {
     },
     'evaluation': {
         'errors',
+        'markdown',
         'atomic_files',
         'paths',
         'agreement',

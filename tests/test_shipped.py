@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from experiments.comparisons import COMPARISONS
+from experiments.runs import RUNS
 from nsr_jax import shipped
 from nsr_jax.data.training_sets import find_training_set
 from nsr_jax.errors import UserError
@@ -85,7 +85,7 @@ def test_training_sets_of_published_networks_have_their_terms(package, tmp_path,
 
 
 def test_terms_are_known_for_every_comparison():
-    assert {run.config().data.source for run in COMPARISONS} <= TRAINING_DATA.keys()
+    assert {run.config().data.source for run in RUNS.values()} <= TRAINING_DATA.keys()
 
 
 def test_networks_to_score_have_the_names_of_tables(package, tmp_path):

@@ -9,6 +9,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+from nsr_jax import markdown
 from nsr_jax.atomic_files import write_atomically
 from nsr_jax.data.benchmark_sets import find_benchmark
 from nsr_jax.errors import UserError
@@ -99,19 +100,13 @@ def to_markdown(scores: Sequence[Score]) -> str:
                 model = row.described
                 models += [model] if model not in models else []
                 cells[model, column] = f'{row.psnr:.2f}' + (f' / {row.ssim:.4f}' if row.ssim else '')
-        rows = [['model', *columns], ['---', *('---:' for _ in columns)]]
-        rows += [[model, *(cells.get((model, column), '') for column in columns)] for model in models]
+        rows = [[model, *(cells.get((model, column), '') for column in columns)] for model in models]
         parts.append(
             f'## {degradation}, protocol `{name}`\n\n'
             'PSNR in dB / SSIM, mean over all images (their number in brackets); '
-            f'{all_protocols()[name].description}.\n\n'
-            + ''.join(f'| {" | ".join(_escape(cell) for cell in row)} |\n' for row in rows)
+            f'{all_protocols()[name].description}.\n\n' + markdown.table(['model', *columns], rows)
         )
     return '\n'.join(parts)
-
-
-def _escape(text: str) -> str:
-    return text.replace('|', '\\|')
 
 
 def write_tables(folder: str | os.PathLike, scores: Sequence[Score]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from absl import logging
 from jax.experimental.compilation_cache import compilation_cache
 
+from nsr_jax import markdown
 from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.data.sampling import Regions
 from nsr_jax.data.store import ImageStore
@@ -222,7 +223,8 @@ def share_time(
 
 def _table(nanoseconds: dict[str, float], num_steps: int) -> str:
     total = sum(nanoseconds.values())
-    lines = ['| part of a step | ms | % |', '| --- | ---: | ---: |']
-    for row, share in (nanoseconds | {'**total**': total}).items():
-        lines.append(f'| {row} | {share / num_steps / 1e6:.3f} | {100 * share / total:.1f} |')
-    return '\n'.join(lines) + '\n'
+    rows = [
+        [row, f'{share / num_steps / 1e6:.3f}', f'{100 * share / total:.1f}']
+        for row, share in (nanoseconds | {'**total**': total}).items()
+    ]
+    return markdown.table(['part of a step', 'ms', '%'], rows)

@@ -13,6 +13,7 @@ import optax
 from absl import logging
 from jax import lax
 
+from nsr_jax import markdown
 from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
 from nsr_jax.images.decoding import write_image
@@ -99,15 +100,13 @@ def _apply(run: Preparation, params: Any, inputs: jax.Array, targets: jax.Array)
 
 
 def _table(places: Sequence[tuple[str, int, int]], numbers: dict[str, Any], inputs: jax.Array) -> str:
-    lines = [
-        '| sample | image | row, column | input from … to | loss | PSNR | gradient norm |',
-        '| ---: | --- | ---: | ---: | ---: | ---: | ---: |',
-    ]
+    rows = []
     for index, (name, row, column) in enumerate(places):
-        values = ' | '.join(f'{numbers[key][index]:.5g}' for key in ('loss', 'psnr', 'gradient_norm'))
+        values = [f'{numbers[key][index]:.5g}' for key in ('loss', 'psnr', 'gradient_norm')]
         low, high = inputs[index].min(), inputs[index].max()
-        lines.append(f'| {index} | {name} | {row}, {column} | {low:.3f} … {high:.3f} | {values} |')
-    return '\n'.join(lines) + '\n'
+        rows.append([index, name, f'{row}, {column}', f'{low:.3f} … {high:.3f}', *values])
+    head = ['sample', 'image', 'row, column', 'input from … to', 'loss', 'PSNR', 'gradient norm']
+    return markdown.table(head, rows, left=2)
 
 
 def _picture(*columns: jax.Array) -> np.ndarray:

@@ -1,0 +1,154 @@
+"""The generated part of docs/results.md: scores beside published ones, how they were made, and what was not run yet."""
+
+import functools
+import json
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from experiments.runs import RUNS, Run
+from nsr_jax import markdown, shipped
+from nsr_jax.atomic_files import write_atomically
+from nsr_jax.data.benchmark_sets import find_benchmark
+from nsr_jax.data.training_sets import find_training_set
+from nsr_jax.models.build import build_network
+from nsr_jax.models.cost import count_multi_adds, count_parameters
+from nsr_jax.tasks import TASKS, all_protocols, find_degradations
+
+PAGE = pathlib.Path(__file__).parents[1] / 'docs' / 'results.md'
+MARK = '<!-- All below is written by python -m experiments.same_data, never by hand. -->\n'
+WORKDIR = '../same_data'  # in the commands that are shown
+
+Record = Mapping[str, Any]  # as same_data.complete makes it
+
+
+def write(records: Mapping[str, Record], path: pathlib.Path = PAGE) -> None:
+    """Write what is below `MARK` anew; what stands above it stays.
+
+    Args:
+        records: of the runs that are done, by name.
+        path: of the page.
+    """
+    cards = [shipped.read_card(name) for name in shipped.shipped_names()]
+    above = path.read_text(encoding='utf-8').partition(MARK)[0]
+    write_atomically(path, above + MARK + generate(records, cards))
+
+
+def generate(records: Mapping[str, Record], cards: Sequence[shipped.Card]) -> str:
+    """All that is below `MARK`: of these records, and of the networks that come with the package."""
+    missing = ', '.join(name for name in RUNS if name not in records)
+    parts = [
+        '\n## Scores\n',
+        *_score_tables(records, cards),
+        '\n## Networks\n\n',
+        _network_table(records, cards),
+        '\n## The commands of these scores\n\n',
+        *(_commands(RUNS[name], records[name]) for name in RUNS if name in records),
+        *(f'- {card.name} (shipped): `{card.command}`, then `{score_command(card)}`\n' for card in cards),
+    ]
+    return ''.join([*parts, f'\n## Not run yet\n\n{missing}\n' if missing else ''])
+
+
+def _commands(run: Run, record: Record) -> str:
+    steps = record['config']['num_steps']
+    steps = None if steps == run.config().num_steps else steps
+    train, score = (' '.join(['python', *make(WORKDIR, steps)]) for make in (run.train_arguments, run.score_arguments))
+    return f'- {run.name}: `{train}`, then `{score}`\n'
+
+
+def score_command(card: shipped.Card) -> str:
+    """The command that makes the scores on a card again, from the weights that come with the package."""
+    scores = [each for each in card.scores if each['model'].startswith(f'{card.name} (')]
+    levels = dict.fromkeys(str(each['degradation']).partition(' ')[2] for each in scores)
+    ways = {each['model'] for each in scores}
+    tilings = dict.fromkeys(re.search(r'tiling (\w+)', way)[1] for way in sorted(ways))
+    eight = [('x8 ensemble' in way) for way in sorted(ways)]
+    arguments = [
+        re.search(r'--config=\S+', card.command)[0],
+        *(['--config.compute_dtype=float32'] if card.config['compute_dtype'] != 'float32' else []),
+        f'--shipped={card.name}',
+        f'--datasets={",".join(dict.fromkeys(each["dataset"].lower() for each in scores))}',
+        f'--protocol={",".join(dict.fromkeys(each["protocol"] for each in scores))}',
+        *([f'--levels={",".join(levels)}'] if any(levels) else []),
+        f'--tiling={",".join(tilings)}',
+        *([f'--ensemble={"1,8" if not all(eight) else "8"}'] if any(eight) else []),
+        f'--output=runs/shipped/{card.name}',
+    ]
+    return ' '.join(['python', 'eval.py', *arguments])
+
+
+def _network_table(records: Mapping[str, Record], cards: Sequence[shipped.Card]) -> str:
+    rows = []
+    for name in RUNS:
+        if name in records:
+            config, pieces = ml_collections.ConfigDict(records[name]['config']), records[name]['pieces']
+            begin = f', from {RUNS[name].warm_start}' if RUNS[name].warm_start else ''
+            hardware = ', '.join(dict.fromkeys(piece['hardware'] for piece in pieces))
+            minutes = sum(piece['seconds'] for piece in pieces) / 60
+            rows.append([name + begin, *_training(config), f'{hardware}, {minutes:.1f} min', *_size(config)])
+    for card in cards:
+        config = ml_collections.ConfigDict(card.config)
+        rows.append([f'{card.name} (shipped)', *_training(config), card.hardware, *_size(config)])
+    head = ['network', 'training images', 'steps x patches', 'seed', 'hardware', 'parameters', 'G Multi-Adds']
+    return markdown.table(head, rows, left=5)
+
+
+def _training(config: ml_collections.ConfigDict) -> tuple[str, str, int]:
+    known = find_training_set(config.data.source)
+    images = f'{known.name} ({known.images})' if known else config.data.source
+    return images, f'{config.num_steps:,} x {config.batch_size} of {config.data.patch_size}²', config.seed
+
+
+def _size(config: ml_collections.ConfigDict) -> tuple[str, str]:
+    return _counted(config.model.to_json())
+
+
+@functools.cache  # for several runs share a network
+def _counted(model: str) -> tuple[str, str]:
+    network = build_network(ml_collections.ConfigDict(json.loads(model)))
+    return f'{count_parameters(network):,}', f'{count_multi_adds(network).total / 1e9:.1f}'
+
+
+def _score_tables(records: Mapping[str, Record], cards: Sequence[shipped.Card]) -> list[str]:
+    """A table for each degradation: our runs, shipped networks, published ones; and what the protocols are."""
+    groups: dict[str, list[Run]] = {}
+    for run in RUNS.values():
+        config = run.config()
+        for each in find_degradations(config.task, config.model.scale, config.evaluation.levels):
+            groups.setdefault(str(each), []).append(run)
+    tasks = list(dict.fromkeys(run.file for run in RUNS.values()))
+    parts, used = [], {}
+    for degradation, runs in sorted(groups.items(), key=lambda item: (tasks.index(item[1][0].file), item[0])):
+        scored = {run.name: records[run.name]['scores'] for run in runs if run.name in records}
+        for card in cards:
+            images = '' if find_training_set(card.config['data']['source']) else ', other images'
+            # Of the network, not of the baselines beside it.
+            own = [score for score in card.scores if score['model'].startswith(card.name)]
+            scored[f'{card.name} (shipped{images})'] = own
+        cells: dict[tuple[str, str], dict[str, str]] = {}
+        for name, scores in scored.items():
+            for score in (score for score in scores if score['degradation'] == degradation):
+                row = cells.setdefault((name, score['protocol']), {})
+                row[score['dataset']] = f'{score["psnr"]:.2f} / {score["ssim"]:.4f}'
+        for row in (row for task in TASKS.values() for row in task.published):
+            if row.degradation == degradation and row.model in runs[0].rivals:
+                label = f'{row.model} (*published*, {row.training})'
+                text = f'{row.psnr:.2f}' + (f' / {row.ssim:.4f}' if row.ssim else '')
+                cells.setdefault((label, row.protocol), {})[row.dataset] = text
+        datasets = [find_benchmark(name).name for name in runs[0].datasets]
+        ours = [dataset for (name, _), row in cells.items() if name in scored for dataset in row]
+        datasets = list(dict.fromkeys([*datasets, *ours]))
+        rows = [
+            [name, f'`{protocol}`', *(row.get(each, '') for each in datasets)]
+            for (name, protocol), row in cells.items()
+        ]
+        used |= dict.fromkeys(protocol for _, protocol in cells)
+        parts.append(f'\n### {degradation}\n\n{markdown.table(["network", "protocol", *datasets], rows, left=2)}')
+    parts.append(
+        '\nPSNR in dB / SSIM (Wang et al., 11x11 Gaussian window, as scikit-image computes it). Protocols:\n\n'
+    )
+    parts += [f'- `{name}`: {all_protocols()[name].description}\n' for name in used]
+    return [*parts, '\nPublished SSIMs of JPEG restoration mix two implementations and are left out.\n']
