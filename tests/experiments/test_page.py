@@ -90,7 +90,7 @@ def test_score_commands_can_be_run(cards):
         check_architectures(config.model, {card.name: card.config['model']})
         (protocol,) = find_protocols(config.task, given['protocol'].split(','))
         levels = given['levels'].split(',') if 'levels' in given else ()
-        degradations = find_degradations(protocol.task, config.model.scale, levels)
+        degradations = find_degradations(config.task, config.model.scale, levels)
         assert {str(each) for each in degradations} == {score['degradation'] for score in card.scores}
         assert {find_benchmark(name).name for name in given['datasets'].split(',')} == {
             score['dataset'] for score in card.scores

@@ -1,0 +1,76 @@
+"""Folders of pairs: matched by name, checked by size, and read as what a task needs of them."""
+
+import numpy as np
+import pytest
+
+from nsr_jax.data.sources import open_source
+from nsr_jax.errors import UserError
+from nsr_jax.images.decoding import write_image
+
+
+def write_pair(folder, name, size=(8, 10), scale=1, channels=3, value=50):
+    write_image(folder / 'target' / f'{name}.png', np.full((*size, channels), value, np.uint8))
+    small = tuple(side // scale for side in size)
+    write_image(folder / 'input' / f'{name}.png', np.full((*small, channels), value + 1, np.uint8))
+
+
+def opened(folder, scale=1, inputs='given'):
+    return open_source(folder, None, scale, inputs=inputs, tfds_dir=folder.parent / 'prepared')
+
+
+@pytest.mark.parametrize('scale', [1, 2])
+def test_inputs_and_targets_are_matched_by_name(tmp_path, scale):
+    folder = tmp_path / 'pairs'
+    for index, name in enumerate('ba'):
+        write_pair(folder, name, scale=scale, value=10 * index)
+    (folder / 'input' / 'a.png').rename(folder / 'input' / 'a.PNG')
+    source = opened(folder, scale)
+    assert source.names == ('a.png', 'b.png')
+    for example, value in zip(source, (10, 0), strict=True):
+        assert example.hr.shape == (8, 10, 3) and (example.hr == value).all()
+        assert example.lr.shape == (8 // scale, 10 // scale, 3) and (example.lr == value + 1).all()
+    clean = opened(folder, inputs='made')
+    assert clean[0].lr is None and (clean[0].hr == 10).all()
+    assert clean.fingerprint != source.fingerprint
+
+
+def test_other_inputs_are_another_dataset(tmp_path):
+    write_pair(tmp_path / 'pairs', 'a')
+    before = opened(tmp_path / 'pairs')
+    write_image(tmp_path / 'pairs' / 'input' / 'a.png', np.zeros((8, 10, 3), np.uint8))
+    after = opened(tmp_path / 'pairs')
+    assert after.fingerprint != before.fingerprint and (after[0].lr == 0).all()
+
+
+def test_images_without_a_partner_are_listed_at_once(tmp_path):
+    folder = tmp_path / 'pairs'
+    write_pair(folder, 'a')
+    for place, name in (('target', 'b'), ('input', 'c')):
+        write_image(folder / place / f'{name}.png', np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(UserError) as caught:
+        opened(folder)
+    assert 'target/b.png has no partner in input/' in str(caught.value)
+    assert 'input/c.png has no partner in target/' in str(caught.value)
+    write_pair(folder, 'b')
+    write_pair(folder, 'c')
+    (folder / 'input' / 'a.bmp').write_bytes((folder / 'input' / 'a.png').read_bytes())
+    with pytest.raises(UserError, match='another image there has the same name but for the extension'):
+        opened(folder)
+
+
+def test_sizes_that_do_not_fit_are_listed_at_once(tmp_path):
+    folder = tmp_path / 'pairs'
+    for name in 'abc':
+        write_pair(folder, name)
+    write_image(folder / 'input' / 'b.png', np.zeros((8, 9, 3), np.uint8))
+    write_image(folder / 'input' / 'c.png', np.zeros((8, 10, 1), np.uint8))
+    with pytest.raises(UserError) as caught:
+        opened(folder)
+    assert '2 images cannot be used' in str(caught.value)
+    assert '9x8 pixels of 3 channels' in str(caught.value) and '10x8 pixels of 1 channel' in str(caught.value)
+
+
+def test_pairs_are_asked_of_a_source_that_has_none(tmp_path):
+    write_image(tmp_path / 'photos' / 'a.png', np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(UserError, match='photos: has no input images; pairs are a folder with the folders input and'):
+        opened(tmp_path / 'photos')
