@@ -74,7 +74,7 @@ def write_export(model: str | os.PathLike, output: str | os.PathLike, overwrite:
     """Write a network to the file `output`, and beside it `output`.json, which describes it.
 
     Args:
-        model: a training run's workdir, the folder of one checkpoint, or a name in `shipped.NETWORKS`.
+        model: a training run's workdir, the folder of one checkpoint, or a name in `shipped.SHIPPED`.
         output: the file to write; its folder is made where it is missing.
         overwrite: whether files of these names are replaced.
 
@@ -116,7 +116,7 @@ def write_export(model: str | os.PathLike, output: str | os.PathLike, overwrite:
         'parameters': count_parameters(network),
         'config': json.loads(loaded.config.to_json()),
     }
-    if (name := os.fspath(model)) in shipped.NETWORKS:
+    if (name := os.fspath(model)) in shipped.SHIPPED:
         card['terms'] = shipped.read_card(name).terms
     # Whoever finds an older description beside a newer file sees it by the checksum.
     write_atomically(path, contents)
@@ -163,7 +163,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-    names = ', '.join(shipped.NETWORKS)
+    names = ', '.join(shipped.SHIPPED)
     flags.DEFINE_string('checkpoint', None, f"A training run's workdir, one checkpoint's folder, or one of: {names}.")
     flags.DEFINE_string('output', None, 'File to write; its description goes beside it, with .json added to the name.')
     flags.DEFINE_bool('overwrite', False, 'Replace files that are there already.')

@@ -62,7 +62,7 @@ def package_weights(
 
     Args:
         checkpoint: a workdir or a checkpoint's folder.
-        name: one of `shipped.NETWORKS`.
+        name: one of `shipped.SHIPPED`.
         scores: scores.json files of eval.py, of this checkpoint and of baselines.
         hardware: what it was trained on.
         training: the command that trains it.
@@ -75,13 +75,13 @@ def package_weights(
             data is not in `TRAINING_DATA`, the scores are of another step or of weights that come with the package, or
             float16 does not hold the parameters.
     """
-    if name not in shipped.NETWORKS:
-        raise UserError(f'unknown name {name!r}: one of {", ".join(shipped.NETWORKS)}')
+    if name not in shipped.SHIPPED:
+        raise UserError(f'unknown name {name!r}: one of {", ".join(shipped.SHIPPED)}')
     model = load_model(checkpoint)
     network = build_network(model.config.model)
     found = model.config.task, network.scale, network.channels
-    if found != shipped.NETWORKS[name]:
-        raise UserError(f'{model.path} is of task, scale and channels {found}; {name} is of {shipped.NETWORKS[name]}')
+    if found != shipped.SHIPPED[name]:
+        raise UserError(f'{model.path} is of task, scale and channels {found}; {name} is of {shipped.SHIPPED[name]}')
     data = model.config.get('data')
     source = data.get('source') if isinstance(data, ml_collections.ConfigDict) else None
     if source not in TRAINING_DATA:
@@ -118,7 +118,7 @@ def _read_scores(path: pathlib.Path, name: str, step: int) -> list[dict[str, str
 def _renamed(mean: Mean, path: pathlib.Path, name: str, step: int) -> Mean:
     network = re.search(r', step (\d+), ', mean.model)
     if network is None:
-        if mean.model not in find_task(shipped.NETWORKS[name][0]).baselines:
+        if mean.model not in find_task(shipped.SHIPPED[name][0]).baselines:
             raise UserError(f'{path}: scores of {mean.model}, not of the checkpoint')
         return mean
     if int(network[1]) != step:
@@ -161,7 +161,7 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == '__main__':
     flags.DEFINE_string('checkpoint', None, "A training run's workdir, or one checkpoint.")
-    flags.DEFINE_string('name', None, f'What the weights are called: {", ".join(shipped.NETWORKS)}.')
+    flags.DEFINE_string('name', None, f'What the weights are called: {", ".join(shipped.SHIPPED)}.')
     flags.DEFINE_list('scores', None, 'scores.json of eval.py, one or more.')
     flags.DEFINE_string('hardware', None, 'What it was trained on, and for how long.')
     flags.DEFINE_string('command', None, "That trains it; default: train.py with configs/shipped.py's config.")

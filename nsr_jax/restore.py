@@ -37,7 +37,7 @@ from nsr_jax.trained import fingerprint
 
 EXIT_SOME_FAILED = 1
 PAGE = 'compare.html'
-TASKS = ('sr', 'denoise', 'jpeg')
+TASKS = list(dict.fromkeys(task for task, _, _ in shipped.SHIPPED.values()))
 
 
 def choose_model(model: str | None, task: str | None, scale: int | None) -> str:
@@ -58,8 +58,8 @@ def choose_model(model: str | None, task: str | None, scale: int | None) -> str:
         if model != 'denoise':
             shipped.find_shipped(model)
     for part in shipped.find_parts(model):
-        if part in shipped.NETWORKS:
-            check_model(model, *shipped.NETWORKS[part][:2], task, scale)
+        if part in shipped.SHIPPED:
+            check_model(model, *shipped.SHIPPED[part][:2], task, scale)
     return model
 
 
@@ -153,7 +153,7 @@ def main(argv: Sequence[str]) -> int:
 
 def define_flags() -> None:
     """Define the command's flags."""
-    names = ', '.join(shipped.NETWORKS)
+    names = ', '.join(shipped.SHIPPED)
     flags.DEFINE_string('output', None, 'Folder to write the restored images to; - for standard output.')
     flags.DEFINE_enum('task', None, TASKS, 'What to do, with weights that come with the package.')
     flags.DEFINE_integer('scale', None, 'Of the output to the input, for --task=sr.', lower_bound=1)

@@ -30,7 +30,7 @@ from nsr_jax.trained import LoadedModel, load_model
 
 FOLDER = pathlib.Path(str(importlib.resources.files('nsr_jax') / 'weights'))
 # What each network must be: its task, scale and channels.
-NETWORKS = {
+SHIPPED = {
     'sr_x2': ('sr', 2, 3),
     'sr_x3': ('sr', 3, 3),
     'sr_x4': ('sr', 4, 3),
@@ -47,7 +47,7 @@ class Card:
     """What is known of shipped weights; all of it can be written as JSON.
 
     Attributes:
-        name: one of `NETWORKS`.
+        name: one of `SHIPPED`.
         config: the whole config that the network was trained by.
         step: of the optimizer.
         parameters: how many numbers there are.
@@ -74,7 +74,7 @@ class Card:
     @property
     def title(self) -> str:
         """What the network does, in a few words."""
-        task, scale, channels = NETWORKS[self.name]
+        task, scale, channels = SHIPPED[self.name]
         if task == 'sr':
             return f'enlarges x{scale}'
         low, high = self.config['degradation']['sigma' if task == 'denoise' else 'quality']
@@ -103,8 +103,8 @@ class Card:
 
 
 def shipped_names() -> list[str]:
-    """The names of the networks that are there, in the order of `NETWORKS`."""
-    return [name for name in NETWORKS if (FOLDER / f'{name}.json').is_file()]
+    """The names of the networks that are there, in the order of `SHIPPED`."""
+    return [name for name in SHIPPED if (FOLDER / f'{name}.json').is_file()]
 
 
 def find_shipped(name: str) -> str:
@@ -160,7 +160,7 @@ def find_parts(model: str | os.PathLike) -> list[str]:
     """The shipped names or the one folder that `model` stands for; nothing is loaded.
 
     Args:
-        model: a name in `NETWORKS`; 'denoise' for the gray and the colour network; or a workdir's or a checkpoint's
+        model: a name in `SHIPPED`; 'denoise' for the gray and the colour network; or a workdir's or a checkpoint's
             folder. Names go before folders: a folder of such a name is ./sr_x2.
 
     Raises:
@@ -170,9 +170,9 @@ def find_parts(model: str | os.PathLike) -> list[str]:
     if not isinstance(name, str):
         raise UserError(f'a model must be a name or the path of a folder, not {model!r}')
     if name == 'denoise':
-        there = [each for each in shipped_names() if NETWORKS[each][0] == 'denoise']
+        there = [each for each in shipped_names() if SHIPPED[each][0] == 'denoise']
         return there or [find_shipped('denoise_colour')]
-    if name in NETWORKS:
+    if name in SHIPPED:
         return [find_shipped(name)]
     if not os.path.isdir(local_path(name, 'model')):  # unlike pathlib's, also for a name that is too long for one
         there = ', '.join(shipped_names()) or 'none'
@@ -182,7 +182,7 @@ def find_parts(model: str | os.PathLike) -> list[str]:
 
 def load_part(name: str) -> LoadedModel:
     """The network that one of the names of `find_parts` stands for; raises `UserError` where it cannot be read."""
-    return load_shipped(name) if name in NETWORKS else load_model(name)
+    return load_shipped(name) if name in SHIPPED else load_model(name)
 
 
 def load_named(checkpoints: Sequence[str], shipped: Sequence[str]) -> list[tuple[str, str, LoadedModel]]:

@@ -112,7 +112,7 @@ def package(tmp_path, monkeypatch):
 
     def package_all(*names):
         for name in names:
-            config = _make_config(*shipped.NETWORKS[name])
+            config = _make_config(*shipped.SHIPPED[name])
             save_model(tmp_path / 'runs' / name, _make_parameters(config), config, step=_STEP)
             models = {f'runs/{name}, step {_STEP}, tiling feathered 96/16': 30.0, 'bicubic': 28.0}
             scores = [Score('Set5', 'x2', model, 'sr-y', 'baby', psnr, 0.9) for model, psnr in models.items()]

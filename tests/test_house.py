@@ -10,69 +10,20 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-# What each part may import of the package, besides itself. Commands may import everything.
-ALLOWED = {
-    'errors': set(),
-    'environment': set(),
-    'markdown': set(),
-    'cpu_cores': set(),
-    'forks': {'errors'},
-    'atomic_files': {'errors'},
-    'paths': {'errors'},
-    'agreement': {'errors'},
-    'streams': {'errors'},
-    'torch_file': {'errors'},
-    'ops': {'errors', 'cpu_cores'},
-    'nn': {'errors', 'ops'},
-    'models': {'errors', 'ops', 'nn'},
-    'images': {'errors', 'atomic_files', 'paths', 'ops'},
-    'losses': {'errors', 'ops'},
-    'optimizers': {'errors'},
-    'data': {'errors', 'atomic_files', 'paths', 'ops', 'images'},
-    'trained': {'errors', 'paths', 'models'},
-    'shipped': {'errors', 'paths', 'models', 'trained'},
-    'inference': {'errors', 'forks', 'ops', 'models', 'trained', 'shipped'},
-    'training': {
-        'errors',
-        'markdown',
-        'atomic_files',
-        'paths',
-        'agreement',
-        'ops',
-        'nn',
-        'models',
-        'images',
-        'data',
-        'losses',
-        'optimizers',
-        'trained',
-        'inference',
-    },
-    'evaluation': {
-        'errors',
-        'markdown',
-        'atomic_files',
-        'paths',
-        'agreement',
-        'ops',
-        'nn',
-        'models',
-        'images',
-        'data',
-        'inference',
-    },
-    'restoring': {
-        'errors',
-        'atomic_files',
-        'paths',
-        'agreement',
-        'ops',
-        'models',
-        'images',
-        'inference',
-    },
-}
-COMMANDS = {'command_line', 'export', 'import_torch', 'package_weights', 'restore'}
+# A part may import those above its line, and itself. Commands may import everything.
+ORDER = (
+    ('errors', 'environment', 'markdown', 'cpu_cores'),
+    ('forks', 'atomic_files', 'paths', 'agreement', 'streams', 'torch_file', 'ops'),
+    ('nn',),
+    ('models', 'images'),
+    ('tasks', 'losses', 'metrics', 'optimizers'),
+    ('data', 'trained'),
+    ('shipped',),
+    ('inference',),
+    ('training', 'evaluation', 'restoring'),
+)
+ALLOWED = {part: {each for row in ORDER[:level] for each in row} for level, parts in enumerate(ORDER) for part in parts}
+COMMANDS = {'command_line', 'export', 'import_torch', 'package_weights', 'plugins', 'restore'}
 LAZY = {'nsr_jax.inference.restorer.Restorer'}  # what the package itself offers, imported when it is asked for
 FLAGS = {'absl.app', 'absl.flags', 'ml_collections.config_flags'}
 FORBIDDEN = {'tensorflow', 'torch', 'tests', 'benchmarks', 'train', 'eval'}
@@ -176,18 +127,15 @@ def test_configs_import_ml_collections_and_each_other_alone():
         assert not wrong, f'{relative(path)} imports {wrong}'
 
 
-def test_scripts_are_short_and_import_no_framework():
+def test_scripts_import_no_framework():
     assert {path.name for path in SCRIPTS} >= {'train.py', 'eval.py'}
     for path in SCRIPTS:
-        lines = text_of(path).splitlines()
-        assert len(lines) < 80, f'{path.name} has {len(lines)} lines'
         wrong = {name for name in imported_names(text_of(path)) if is_within(name, {'tensorflow', 'torch'})}
         assert not wrong, f'{path.name} imports {wrong}'
 
 
 @pytest.mark.parametrize('path', [*MODULES, *CONFIGS, *SCRIPTS], ids=relative)
-def test_no_file_is_a_giant_or_a_grab_bag(path):
-    assert len(text_of(path).splitlines()) <= 350
+def test_no_file_is_a_grab_bag(path):
     assert path.stem not in ('utils', 'util', 'helpers', 'misc', 'common')
 
 

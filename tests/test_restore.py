@@ -60,7 +60,7 @@ def packaged(tmp_path, monkeypatch):
     monkeypatch.setattr(shipped, 'FOLDER', tmp_path / 'shipped')
     shipped.FOLDER.mkdir()
     for name in ('sr_x2', 'denoise_gray', 'denoise_colour', 'jpeg'):
-        task, scale, channels = shipped.NETWORKS[name]
+        task, scale, channels = shipped.SHIPPED[name]
         architecture = MODEL | {'scale': scale, 'channels': channels}
         contents = shipped.pack(random_parameters(RestorationNetwork(**architecture)))
         (shipped.FOLDER / f'{name}.safetensors').write_bytes(contents)

@@ -186,7 +186,7 @@ def test_weights_in_the_package_are_whole_and_small():
         card = shipped.read_card(name)
         model = shipped.load_shipped(name)
         found = model.config.task, model.config.model.scale, model.config.model.channels
-        assert found == shipped.NETWORKS[name]
+        assert found == shipped.SHIPPED[name]
         assert card.parameters == sum(leaf.size for leaf in jax.tree.leaves(model.params))
         assert card.scores
     assert sum(path.stat().st_size for path in shipped.FOLDER.glob('*')) < 40e6

@@ -27,6 +27,7 @@ from nsr_jax.models.build import COMPUTE_DTYPES, Network, build_network
 from nsr_jax.ops.arrays import View, plain_array
 from nsr_jax.ops.gray import find_gray
 from nsr_jax.shipped import find_parts, load_part
+from nsr_jax.tasks import find_task
 
 TILE, OVERLAP = 96, 16  # of the feathered tiles, in input pixels
 TILING = Tiling('feathered', TILE, OVERLAP)
@@ -40,7 +41,7 @@ class Restorer:
 
     Attributes:
         networks: one, or one for gray and one for colour images; with the parameters of each, replicated on the mesh.
-        task: 'sr', 'denoise' or 'jpeg'.
+        task: in `tasks.TASKS`.
         tiling: what a network sees at once.
         ensemble: whether the mean over the eight flips and transposes of each tile is taken, for eight times the work.
         mesh: devices that share the tiles of an image, as from `mesh_of`; where it spans several processes, all of them
@@ -66,7 +67,7 @@ class Restorer:
         """Load a network that comes with the package, or one that was trained here.
 
         Args:
-            model: a name in `shipped.NETWORKS`; 'denoise' for the gray and the colour network, of which each image
+            model: a name in `shipped.SHIPPED`; 'denoise' for the gray and the colour network, of which each image
                 takes its own; or a training run's workdir or the folder of one checkpoint. Names go before folders:
                 a folder of such a name is ./sr_x2.
             tile: side of the feathered tiles that a network sees at once, in input pixels.
@@ -172,7 +173,7 @@ class Restorer:
             return (_as_colours(strip) for strip in self._strips(gray, alpha, on_progress))
         channels = pixels.shape[-1]
         taking = [pair for pair in self.networks if pair[0].channels >= channels]
-        if not taking and self.task != 'jpeg':
+        if not taking and not find_task(self.task).keeps_chroma:
             raise UserError('a network for gray images cannot restore a colour image')
         network, params = min(taking or self.networks, key=lambda pair: pair[0].channels)
         if alpha is not None and alpha.dtype.kind == 'f':

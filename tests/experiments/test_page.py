@@ -88,7 +88,7 @@ def test_score_commands_can_be_run(cards):
         path, _, argument = given['config'].partition(':')
         config = importlib.import_module(path.removesuffix('.py').replace('/', '.')).get_config(argument)
         check_architectures(config.model, {card.name: card.config['model']})
-        (protocol,) = find_protocols(config.task, given['protocol'].split(','))
+        (_protocol,) = find_protocols(config.task, given['protocol'].split(','))
         levels = given['levels'].split(',') if 'levels' in given else ()
         degradations = find_degradations(config.task, config.model.scale, levels)
         assert {str(each) for each in degradations} == {score['degradation'] for score in card.scores}

@@ -408,7 +408,7 @@ test_changed_packages_are_read_or_refused_long = pytest.mark.slow(fuzz_packages(
 
 def test_a_card_of_another_network_is_refused(package):
     first, *_ = shipped.shipped_names()
-    other = next(name for name in shipped.NETWORKS if name != first)
+    other = next(name for name in shipped.SHIPPED if name != first)
     (package / f'{other}.json').write_text((package / f'{first}.json').read_text())
     with pytest.raises(UserError, match=f"not the card of a network: it is of '{first}'"):
         shipped.read_card(other)
