@@ -64,6 +64,7 @@ def get_base() -> ConfigDict:
     config.warmup_steps = 0  # over which the rate rises from 0 first
     config.learning_rate_drops = (2 / 3, 5 / 6)  # fractions of num_steps after which the rate of `steps` drops
     config.learning_rate_factor = 0.2  # by which it drops
+    config.ema_decay = 0.0  # of a moving average of the weights, such as 0.999, which is then what is used; 0 = none
     config.stop_after_skipped = 10  # steps in a row whose loss or gradient is not finite; each alone is skipped
 
     config.mesh = ConfigDict()
@@ -145,6 +146,7 @@ CHECKS = (
     ('warmup_steps', *FROM_0),
     ('learning_rate_drops', _are_fractions, 'numbers from 0 to 1'),
     ('learning_rate_factor', _is_number, 'a number from 0'),
+    ('ema_decay', lambda value: _is_number(value) and value < 1, 'a number from 0 and below 1'),
     ('stop_after_skipped', *COUNT),
     ('steps_per_call', *COUNT),
     ('log_every_steps', *COUNT),

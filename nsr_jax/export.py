@@ -113,6 +113,7 @@ def write_export(model: str | os.PathLike, output: str | os.PathLike, overwrite:
         | {package: importlib.metadata.version(package) for package in ('jax', 'jaxlib')},
         'checkpoint': os.fspath(model),
         'step': loaded.step,
+        'weights': loaded.kind or 'of the step',
         'parameters': count_parameters(network),
         'config': json.loads(loaded.config.to_json()),
     }
@@ -158,7 +159,8 @@ def main(argv: Sequence[str]) -> None:
     checkpoint, output = given.checkpoint, local_path(given.output, '--output')
     card = write_export(checkpoint, output, given.overwrite)
     size = os.path.getsize(output) / 1e6
-    logging.info('%s, step %d: %.2f MB for %s in %s', checkpoint, card['step'], size, ', '.join(PLATFORMS), output)
+    origin = f'step {card["step"]}, weights {card["weights"]}'
+    logging.info('%s, %s: %.2f MB for %s in %s', checkpoint, origin, size, ', '.join(PLATFORMS), output)
     logging.info('what a server needs to know of it: %s.json', output)
 
 

@@ -25,7 +25,7 @@ from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_parameters
 from nsr_jax.paths import local_path
 from nsr_jax.tasks import find_task
-from nsr_jax.trained import load_model
+from nsr_jax.trained import EMA, load_model
 
 _BSDS500 = (
     '399 photographs of BSDS500: its train and test splits without one image that Set5 holds too; its val split, '
@@ -97,6 +97,7 @@ def package_weights(
         terms=TRAINING_DATA[source][1],
         hardware=hardware,
         command=training,
+        kind=model.kind,
         scores=[score for path in scores for score in _read_scores(pathlib.Path(path), name, model.step)],
     )
     folder = make_output_folder(shipped.FOLDER)
@@ -116,7 +117,7 @@ def _read_scores(path: pathlib.Path, name: str, step: int) -> list[dict[str, str
 
 
 def _renamed(mean: Mean, path: pathlib.Path, name: str, step: int) -> Mean:
-    network = re.search(r', step (\d+), ', mean.model)
+    network = re.search(rf', step (\d+)(, {EMA})?, ', mean.model)
     if network is None:
         if mean.model not in find_task(shipped.SHIPPED[name][0]).baselines:
             raise UserError(f'{path}: scores of {mean.model}, not of the checkpoint')
@@ -137,7 +138,7 @@ def to_markdown(cards: Sequence[shipped.Card]) -> str:
         about = {
             'does': card.title,
             'size': f'{card.parameters:,} parameters, {card.size / 1e6:.2f} MB',
-            'trained': f'{card.step:,} steps of {card.config["batch_size"]} patches on {card.hardware}',
+            'trained': f'{card.origin} of {card.config["batch_size"]} patches on {card.hardware}',
             'training data': card.data,
             'terms': card.terms,
             'command': f'`{card.command}`',
@@ -156,7 +157,7 @@ def main(argv: Sequence[str]) -> None:
     training = f'python train.py --config=configs/shipped.py:model={given.name} --workdir=runs/{given.name}'
     scores = [local_path(path, '--scores') for path in given.scores]
     card = package_weights(given.checkpoint, given.name, scores, given.hardware, given.command or training)
-    logging.info('%s, step %d, in %s (%.2f MB)', card.name, card.step, shipped.FOLDER, card.size / 1e6)
+    logging.info('%s, %s, in %s (%.2f MB)', card.name, card.origin, shipped.FOLDER, card.size / 1e6)
 
 
 if __name__ == '__main__':

@@ -78,7 +78,7 @@ def list_models() -> str:
         raise UserError('no weights come with this package')
     text = ''
     for card in cards:
-        about = [f'{card.size / 1e6:.2f} MB, {card.step:,} steps on {card.data}', *card.score_lines, card.terms]
+        about = [f'{card.size / 1e6:.2f} MB, {card.origin} on {card.data}', *card.score_lines, card.terms]
         text += f'{card.name}: {card.title}\n' + ''.join(f'    {line}\n' for line in about)
     return text
 

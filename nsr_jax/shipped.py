@@ -58,6 +58,7 @@ class Card:
         command: that trains it.
         scores: means on whole test sets, of this network and of the input it was given ('bicubic', 'degraded'): the
             fields of `evaluation.scoring.Mean`.
+        kind: of weights, as in `trained.LoadedModel`.
     """
 
     name: str
@@ -70,6 +71,12 @@ class Card:
     hardware: str
     command: str
     scores: Sequence[Mapping[str, Any]]
+    kind: str = ''
+
+    @property
+    def origin(self) -> str:
+        """How long it was trained, and the kind of weights: '40,000 steps (EMA)'."""
+        return f'{self.step:,} steps' + f' ({self.kind})' * bool(self.kind)
 
     @property
     def title(self) -> str:
@@ -131,7 +138,7 @@ def read_card(name: str) -> Card:
         if card.name != name:
             raise ValueError(f'it is of {card.name!r}')
         _ = ml_collections.ConfigDict(card.config).model
-        _ = card.title, card.score_lines, f'{card.step:,} {card.parameters:,}'
+        _ = card.title, card.score_lines, card.origin, f'{card.parameters:,}'
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise UserError(f'{path}: not the card of a network: {error}') from error
     return card
@@ -153,7 +160,7 @@ def load_shipped(name: str) -> LoadedModel:
         raise UserError(f'{path} is damaged: its SHA-256 is not the one that {name}.json gives; install it again')
     config = ml_collections.ConfigDict(card.config).lock()
     params = unpack(contents, parameter_shapes(build_network(config.model)), str(path))
-    return LoadedModel(config, params, card.step, path)
+    return LoadedModel(config, params, card.step, path, card.kind)
 
 
 def find_parts(model: str | os.PathLike) -> list[str]:
@@ -199,7 +206,7 @@ def load_named(checkpoints: Sequence[str], shipped: Sequence[str]) -> list[tuple
         UserError: one of them is not there, or cannot be read.
     """
     runs = {path.rstrip('/'): load_model(path) for path in checkpoints}
-    found = [(f'{path}, step {model.step}', '{}, {}', model) for path, model in runs.items()]
+    found = [(f'{path}, {model.origin}', '{}, {}', model) for path, model in runs.items()]
     return found + [(name, IN_TABLES, load_shipped(name)) for name in dict.fromkeys(shipped)]
 
 

@@ -1,6 +1,7 @@
 """Weights that were trained here: finding the checkpoint of a workdir and reading it. No optimizer is needed.
 
 workdir/checkpoints/<step>/params      the network's weights, float32, one entry a block
+                           ema         their moving average, alike (absent without config.ema_decay)
                            optimizer   the optimizer's state (absent where only weights were saved)
                            metadata    JSON: the whole config, the step, the library's version, and what the arrays and
                                        the JSON itself are checked by
@@ -23,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import orbax.checkpoint as ocp
+from absl import logging
 
 from nsr_jax.errors import UserError
 from nsr_jax.models.build import build_network
@@ -31,6 +33,7 @@ from nsr_jax.paths import local_path
 
 FOLDER = 'checkpoints'
 METRIC = 'psnr'
+EMA = 'EMA'  # the kind of weights that are an exponential moving average
 MEASURED_ON = 'measured_on'
 
 _LONGEST_REASON = 400  # characters of a library's message that are shown
@@ -50,16 +53,23 @@ class LoadedModel:
         params: the network's parameter tree, on the default device.
         step: of the optimizer.
         path: the checkpoint's folder.
+        kind: of weights: 'EMA' where `params` are the moving average, '' where they are those of the step itself.
     """
 
     config: ml_collections.ConfigDict
     params: dict
     step: int
     path: pathlib.Path
+    kind: str = ''
+
+    @property
+    def origin(self) -> str:
+        """The step and the kind of weights, as tables and logs name them: 'step 30, EMA'."""
+        return f'step {self.step}' + f', {self.kind}' * bool(self.kind)
 
 
 def load_model(directory: str | pathlib.Path) -> LoadedModel:
-    """Read a network's weights and its config.
+    """Read a network's weights and its config; where it has a moving average of its weights, that, and the log says so.
 
     Args:
         directory: a workdir, of which the best checkpoint is taken, as `find_best` says, or the last one where
@@ -81,13 +91,16 @@ def load_model(directory: str | pathlib.Path) -> LoadedModel:
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), parameter_shapes(network)
     )
+    item, kind = ('ema', EMA) if 'ema' in metadata['fingerprints'] else ('params', '')
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            params = checkpointer.restore(path / 'params', shapes)
+            params = checkpointer.restore(path / item, shapes)
     except Exception as error:  # of a file that is missing, cut or changed; Orbax raises Exception itself
         raise BrokenCheckpointError(f'{path} cannot be read: {one_line(error)}') from error
-    check_fingerprint(path / 'params', params, metadata['fingerprints'].get('params'))
-    return LoadedModel(config, params, metadata['step'], path)
+    check_fingerprint(path / item, params, metadata['fingerprints'].get(item))
+    if kind:
+        logging.info('%s: taking the moving average of its weights (EMA)', path)
+    return LoadedModel(config, params, metadata['step'], path, kind)
 
 
 # Which checkpoint of a workdir.

@@ -206,6 +206,7 @@ def test_the_description_is_right(folder):
         'versions': versions | {'nsr_jax': nsr_jax.__version__},
         'checkpoint': str(folder / 'gated' / 'run'),
         'step': 7,
+        'weights': 'of the step',
         'parameters': count_parameters(make('gated')[1]),
         'config': config.to_dict(),
     }

@@ -18,7 +18,7 @@ from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.package_weights import TRAINING_DATA, package_weights
 from nsr_jax.trained import load_model
-from nsr_jax.training.checkpoints import save_model
+from nsr_jax.training.checkpoints import Checkpoints, save_model
 
 
 def test_weights_come_back_to_half_precision(package, tmp_path):
@@ -86,6 +86,26 @@ def test_training_sets_of_published_networks_have_their_terms(package, tmp_path,
 
 def test_terms_are_known_for_every_comparison():
     assert {run.config().data.source for run in RUNS.values()} <= TRAINING_DATA.keys()
+
+
+def test_a_moving_average_is_named_wherever_the_weights_are(package, tmp_path, random_model):
+    package()
+    config, parameters = random_model('sr', 2, 3)
+    run = tmp_path / 'run'
+    with Checkpoints(run, keep=1) as checkpoints:
+        checkpoints.save(30, config, jax.tree.map(np.zeros_like, parameters), ema=parameters)
+    ((name, form, model),) = shipped.load_named([str(run)], [])
+    assert (name, model.kind) == (f'{run}, step 30, EMA', 'EMA')
+    path = tmp_path / 'scores.json'
+    row = form.format(name, 'tiling whole')
+    path.write_text(to_json([Score('Set5', 'x2', row, 'sr-y', 'baby', 30.0, 0.9)]))
+    card = package_weights(run, 'sr_x2', [path], 'a laptop', 'train')
+    assert (card.origin, card.scores[0]['model']) == ('30 steps (EMA)', 'sr_x2 (tiling whole)')
+    assert '30 steps (EMA) of 16 patches on a laptop' in (shipped.FOLDER / 'README.md').read_text()
+    assert shipped.load_shipped('sr_x2').origin == 'step 30, EMA'
+    np.testing.assert_allclose(
+        shipped.load_shipped('sr_x2').params['tail']['direction'], parameters['tail']['direction'], rtol=1e-3
+    )
 
 
 def test_networks_to_score_have_the_names_of_tables(package, tmp_path):

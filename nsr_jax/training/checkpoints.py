@@ -106,6 +106,7 @@ class Checkpoints:
         optimizer: Any = None,
         psnr: float | None = None,
         *,
+        ema: Any = None,
         images: str = '',
         measured_on: Mapping[str, str] | None = None,
     ) -> None:
@@ -119,6 +120,7 @@ class Checkpoints:
             params: the network's parameters.
             optimizer: the optimizer's state; None saves weights alone, which cannot be trained on.
             psnr: the evaluation's score in dB; the checkpoint with the highest is kept.
+            ema: the moving average of the parameters; None: there is none.
             images: what is trained on, in words that change with it.
             measured_on: what the score depends on besides the weights, likewise; scores that were measured on
                 something else do not compete with it.
@@ -129,7 +131,8 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
-        items = {'params': params} if optimizer is None else {'params': params, 'optimizer': optimizer}
+        trees = {'params': params, 'optimizer': optimizer, 'ema': ema}
+        items = {name: tree for name, tree in trees.items() if tree is not None}
         metadata = {
             'config': json.loads(config.to_json()),
             'step': step,
@@ -176,20 +179,21 @@ class Checkpoints:
                 f'complete ones there are of steps: {there}'
             ) from error
 
-    def restore(self, step: int, params: Any, optimizer: Any) -> tuple[Any, Any]:
+    def restore(self, step: int, params: Any, optimizer: Any, ema: Any = None) -> tuple[Any, Any, Any]:
         """Read one checkpoint back, onto any mesh.
 
         Args:
             step: one that was saved.
             params: shapes, dtypes and shardings of the parameters, as `jax.ShapeDtypeStruct`s.
             optimizer: the same of the optimizer's state.
+            ema: the same of the parameters' moving average; None: it is not wanted.
 
         Returns:
-            params and optimizer.
+            params, optimizer and ema.
 
         Raises:
             BrokenCheckpointError: something of it is missing or is not what was saved; the line says what.
-            UserError: the checkpoint holds weights alone.
+            UserError: the checkpoint holds weights alone, or no moving average where one is wanted.
         """
         with self._written():
             self._manager.wait_until_finished()
@@ -197,7 +201,10 @@ class Checkpoints:
         fingerprints = read_metadata(path)['fingerprints']
         if 'optimizer' not in fingerprints:
             raise UserError(f'{path} holds weights alone: they can be scored and applied, not trained on')
-        abstract = {'params': params, 'optimizer': optimizer}
+        if ema is not None and 'ema' not in fingerprints:
+            raise UserError(f'{path} holds no moving average of the weights: train on with config.ema_decay=0')
+        trees = {'params': params, 'optimizer': optimizer, 'ema': ema}
+        abstract = {name: tree for name, tree in trees.items() if tree is not None}
         items = ocp.args.Composite(**{name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()})
         try:
             restored = self._manager.restore(step, args=items)
@@ -205,7 +212,7 @@ class Checkpoints:
             raise BrokenCheckpointError(f'{path} cannot be read: {one_line(error)}') from error
         for name in abstract:
             check_fingerprint(path / name, restored[name], fingerprints.get(name))
-        return restored['params'], restored['optimizer']
+        return restored['params'], restored['optimizer'], restored.get('ema')
 
     def read_origin(self, step: int) -> tuple[str, dict[str, str]]:
         """What `save` was told of a step's `images` and `measured_on`; both empty where an older version saved it."""

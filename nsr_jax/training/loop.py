@@ -46,7 +46,8 @@ def train(
     Args:
         config: a whole config of the `configs` folder.
         workdir: gets config.json, metrics.jsonl, tensorboard/ and checkpoints/.
-        evaluate: scores parameters; called every `config.evaluate_every_steps` and at the end.
+        evaluate: scores parameters; called every `config.evaluate_every_steps` and at the end. Where there is a moving
+            average of the parameters, that is scored too, and chooses the best checkpoint.
         measured_on: what the scores depend on besides the parameters, by name, in words that change with it. Once it
             has changed, the best checkpoint is chosen among those of the new scores alone.
         stop_after: seconds after the start of the process, when it is asked to save and to stop; None: never.
@@ -100,7 +101,8 @@ def first_state(
             continue
         reason = None
         try:
-            params, optimizer = checkpoints.restore(step, run.abstract.params, run.abstract.optimizer)
+            wanted = run.abstract
+            params, optimizer, ema = checkpoints.restore(step, wanted.params, wanted.optimizer, wanted.ema)
         except BrokenCheckpointError as error:
             reason = str(error)
         reasons = [each for each in agreement.gather(reason) if each]
@@ -113,7 +115,7 @@ def first_state(
             logging.error('%s: set aside in %s, going on from an older checkpoint', reasons, BROKEN_FOLDER)
         logging.info('going on from step %d', step)
         step, none = replicate((np.int32(step), np.int32(0)), run.mesh)
-        return TrainState(step, params, optimizer, none)
+        return TrainState(step, params, optimizer, none, ema)
     if broken:
         raise UserError(f'no checkpoint can be read: {"; ".join(broken.values())}')
     state = run.create_state()
@@ -172,6 +174,9 @@ def _take_steps(
             psnr = None
             if evaluates:
                 psnr, scores = evaluate(gather(state.params, run.mesh))
+                if state.ema is not None:  # what is used later, so it chooses
+                    psnr, averaged = evaluate(gather(state.ema, run.mesh))
+                    scores |= {f'ema/{name}': score for name, score in averaged.items()}
                 writer.write(step, **scores)
                 if not bar.disable:
                     bar.write(f'step {step}: ' + ', '.join(f'{name} {score:.4g}' for name, score in scores.items()))

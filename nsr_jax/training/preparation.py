@@ -112,7 +112,8 @@ def prepare(config: ml_collections.ConfigDict) -> Preparation:
             return resident
 
     losses, (learning_rate, optimizer) = find_losses(config.loss), make_optimizer(config)
-    abstract = abstract_state(network, optimizer, mesh)
+    has_ema = config.ema_decay > 0
+    abstract = abstract_state(network, optimizer, mesh, has_ema)
     train_steps = make_train_steps(
         network,
         make_batch,
@@ -123,6 +124,7 @@ def prepare(config: ml_collections.ConfigDict) -> Preparation:
         mesh=mesh,
         microbatch_size=find_microbatch_size(config.microbatch_size, config.batch_size, mesh),
         abstract=abstract,
+        ema_decay=config.ema_decay,
         streamed=streamed,
     )
     return Preparation(
@@ -135,7 +137,7 @@ def prepare(config: ml_collections.ConfigDict) -> Preparation:
         open_feed=open_feed,
         losses=losses,
         learning_rate=learning_rate,
-        create_state=functools.partial(create_state, network, optimizer, mesh, config.seed),
+        create_state=functools.partial(create_state, network, optimizer, mesh, config.seed, has_ema),
         train_steps=train_steps,
     )
 

@@ -78,7 +78,10 @@ class Saver:
     def save(self, step: int, state: TrainState, psnr: float | None) -> None:
         """As `Checkpoints.save`, after `check`."""
         self.check(step, state)
-        self.checkpoints.save(step, self._config, state.params, state.optimizer, psnr, **self._origin)
+        self._save(self.checkpoints, step, state, psnr)
+
+    def _save(self, checkpoints: Checkpoints, step: int, state: TrainState, psnr: float | None = None) -> None:
+        checkpoints.save(step, self._config, state.params, state.optimizer, psnr, ema=state.ema, **self._origin)
 
     def _rescue(self, step: int, state: TrainState) -> str:
         """Save a state into a new folder beside the lost one, and say so."""
@@ -91,7 +94,7 @@ class Saver:
         try:
             folder = agreement.by_first(make_folder)
             with Checkpoints(folder, keep=1) as checkpoints:
-                checkpoints.save(step, self._config, state.params, state.optimizer, **self._origin)
+                self._save(checkpoints, step, state)
         except (UserError, OSError, RuntimeError) as error:
             if agreement.lost_another(error):
                 raise

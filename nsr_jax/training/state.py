@@ -25,27 +25,49 @@ class TrainState:
         params: the network's parameters, float32.
         optimizer: the optimizer's own state, such as Adam's moments.
         skipped: int32, how many of the last steps in a row changed nothing, for their loss or gradient was not finite.
+        ema: the exponential moving average of the parameters, which lies on the devices as they do; None: none is kept.
     """
 
     step: jax.Array
     params: dict
     optimizer: optax.OptState
     skipped: jax.Array
+    ema: dict | None = None
 
 
-def init_state(network: Network, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
-    """Random weights, and the optimizer's first state."""
+def average_weights(ema: dict, params: dict, step: jax.Array, decay: float) -> dict:
+    """The moving average after a step: `d ema + (1 - d) params`, with `d = min(decay, (1 + step) / (10 + step))`.
+
+    Early on the average is of few steps, so that the random weights, with which it begins, are soon forgotten.
+
+    Args:
+        ema: the average before the step.
+        params: the weights after it, float32, and so is the average.
+        step: int32, counted from 0.
+        decay: from 0 to 1.
+    """
+    share = jnp.maximum(jnp.float32(1 - decay), 9 / (10 + step.astype(jnp.float32)))
+    return optax.incremental_update(params, ema, share)
+
+
+def init_state(
+    network: Network, optimizer: optax.GradientTransformation, key: jax.Array, has_ema: bool = False
+) -> TrainState:
+    """Random weights, which the average begins with too, and the optimizer's first state."""
     image = jnp.zeros((1, 8, 8, network.channels), jnp.float32)
     # The weights of a seed, also under FLAX_FIX_RNG_SEPARATOR=1.
     with fixed_bits(), flax.config.temp_flip_flag('fix_rng_separator', False):
         params = network.init(key, image)['params']
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, params, optimizer.init(params), zero)
+    ema = jax.tree.map(jnp.copy, params) if has_ema else None
+    return TrainState(zero, params, optimizer.init(params), zero, ema)
 
 
-def abstract_state(network: Network, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def abstract_state(
+    network: Network, optimizer: optax.GradientTransformation, mesh: Mesh, has_ema: bool = False
+) -> TrainState:
     """The state as shapes, dtypes and shardings; nothing is computed."""
-    shapes = jax.eval_shape(functools.partial(init_state, network, optimizer), new_key(0))
+    shapes = jax.eval_shape(functools.partial(init_state, network, optimizer, has_ema=has_ema), new_key(0))
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
@@ -53,11 +75,13 @@ def abstract_state(network: Network, optimizer: optax.GradientTransformation, me
     )
 
 
-def create_state(network: Network, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int) -> TrainState:
+def create_state(
+    network: Network, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int, has_ema: bool = False
+) -> TrainState:
     """Make the state where it will live: no device ever holds more than its part."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(network, optimizer, mesh))
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(network, optimizer, mesh, has_ema))
     init = jax.jit(
-        functools.partial(init_state, network, optimizer),
+        functools.partial(init_state, network, optimizer, has_ema=has_ema),
         out_shardings=shardings,
         compiler_options=_COMPILER_OPTIONS.get(mesh.devices.flat[0].platform),
     )

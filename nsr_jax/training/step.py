@@ -15,7 +15,7 @@ from nsr_jax.losses import WeightedLosses
 from nsr_jax.models.build import Network
 from nsr_jax.training.gradients import compare_and_differentiate
 from nsr_jax.training.sharding import over_batch, over_calls
-from nsr_jax.training.state import TrainState
+from nsr_jax.training.state import TrainState, average_weights
 
 # (images, the call's first step, step, indices (B,)) to inputs (B, P, P, C) and targets (B, sP, sP, C), on [0, 1]
 MakeBatch = Callable[[ImageStore | Regions, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
@@ -35,6 +35,7 @@ def make_train_steps(
     mesh: Mesh,
     microbatch_size: int,
     abstract: TrainState,
+    ema_decay: float = 0.0,
     streamed: bool = False,
 ) -> jax.stages.Wrapped:
     """Make the jitted `train_steps(state, images, count)`.
@@ -49,6 +50,7 @@ def make_train_steps(
         mesh: the batch is split over both of its axes.
         microbatch_size: how many samples a device computes at once.
         abstract: the state's shapes and shardings.
+        ema_decay: of the average of the weights, where the state has one.
         streamed: whether the images are a call's `Regions`, split over the devices, and not a resident store.
 
     Returns:
@@ -71,19 +73,23 @@ def make_train_steps(
             gradient_norm = optax.tree.norm(gradients)
             finite = jnp.isfinite(found.loss) & jnp.isfinite(gradient_norm)
 
-            def update(params, optimizer_state):
+            def update(params, optimizer_state, ema):
                 updates, optimizer_state = optimizer.update(gradients, optimizer_state, params, step=state.step)
-                return optax.apply_updates(params, updates), optimizer_state
+                params = optax.apply_updates(params, updates)
+                if ema is not None:
+                    ema = average_weights(ema, params, state.step, ema_decay)
+                return params, optimizer_state, ema
 
-            def keep(params, optimizer_state):
-                return params, optimizer_state
+            def keep(params, optimizer_state, ema):
+                return params, optimizer_state, ema
 
             # A branch, and not a choice for each number: for that a CPU copies Adam's moments, and takes 2 % longer.
-            params, optimizer_state = lax.cond(finite, update, keep, state.params, state.optimizer)
+            changed = lax.cond(finite, update, keep, state.params, state.optimizer, state.ema)
+            params, optimizer_state, ema = changed
         terms = {f'loss/{name}': term for name, term in found.terms.items()}
         metrics = {'loss': found.loss, **terms, 'psnr': -10 * jnp.log10(found.squared), 'gradient_norm': gradient_norm}
         metrics = {name: jnp.where(finite, number, 0) for name, number in metrics.items()}
-        state = TrainState(state.step + 1, params, optimizer_state, jnp.where(finite, 0, state.skipped + 1))
+        state = TrainState(state.step + 1, params, optimizer_state, jnp.where(finite, 0, state.skipped + 1), ema)
         return state, metrics | {'skipped': 1 - finite.astype(jnp.float32)}
 
     def train_steps(state: TrainState, images: ImageStore | Regions, count: jax.Array):

@@ -36,7 +36,8 @@ def check_warm_start(config: ml_collections.ConfigDict, workdir: str | os.PathLi
 def begin_with(state: TrainState, config: ml_collections.ConfigDict) -> TrainState:
     """The state of a new run with the weights that `config.warm_start` names in place of random ones.
 
-    Adam's moments stay empty and the step 0. Where the scales differ, tail and skip stay random; the log says so.
+    Where that run kept a moving average of its weights, the average is taken. The optimizer's state stays empty and the
+    step 0. Where the scales differ, tail and skip stay random; the log says so.
 
     Args:
         state: a new one; its leaves keep their shardings.
@@ -51,13 +52,14 @@ def begin_with(state: TrainState, config: ml_collections.ConfigDict) -> TrainSta
     new = [name for name in _OF_ITS_SCALE if name in state.params and model.config.model.scale != config.model.scale]
     taken = {name: model.params[name] for name in state.params if name not in new}
     logging.info(
-        'beginning with the weights of %s, step %d: %s taken%s',
-        *(model.path, model.step, _describe(taken)),
+        'beginning with the weights of %s, %s: %s taken%s',
+        *(model.path, model.origin, _describe(taken)),
         f'; {" and ".join(new)} new, for scale {config.model.scale} and not {model.config.model.scale}' if new else '',
     )
     kept = {name: state.params[name] for name in taken}
     params = state.params | jax.tree.map(_place, taken, kept)
-    return state.replace(params=params)
+    ema = None if state.ema is None else state.ema | jax.tree.map(_place, taken, kept)
+    return state.replace(params=params, ema=ema)
 
 
 def _load(config: ml_collections.ConfigDict) -> LoadedModel:
@@ -84,5 +86,5 @@ def _describe(taken: dict) -> str:
 
 def _place(weights: jax.Array, like: jax.Array) -> jax.Array:
     """The same weights where `like` lies; each process puts its own part of them there."""
-    host = np.asarray(weights)
+    host = np.array(weights)  # a copy: the state is donated
     return jax.make_array_from_callback(host.shape, like.sharding, lambda index: host[index])

@@ -67,6 +67,26 @@ def test_weights_alone_are_not_trained_on(tmp_path, config, params):
     checkpoints.close()
 
 
+def test_the_moving_average_is_kept_beside_the_weights_and_loaded_instead(tmp_path, config, params):
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        checkpoints.save(1, config, params, {'count': np.zeros(2, 'f')}, ema=plus(params, 1))
+        checkpoints.save(2, config, params, {'count': np.zeros(2, 'f')})
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
+        optimizer = {'count': jax.ShapeDtypeStruct((2,), 'f')}
+        raw, _, ema = checkpoints.restore(1, shapes, optimizer, shapes)
+        assert same(raw, params) and same(ema, plus(params, 1))
+        assert checkpoints.restore(2, shapes, optimizer)[2] is None
+        with pytest.raises(UserError, match='checkpoints/2 holds no moving average of the weights: train on with'):
+            checkpoints.restore(2, shapes, optimizer, shapes)
+    averaged, plain = (load_model(tmp_path / 'checkpoints' / str(step)) for step in (1, 2))
+    assert same(averaged.params, plus(params, 1)) and same(plain.params, params)
+    assert (averaged.origin, plain.origin) == ('step 1, EMA', 'step 2')
+
+
+def same(tree, other):
+    return jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), tree, other))
+
+
 def test_a_score_that_is_no_number_is_never_the_best(tmp_path, config, params):
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step, psnr in ((1, 30.0), (2, float('nan')), (3, 20.0)):

@@ -2,6 +2,7 @@ import dataclasses
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from nsr_jax.errors import UserError
@@ -38,6 +39,44 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, config, metrics_of):
 
     train(config, tmp_path / 'whole', evaluate)  # finished: nothing is done again
     assert metrics_of(tmp_path / 'whole') == metrics_of(tmp_path / 'parts')
+
+
+def test_with_a_moving_average_it_is_scored_chosen_by_and_resumed_exactly(tmp_path, config, metrics_of):
+    def evaluate(params):
+        if stopping:
+            raise StopError
+        seen.append(jax.tree.map(np.asarray, params))
+        # The raw weights get better from step 8 to 12, their average gets worse.
+        score = [1, 9, 2, 8][len(seen) - 1]
+        return score, {'validation/psnr': score}
+
+    config.ema_decay, seen, stopping = 0.9, [], False
+    train(config, tmp_path / 'whole', evaluate)
+    raw, average = load_both(tmp_path / 'whole' / 'checkpoints' / '12')
+    assert not same(raw, average)
+    assert same(seen[2], raw) and same(seen[3], average)
+    assert load_model(tmp_path / 'whole').origin == 'step 8, EMA'
+    lines = [line for line in metrics_of(tmp_path / 'whole') if 'validation/psnr' in line]
+    assert [(line['validation/psnr'], line['ema/validation/psnr']) for line in lines] == [(1, 9), (2, 8)]
+
+    stopping = True
+    with pytest.raises(StopError):
+        train(config, tmp_path / 'parts', evaluate)  # at step 8, with the checkpoint of step 5
+    seen, stopping = [], False
+    train(config, tmp_path / 'parts', evaluate)
+    assert metrics_of(tmp_path / 'parts') == metrics_of(tmp_path / 'whole')
+    again = load_both(tmp_path / 'parts' / 'checkpoints' / '12')
+    assert same(again, (raw, average))
+
+
+def same(tree, other):
+    return jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), tree, other))
+
+
+def load_both(checkpoint):
+    """The weights of a checkpoint, and their moving average."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        return tuple(checkpointer.restore(checkpoint / name) for name in ('params', 'ema'))
 
 
 def test_streamed_equals_resident(tmp_path, config, metrics_of):

@@ -30,7 +30,7 @@ def batch_of(step, indices, side=10):
     return inputs, jnp.repeat(jnp.repeat(inputs, 2, axis=1), 2, axis=2)
 
 
-def program_of(mesh, network, make_batch=None, side=10, microbatch_size=1):
+def program_of(mesh, network, make_batch=None, side=10, microbatch_size=1, ema_decay=0.0):
     """`train_steps` of a network, and of the empty store that `batch_of` does not read."""
     train_steps = make_train_steps(
         network,
@@ -41,7 +41,8 @@ def program_of(mesh, network, make_batch=None, side=10, microbatch_size=1):
         stop_after_skipped=3,
         mesh=mesh,
         microbatch_size=microbatch_size,
-        abstract=abstract_state(network, ADAM, mesh),
+        abstract=abstract_state(network, ADAM, mesh, ema_decay > 0),
+        ema_decay=ema_decay,
     )
     empty = ImageStore(np.zeros((1, 2, 2, 3), np.uint8), np.zeros((1, 1, 1, 3), np.uint8), np.ones((1, 2), np.int32))
     return train_steps, jax.device_put(empty, replicated(mesh))
@@ -130,6 +131,33 @@ def test_a_step_that_is_not_finite_changes_nothing_and_too_many_end_the_run():
     assert int(take(last, 5)[0].step) == 6
 
 
+def test_the_average_follows_the_weights_but_for_steps_that_are_skipped():
+    mesh, decay = make_mesh(data=-1, fsdp=1, batch_size=3), 0.3  # the decay is less in steps 0 and 1
+
+    def make_batch(store, first_step, step, indices):
+        inputs, targets = batch_of(step, indices)
+        return inputs, targets.at[0, 0, 0, 0].set(jnp.where(step == 3, jnp.inf, targets[0, 0, 0, 0]))
+
+    train_steps, store = program_of(mesh, NETWORK, make_batch, ema_decay=decay)
+    state = create_state(NETWORK, ADAM, mesh, 0, has_ema=True)
+    assert same(state.ema, state.params)
+    expected = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), state.params)
+    for step in range(6):
+        before = jax.tree.map(np.array, state.ema)
+        state, _ = train_steps(state, store, 1)
+        assert not same(state.ema, state.params)
+        if step == 3:
+            assert same(state.ema, before)
+            continue
+        kept = min(decay, (1 + step) / (10 + step))
+        expected = jax.tree.map(lambda a, b, k=kept: k * a + (1 - k) * np.float64(b), expected, state.params)
+        for ours, wanted in zip(jax.tree.leaves(state.ema), jax.tree.leaves(expected), strict=True):
+            assert ours.dtype == np.float32
+            np.testing.assert_allclose(ours, wanted, rtol=2e-6, atol=1e-7)
+    assert int(state.skipped) == 0
+    assert create_state(NETWORK, ADAM, mesh, 0).ema is None
+
+
 def same(tree, other):
     return jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), tree, other))
 
@@ -173,7 +201,8 @@ def take_ten(state, mesh):
     train_steps = make_train_steps(
         network, lambda store, first_step, step, indices: sample(store, step=step, indices=indices),
         losses=find_losses({'l1': 1.0}), optimizer=ADAM,
-        batch_size=16, stop_after_skipped=3, mesh=mesh, microbatch_size=1, abstract=abstract_state(network, ADAM, mesh))
+        batch_size=16, stop_after_skipped=3, mesh=mesh, microbatch_size=1,
+        abstract=abstract_state(network, ADAM, mesh, True), ema_decay=0.9)
     losses, images = [], replicate(store, mesh)
     for _ in range(10):
         state, sums = train_steps(state, images, 1)
@@ -181,23 +210,25 @@ def take_ten(state, mesh):
     return losses, state
 
 def restored(mesh):
-    abstract, (step, none) = abstract_state(network, ADAM, mesh), replicate((np.int32(10), np.int32(0)), mesh)
-    return TrainState(step, *checkpoints.restore(10, abstract.params, abstract.optimizer), none)
+    abstract, (step, none) = abstract_state(network, ADAM, mesh, True), replicate((np.int32(10), np.int32(0)), mesh)
+    params, optimizer, ema = checkpoints.restore(10, abstract.params, abstract.optimizer, abstract.ema)
+    return TrainState(step, params, optimizer, none, ema)
 
 results = {}
 with contextlib.closing(Checkpoints(sys.argv[2], keep=1)) as checkpoints:
     for data, fsdp in json.loads(sys.argv[1]):
         mesh = make_mesh(data, fsdp, 16)
         if not results:
-            losses, state = take_ten(create_state(network, ADAM, mesh, 0), mesh)
-            checkpoints.save(10, config, state.params, state.optimizer)
-            results['first ten'] = losses, []
+            losses, state = take_ten(create_state(network, ADAM, mesh, 0, True), mesh)
+            checkpoints.save(10, config, state.params, state.optimizer, ema=state.ema)
+            results['first ten'] = losses, [], 0
             continue
         losses, state = take_ten(restored(mesh), mesh)
         kernel = state.params['block_00']['conv_1']['direction']
         moment = state.optimizer.mu['block_00']['conv_1']['direction']
-        parts = [array.addressable_shards[0].data.size / array.size for array in (kernel, moment)]
-        results[f'{data}x{fsdp}'] = losses, parts
+        average = state.ema['block_00']['conv_1']['direction']
+        parts = [array.addressable_shards[0].data.size / array.size for array in (kernel, moment, average)]
+        results[f'{data}x{fsdp}'] = losses, parts, np.asarray(average).ravel()[:50].tolist()
 print(json.dumps(results))
 """
 
@@ -221,10 +252,11 @@ def losses_on(meshes, devices, folder):
 
 def test_every_mesh_gives_the_losses_of_one_device_and_goes_on_from_the_checkpoint_of_another(tmp_path):
     one = losses_on([(1, 1), (1, 1)], 1, tmp_path / 'one')
-    many = losses_on([(2, 2), (4, 1), (1, 4)], 4, tmp_path / 'many')
+    many = losses_on([(4, 1), (2, 2), (1, 4)], 4, tmp_path / 'many')
     np.testing.assert_allclose(many.pop('first ten')[0], one.pop('first ten')[0], rtol=1e-5)
-    expected, _ = one['1x1']
-    assert list(many) == ['4x1', '1x4']
-    for name, (losses, parts) in many.items():
+    expected, _, expected_average = one['1x1']
+    assert list(many) == ['2x2', '1x4']
+    for name, (losses, parts, average) in many.items():
         np.testing.assert_allclose(losses, expected, rtol=1e-5, err_msg=name)
-        assert parts == [1 / int(name.split('x')[1])] * 2  # state split over fsdp alone
+        np.testing.assert_allclose(average, expected_average, rtol=1e-4, atol=1e-6, err_msg=name)
+        assert parts == [1 / int(name.split('x')[1])] * 3  # state split over fsdp alone

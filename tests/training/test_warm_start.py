@@ -72,6 +72,19 @@ def test_the_same_network_takes_everything(config, other_run, tmp_path, caplog):
     assert 'head, skip, tail, 1 blocks taken\n' in log
 
 
+def test_the_moving_average_of_another_run_is_taken_and_begins_that_of_this_run(config, other_run, tmp_path, caplog):
+    weights = load_model(other_run).params
+    ema = jax.tree.map(lambda leaf: leaf + 1, weights)
+    with Checkpoints(tmp_path / 'averaged', 1) as checkpoints:
+        checkpoints.save(5, config, weights, ema=ema)
+    config.warm_start, config.ema_decay, config.model.scale = str(tmp_path / 'averaged'), 0.9, 3
+    state, log = state_and_log(config, tmp_path / 'run', caplog)
+    for tree in (state.params, state.ema):
+        assert_same(tree['head'], ema['head'])
+    assert_same(state.ema, state.params)
+    assert 'step 5, EMA: head, 1 blocks taken; ' in log
+
+
 def test_a_chain_of_another_scale_takes_everything(config, tmp_path):
     config.model = {'architecture': 'chain', 'scale': 2, 'channels': 1, **CHAIN}
     params = create_state(build_network(config.model), ADAM, make_mesh(-1, 1, 4), seed=7).params
