@@ -5,6 +5,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from nsr_jax.data.region_stream import RegionStream
 from nsr_jax.data.sampling import Regions
 from nsr_jax.data.store import ImageStore
 from nsr_jax.ops.settings import new_key
@@ -45,9 +46,6 @@ class StreamedFeed:
     """
 
     def __init__(self, store: ImageStore, config: ml_collections.ConfigDict, size: int, first_step: int, mesh: Mesh):
-        # Not at the top: training on resident images needs no Grain, which takes a second to import.
-        from nsr_jax.data.region_stream import RegionStream
-
         parts = over_batch(mesh).addressable_devices_indices_map((config.batch_size,)).values()
         self._sharding: NamedSharding = over_calls(mesh)
         self._axes = config.steps_per_call, config.batch_size

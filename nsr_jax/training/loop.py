@@ -71,12 +71,12 @@ def train(
         agreement.check_alike({'what scores are measured on': measured_on})
         with agreement.agreed():
             write_config(workdir, config)
-        saver = stack.enter_context(Saver(workdir, config, run.images, measured_on))
+        saver = stack.enter_context(Saver(workdir, config, run.images.identity, measured_on))
         state = first_state(config, run, saver.checkpoints)
         if (step := int(state.step)) > 0:
             saver.say_changes(step)
         writer = stack.enter_context(contextlib.closing(MetricsWriter(workdir, step)))
-        feed = stack.enter_context(contextlib.closing(run.open_feed(step)))
+        feed = stack.enter_context(contextlib.closing(run.images.open_feed(step)))
         _take_steps(config, run, feed, state, evaluate, saver, writer, stop_after)
 
 

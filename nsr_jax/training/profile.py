@@ -73,7 +73,7 @@ def profile(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, num_
     make_output_folder(folder)
     run = prepare(config)
     started = time.perf_counter()
-    feed = run.open_feed(0)
+    feed = run.images.open_feed(0)
     images = feed.take(1)
     program = _compile(run, images)
     compile_seconds = time.perf_counter() - started

@@ -56,7 +56,7 @@ def replay(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, batch
     with contextlib.closing(Checkpoints(workdir, config.checkpoints_to_keep)) as checkpoints:
         state = first_state(config, run, checkpoints, until=batch)
     started = step = int(state.step)
-    with contextlib.closing(run.open_feed(step)) as feed:
+    with contextlib.closing(run.images.open_feed(step)) as feed:
         while step < batch:
             count = min(config.steps_per_call, batch - step)
             state, _ = run.train_steps(state, feed.take(count), np.int32(count))
@@ -64,12 +64,12 @@ def replay(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, batch
         if int(state.step) < batch:
             raise UserError(f'the run stops before batch {batch}: its loss is not finite from batch {state.step} on')
         indices = jnp.arange(config.batch_size, dtype=jnp.int32)
-        inputs, targets = jax.jit(run.make_batch)(feed.take(1), step, step, indices)
+        inputs, targets = jax.jit(run.images.make_batch)(feed.take(1), step, step, indices)
     predictions, numbers = _apply(run, state.params, inputs, targets)
     text = (
         f'Batch {batch} with the weights of step {batch}, computed from those of step {started}. '
         f'Loss {numbers["loss"].mean():.5g}, gradient norm {numbers["batch_gradient_norm"]:.5g}.\n\n'
-    ) + _table(run.places(step), numbers, inputs)
+    ) + _table(run.images.places(step), numbers, inputs)
     folder = make_output_folder(workdir / FOLDER)
     write_atomically(folder / f'batch_{batch}.md', text)
     write_image(folder / f'batch_{batch}.png', _picture(inputs, predictions, targets))

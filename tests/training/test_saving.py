@@ -146,11 +146,11 @@ def test_other_images_are_said_when_a_run_goes_on(tmp_path, config, image_folder
     config.data.source = str(tmp_path / 'images')
     config.update(num_steps=2)
     measured_on = {'images': 'a', 'protocol': 'sr-y'}
-    train(config, tmp_path / 'run', lambda params: {'psnr': 30.0}, measured_on)
-    train(config, tmp_path / 'run', lambda params: {'psnr': 30.0}, measured_on)
+    train(config, tmp_path / 'run', lambda params: (30.0, {'psnr': 30.0}), measured_on)
+    train(config, tmp_path / 'run', lambda params: (30.0, {'psnr': 30.0}), measured_on)
     assert 'are not those of' not in caplog.text and 'measured otherwise' not in caplog.text
 
     write_image(tmp_path / 'images' / '0.png', np.zeros((90, 60, 3), np.uint8))
-    train(config, tmp_path / 'run', lambda params: {'psnr': 30.0}, measured_on | {'images': 'b'})
+    train(config, tmp_path / 'run', lambda params: (30.0, {'psnr': 30.0}), measured_on | {'images': 'b'})
     assert 'the training images are not those of step 2 (4 images images_' in caplog.text
     assert 'scores are measured otherwise than at step 2 (images a then, b now): the best checkpoint is' in caplog.text

@@ -1,0 +1,140 @@
+"""What a run draws its batches from: images that lie on each device, or that the host cuts ahead of it."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from absl import logging
+from jax.sharding import Mesh
+
+from nsr_jax.data.mapped_store import open_store
+from nsr_jax.data.region_stream import sample_regions
+from nsr_jax.data.sampling import Regions, draw_places, region_size, sample_patches
+from nsr_jax.data.sources import records_folder
+from nsr_jax.data.store import ImageStore, Needs
+from nsr_jax.data.validation_split import open_training_images, read_validation_images
+from nsr_jax.inference.devices import replicate
+from nsr_jax.ops.settings import new_key
+from nsr_jax.paths import local_path
+from nsr_jax.tasks import find_task
+from nsr_jax.tasks.task import Corruption
+from nsr_jax.training.feed import ResidentFeed, StreamedFeed
+
+
+def make_corruption(config: ml_collections.ConfigDict) -> Corruption | None:
+    """What makes the network's input from a clean image; None for tasks whose sources have both.
+
+    Raises:
+        UserError: an unknown task, a scale that it does not have, or a range that makes no sense.
+    """
+    task = find_task(config.task)
+    task.check_scale(config.model.scale)
+    return task.corruption(config.degradation.to_dict()) if task.corruption else None
+
+
+def find_store_folder(config: ml_collections.ConfigDict) -> pathlib.Path:
+    """Where decoded images are kept that are not held in memory. Raises `UserError` as `local_path`."""
+    if config.data.store_dir:
+        return pathlib.Path(local_path(config.data.store_dir, 'config.data.store_dir'))
+    return records_folder(config.data.tfds_dir) / 'image_stores'
+
+
+class TrainingImages:
+    """The decoded images of a run's source, without those that are held out for validation.
+
+    Attributes:
+        identity: the images in words that change with them.
+        is_streamed: whether they are too many to lie on each device.
+
+    Raises:
+        UserError: data that are missing or do not fit.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, mesh: Mesh):
+        self._config, self._mesh = config, mesh
+        self._corruption = make_corruption(config)
+        self._region_size = region_size(config.data.patch_size, config.model.channels, self._corruption)
+        self._key = new_key(config.seed)
+        task = find_task(config.task)
+        needs = Needs(
+            scale=config.model.scale,
+            channels=config.model.channels,
+            smallest=self._region_size + 2 * config.data.margin,
+            has_inputs=task.inputs != 'made',
+            to_gray=task.to_gray if config.model.channels == 1 else None,
+        )
+        source = open_training_images(
+            config.data.source,
+            config.data.split,
+            config.model.scale,
+            read_validation_images(config.validation),
+            inputs=task.inputs,
+            data_dir=config.data.data_dir,
+            tfds_dir=config.data.tfds_dir,
+            check=needs.check,
+        )
+        budget = round(config.data.resident_megabytes * 1e6)
+        self._names = source.names
+        self._store = open_store(source, find_store_folder(config), needs, budget=budget)
+        self.identity = f'{len(source)} images {source.fingerprint}'
+        self.is_streamed = self._store.nbytes > budget
+        place = 'streamed, as config.data.resident_megabytes asks for' if self.is_streamed else 'on each device'
+        logging.info('%d images of %s, %.0f MB, %s', len(source), source.name, self._store.nbytes / 1e6, place)
+
+    def places(self, step: int) -> list[tuple[str, int, int]]:
+        """Of each sample of a step's batch: the image's name, and row and column of its first input pixel."""
+        images, corners = draw_places(
+            jnp.asarray(self._store.sizes),
+            self._key,
+            step,
+            jnp.arange(self._config.batch_size, dtype=jnp.int32),
+            size=self._region_size,
+            margin=self._config.data.margin,
+        )
+        return [
+            (self._names[image], row, column)
+            for image, (row, column) in zip(images.tolist(), corners.tolist(), strict=True)
+        ]
+
+    def make_batch(
+        self, images: ImageStore | Regions, first_step: jax.Array, step: jax.Array, indices: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Inputs and targets of a step, for use inside the jitted step.
+
+        Args:
+            images: as a feed of `open_feed` gives them.
+            first_step: of the call of the compiled function.
+            step: of the optimizer.
+            indices: `(B,)`, the samples' places in the global batch.
+
+        Returns:
+            inputs `(B, P, P, C)` and targets `(B, scale * P, scale * P, C)`, float32, the targets on [0, 1].
+        """
+        patch_size = self._config.data.patch_size
+        if self.is_streamed:
+            return sample_regions(
+                images,
+                self._key,
+                step,
+                indices,
+                first_step=first_step,
+                patch_size=patch_size,
+                corruption=self._corruption,
+            )
+        return sample_patches(
+            images,
+            self._key,
+            step,
+            indices,
+            scale=self._config.model.scale,
+            patch_size=patch_size,
+            margin=self._config.data.margin,
+            corruption=self._corruption,
+        )
+
+    def open_feed(self, first_step: int) -> ResidentFeed | StreamedFeed:
+        """What gives the images of each call of the compiled function, from this step on."""
+        if self.is_streamed:
+            return StreamedFeed(self._store, self._config, self._region_size, first_step, self._mesh)
+        return ResidentFeed(replicate(self._store, self._mesh))
