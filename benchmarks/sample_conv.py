@@ -22,10 +22,18 @@ from absl import flags
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from benchmarks import report, tables
-from benchmarks.checks import check_errors, convolution_tolerance, relative_errors
-from benchmarks.matmul_peak import matmul_candidate, peak_of, peak_table
-from benchmarks.timing import Candidate, Measurement, fastest, take_turns
+from benchmarks import report
+from benchmarks.timing import (
+    Candidate,
+    Measurement,
+    check_errors,
+    convolution_tolerance,
+    fastest,
+    matmul_candidate,
+    peak_of,
+    relative_errors,
+    take_turns,
+)
 from nsr_jax import command_line
 from nsr_jax.errors import UserError
 from nsr_jax.ops.conv import Implementation, sparse_conv, static_conv
@@ -223,17 +231,17 @@ def default_calls(shape: Sequence[int]) -> int:
 
 
 def compare(shape: Sequence[int], dtype: str, measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
-    """The tables of one shape, as `tables.section` gives them: the peak, and each pass with ratios to the floor."""
+    """The tables of one shape, as `report.section` gives them: the peak, and each pass with ratios to the floor."""
     kinds = {name: kind for name, (kind, _) in convolutions().items()}
     peak = peak_of(measurements)
-    found = [peak_table(measurements, dtype)]
+    found = [report.peak_table(measurements, dtype)]
     for group in PASSES:
         rows = [each for each in measurements if each.candidate.group == group]
         floor = fastest([each for each in rows if kinds.get(each.candidate.name) in (_STATIC, _SHARED)])
         title = f'{group}, (B, H, W, C, k, d) = {tuple(shape)}, {dtype}'
         ours = fastest([each for each in rows if kinds.get(each.candidate.name) == _SPARSE])
         theirs = fastest([each for each in rows if each.candidate.name not in kinds])
-        table = tables.section(title, rows, floor, peak, note=tables.comparison(ours, theirs))
+        table = report.section(title, rows, floor, peak, note=report.comparison(ours, theirs))
         found.append(table | {'shape': list(shape), 'dtype': dtype})
     return found
 
@@ -266,7 +274,7 @@ def main(argv: Sequence[str]) -> int:
         calls = options.calls or default_calls(shape)
         measurements = take_turns(candidates(shape, options.dtype, calls, variants), options.rounds)
         for table in compare(shape, options.dtype, measurements):
-            written.add(table, tables.to_markdown(table))
+            written.add(table)
     return written.exit_code
 
 

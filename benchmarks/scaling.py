@@ -3,36 +3,38 @@
     python -m benchmarks.scaling --output=scaling.json
     python -m benchmarks.scaling --step_times=train_step.json --devices=8,256 --bandwidth=50 --host_bandwidth=450
 
-Bytes are those of `benchmarks/collectives.py`, a model that is checked in the same run against what XLA compiles for
-meshes of 8 virtual CPU devices; no accelerator is used. Within a host a device sends them over --host_bandwidth; a ring
-that spans hosts crosses from one to the next over the network ports, of --bandwidth each, of all its devices there. By
-default these are NVIDIA's figures for a DGX H100: 450 GB/s of NVLink in each direction, a port of 400 Gb/s for each
-GPU. Nothing is taken to be hidden behind computation, no latency is counted. What one device takes for a step stands
-in the JSON of `python -m benchmarks.train_step`; where a preset is not in it, it is FLOPs / (--peak_tflops * --share),
-marked as assumed, or left out.
+Bytes are those of a model that is checked in the same run against what XLA compiles for meshes of 8 virtual CPU
+devices; no accelerator is used. Within a host a device sends them over --host_bandwidth; a ring that spans hosts
+crosses from one to the next over the network ports, of --bandwidth each, of all its devices there. By default these are
+NVIDIA's figures for a DGX H100: 450 GB/s of NVLink in each direction, a port of 400 Gb/s for each GPU. Nothing is taken
+to be hidden behind computation, and no latency is counted. The JSON of `python -m benchmarks.train_step` says what one
+device takes for a step; for a preset that is not in it, the time is FLOPs / (--peak_tflops * --share), marked as
+assumed, or left out.
 """
 
 import json
+import math
 import pathlib
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from absl import flags
+from jax.sharding import AbstractMesh, AxisType
 
-from benchmarks import collectives, report
-from benchmarks.step_parts import WHOLE, preset_config
+from benchmarks import report
+from benchmarks.train_step import WHOLE, preset_config
 from configs.presets import PRESETS
 from nsr_jax import command_line
 from nsr_jax.data.store import ImageStore
 from nsr_jax.errors import UserError
 from nsr_jax.losses import find_losses
 from nsr_jax.models.build import Network, build_network
-from nsr_jax.models.cost import count_multi_adds, count_parameters
+from nsr_jax.models.cost import count_multi_adds, count_parameters, parameter_shapes
 from nsr_jax.optimizers import find_optimizer, find_schedule
-from nsr_jax.training.sharding import make_mesh
+from nsr_jax.training.sharding import BATCH_AXES, make_mesh, state_shardings
 from nsr_jax.training.state import abstract_state
 from nsr_jax.training.step import make_train_steps
 
@@ -40,7 +42,86 @@ CHECKED_PRESET, CHECKED_MESHES = 'edsr_s_nsr', ((8, 1), (2, 4), (1, 8))
 TOLERANCE = 0.002  # of the bytes that a device sends
 SCALE = 2  # of super-resolution presets
 
-_Cell = Callable[[dict[str, Any]], str]
+_BYTES = {'pred': 1, 's8': 1, 'u8': 1, 'bf16': 2, 'f16': 2, 's32': 4, 'u32': 4, 'f32': 4, 's64': 8, 'u64': 8, 'f64': 8}
+_INSTRUCTION = re.compile(r'\s*(?:ROOT )?%?\S+ = (.+?) ((?:all|collective|reduce-scatter|ragged)[a-z-]*)\((.*)')
+_GROUPS = re.compile(r'replica_groups=(mesh\[.*?\{.*?\}|\{\{.*?\}\}|\[\S+)')
+
+
+class Collective(NamedTuple):
+    """One operation that devices do together.
+
+    Attributes:
+        kind: all-reduce, all-gather, reduce-scatter or all-to-all.
+        nbytes: of the array that each device has before or afterwards, whichever is larger.
+        devices: that do it together.
+        axes: of the mesh that they lie along; () where that is not known.
+    """
+
+    kind: str
+    nbytes: float
+    devices: int
+    axes: tuple[str, ...] = ()
+
+    @property
+    def sent(self) -> float:
+        """Bytes that each device sends, in a ring: an all-reduce is a reduce-scatter and an all-gather."""
+        rounds = 2 if self.kind == 'all-reduce' else 1
+        return rounds * (self.devices - 1) / self.devices * self.nbytes
+
+
+def predict(network: Network, data: int, fsdp: int) -> Iterator[Collective]:
+    """The collectives of a step on a mesh; those over one device are left out.
+
+    A parameter that is split over `fsdp` is gathered once; its gradient is summed over `fsdp`, where each device keeps
+    its part, and each part over `data`. What is not split, for want of an axis that divides, is summed over all
+    devices. Not counted are the norm of the gradient and the metrics: a few numbers.
+
+    Args:
+        network: what is trained.
+        data: devices that hold the same parameters.
+        fsdp: devices that split them.
+    """
+    mesh = AbstractMesh((data, fsdp), BATCH_AXES, axis_types=(AxisType.Auto,) * 2)
+    shapes = parameter_shapes(network)
+    for leaf, sharding in zip(jax.tree.leaves(shapes), jax.tree.leaves(state_shardings(mesh, shapes)), strict=True):
+        nbytes = math.prod(leaf.shape) * leaf.dtype.itemsize
+        if sharding.is_fully_replicated:
+            found = [Collective('all-reduce', nbytes, data * fsdp, BATCH_AXES)]
+        else:
+            found = [
+                Collective('all-gather', nbytes, fsdp, ('fsdp',)),
+                Collective('reduce-scatter', nbytes, fsdp, ('fsdp',)),
+                Collective('all-reduce', nbytes / fsdp, data, ('data',)),
+            ]
+        yield from (each for each in found if each.devices > 1)
+
+
+def read(program: str) -> Iterator[Collective]:
+    """The collectives in the text of a compiled program, each once: those of one step.
+
+    Raises:
+        ArithmeticError: one is of a kind that is not counted here.
+    """
+    for line in program.splitlines():
+        if (match := _INSTRUCTION.match(line)) is None:
+            continue
+        shapes, kind, rest = match.groups()
+        if kind not in ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all'):
+            raise ArithmeticError(f'{kind} is not counted: {line.strip()[:200]}')
+        devices = _group_size(_GROUPS.search(rest)[1])
+        arrays = re.findall(r'([a-z]+\d*)\[([\d,]*)\]', shapes)
+        nbytes = sum(_BYTES[dtype] * math.prod(map(int, filter(None, axes.split(',')))) for dtype, axes in arrays)
+        yield Collective(kind, nbytes * devices if kind == 'reduce-scatter' else nbytes, devices)
+
+
+def _group_size(groups: str) -> int:
+    """From one of the three ways in which XLA writes replica groups: a mesh with axes, sizes, or a list."""
+    if groups.startswith('mesh['):
+        sizes = {axis: int(size) for axis, size in re.findall(r"'(\w+)'=(\d+)", groups)}
+        return math.prod(sizes[axis] for axis in re.findall(r"'(\w+)'", groups[groups.rindex('{') :]))
+    if match := re.match(r'\[(\d+),(\d+)\]<=', groups):
+        return int(match[2])
+    return len(re.match(r'\{\{([\d,]+)\}', groups)[1].split(','))
 
 
 def compiled_step(network: Network, data: int, fsdp: int) -> str:
@@ -74,9 +155,9 @@ def check(network: Network, meshes: Sequence[tuple[int, int]]) -> list[dict[str,
     """Compare the model with the compiled program on each mesh (data, fsdp); a row whose 'failure' is not '' is off."""
     rows = []
     for data, fsdp in meshes:
-        found = list(collectives.read(compiled_step(network, data, fsdp)))
+        found = list(read(compiled_step(network, data, fsdp)))
         sent = sum(each.sent for each in found)
-        model = sum(each.sent for each in collectives.predict(network, data, fsdp))
+        model = sum(each.sent for each in predict(network, data, fsdp))
         kinds = {
             kind: sum(each.nbytes for each in found if each.kind == kind) for kind in {each.kind for each in found}
         }
@@ -85,17 +166,14 @@ def check(network: Network, meshes: Sequence[tuple[int, int]]) -> list[dict[str,
     return rows
 
 
-def check_table(rows: Sequence[dict[str, Any]], network: Network) -> tuple[dict[str, Any], str]:
-    """The rows of `check` as data and as Markdown."""
-    blocks, parameters = network.num_blocks, count_parameters(network)
-    title = f'model and compiled program, {CHECKED_PRESET} with {blocks} block, {parameters:,} parameters, virtual CPUs'
-    lines = ['| mesh (data, fsdp) | by the model, each device sends | compiled | arrays in it |']
-    lines += ['| --- | ---: | ---: | --- |']
-    for row in rows:
-        arrays = ', '.join(f'{kind} {nbytes / 1e6:.3f} MB' for kind, nbytes in sorted(row['arrays'].items()))
-        sent = f'{row["model"] / 1e6:.3f} MB | {row["compiled"] / 1e6:.3f} MB ({row["failure"] or "agrees"})'
-        lines.append(f'| {tuple(row["mesh"])} | {sent} | {arrays} |')
-    return {'title': title, 'rows': list(rows)}, '\n'.join([f'**{title}**', '', *lines, ''])
+CHECK_COLUMNS = {
+    'mesh (data, fsdp)': lambda row: tuple(row['mesh']),
+    'by the model, each device sends (MB)': lambda row: f'{row["model"] / 1e6:.3f}',
+    'compiled (MB)': lambda row: f'{row["compiled"] / 1e6:.3f} ({row["failure"] or "agrees"})',
+    'arrays in it (MB)': lambda row: ', '.join(
+        f'{kind} {size / 1e6:.3f}' for kind, size in sorted(row['arrays'].items())
+    ),
+}
 
 
 def measured_seconds(path: str, batch_size: int, patch_size: int) -> tuple[dict[str, float], str]:
@@ -122,11 +200,11 @@ def measured_seconds(path: str, batch_size: int, patch_size: int) -> tuple[dict[
 
 
 def plan(network: Network, mesh: tuple[int, int], seconds: float | None, options: flags.FlagValues) -> dict[str, Any]:
-    """What a mesh is expected to do, by a step of one device: a row without the preset's name."""
+    """What a mesh is expected to do, by a step of one device."""
     devices = mesh[0] * mesh[1]
-    found = list(collectives.predict(network, *mesh))
+    found = list(predict(network, *mesh))
     sent, waiting = sum(each.sent for each in found), sum(each.sent / _bandwidth(each, mesh, options) for each in found)
-    row = {'mesh': list(mesh), 'batch_size': devices * options.batch_size, 'sent_bytes': sent}
+    row = {'batch_size': devices * options.batch_size, 'sent_bytes': sent}
     row['communication_seconds'] = waiting
     if seconds is None:
         return row
@@ -138,7 +216,7 @@ def plan(network: Network, mesh: tuple[int, int], seconds: float | None, options
     }
 
 
-def _bandwidth(each: collectives.Collective, mesh: tuple[int, int], options: flags.FlagValues) -> float:
+def _bandwidth(each: Collective, mesh: tuple[int, int], options: flags.FlagValues) -> float:
     """Bytes a second that each of its devices sends; those along `fsdp` are neighbours."""
     apart = mesh[1] if each.axes == ('data',) else 1
     if each.devices * apart <= options.devices_per_host:
@@ -158,13 +236,14 @@ def meshes(options: flags.FlagValues) -> list[tuple[int, int]]:
     return found
 
 
-def plan_tables(options: flags.FlagValues) -> list[tuple[dict[str, Any], str]]:
+def plan_tables(options: flags.FlagValues) -> list[tuple[dict[str, Any], dict[str, report.Column]]]:
     """What is sent by each preset on each mesh; and, where one device's step is known or assumed, times."""
     measured, device = {}, ''
     if options.step_times:
         measured, device = measured_seconds(options.step_times, options.batch_size, options.patch_size)
     sizes = {'scale': SCALE, 'num_blocks': 0, 'batch_size': options.batch_size, 'patch_size': options.patch_size}
     assumed = f'assumed, {options.share:.0%} of {options.peak_tflops:g} TFLOP/s'
+    planned = [mesh for mesh in meshes(options) if mesh != (1, 1)]
     rows = []
     for preset in options.presets:
         config = preset_config(preset, **sizes)
@@ -174,49 +253,43 @@ def plan_tables(options: flags.FlagValues) -> list[tuple[dict[str, Any], str]]:
         seconds, source = measured.get(preset), f'measured on {device}'
         if seconds is None and options.share:
             seconds, source = flops / (1e12 * options.peak_tflops * options.share), assumed
-        shared = {'preset': preset, 'parameters': count_parameters(network), 'flops': flops}
-        shared |= {'device_seconds': seconds, 'from': source if seconds else None}
-        rows += [shared | plan(network, mesh, seconds, options) for mesh in meshes(options)]
-    setting = f'{options.batch_size} patches {options.patch_size}x{options.patch_size} a device'
+        rows.append(
+            {
+                'preset': preset,
+                'parameters': count_parameters(network),
+                'flops': flops,
+                'device_seconds': seconds,
+                'from': source if seconds else None,
+                'meshes': {str(mesh): plan(network, mesh, seconds, options) for mesh in planned},
+            }
+        )
     links = f'{options.host_bandwidth:g} GB/s in a host of {options.devices_per_host}, {options.bandwidth:g} between'
-    sent = _by_preset(rows, 'parameters', lambda row: f'{row["parameters"]:,}', _sent)
-    found = [_table(f'each device sends in a step (MB), and how long that takes (ms) with {links}', rows, sent)]
-    timed = [row for row in rows if row['from']]
-    if timed:
-        sources = [
-            f'* {source}' if source == assumed else source for source in dict.fromkeys(row['from'] for row in timed)
-        ]
+    title = f'each device sends in a step (MB), and how long that takes (ms) with {links}'
+    columns = {'preset': lambda row: row['preset'], 'parameters': lambda row: f'{row["parameters"]:,}'}
+    found = [({'title': title, 'rows': rows}, columns | _of_meshes(planned, _sent))]
+    if timed := [row for row in rows if row['from']]:
+        sources = [f'* {name}' if name == assumed else name for name in dict.fromkeys(row['from'] for row in timed)]
+        setting = f'{options.batch_size} patches {options.patch_size}x{options.patch_size} a device'
         title = f'a step of {setting} (ms), efficiency, images a second over all; one device {", ".join(sources)}'
 
-        def alone(row: dict[str, Any]) -> str:
+        def alone(row: Mapping[str, Any]) -> str:
             return f'{1e3 * row["device_seconds"]:.4g}{"*" if row["from"] == assumed else ""}'
 
-        lines = _by_preset(timed, 'one device (ms)', alone, _times)
-        found.append(_table(title, timed, lines))
+        columns = {'preset': columns['preset'], 'one device (ms)': alone}
+        found.append(({'title': title, 'rows': timed}, columns | _of_meshes(planned, _times)))
     return found
 
 
-def _sent(row: dict[str, Any]) -> str:
-    return f'{row["sent_bytes"] / 1e6:.1f} / {1e3 * row["communication_seconds"]:.2f}'
+def _of_meshes(planned: Sequence[tuple[int, int]], cell: report.Column) -> dict[str, report.Column]:
+    return {name: lambda row, name=name: cell(row['meshes'][name]) for name in map(str, planned)}
 
 
-def _times(row: dict[str, Any]) -> str:
-    return f'{1e3 * row["step_seconds"]:.4g}, {row["efficiency"]:.1%}, {row["images_per_second"]:,.0f}'
+def _sent(plan: Mapping[str, Any]) -> str:
+    return f'{plan["sent_bytes"] / 1e6:.1f} / {1e3 * plan["communication_seconds"]:.2f}'
 
 
-def _by_preset(rows: Sequence[dict[str, Any]], head: str, first: _Cell, cell: _Cell) -> list[str]:
-    """Lines of a table with a row for each preset, a column for `first` and one for each mesh of several devices."""
-    shown = [mesh for mesh in dict.fromkeys(tuple(row['mesh']) for row in rows) if mesh != (1, 1)]
-    lines = [f'| preset | {head} | {" | ".join(map(str, shown))} |', '| --- | ---: ' + '| ---: ' * len(shown) + '|']
-    for preset in dict.fromkeys(row['preset'] for row in rows):
-        own = {tuple(row['mesh']): row for row in rows if row['preset'] == preset}
-        cells = [first(next(iter(own.values()))), *(cell(own[mesh]) for mesh in shown)]
-        lines.append(f'| {preset} | {" | ".join(cells)} |')
-    return lines
-
-
-def _table(title: str, rows: Sequence[dict[str, Any]], lines: Sequence[str]) -> tuple[dict[str, Any], str]:
-    return {'title': title, 'rows': list(rows)}, '\n'.join([f'**{title}**', '', *lines, ''])
+def _times(plan: Mapping[str, Any]) -> str:
+    return f'{1e3 * plan["step_seconds"]:.4g}, {plan["efficiency"]:.1%}, {plan["images_per_second"]:,.0f}'
 
 
 def main(argv: Sequence[str]) -> int:
@@ -234,7 +307,8 @@ def main(argv: Sequence[str]) -> int:
         written.add(*table)
     config = preset_config(CHECKED_PRESET, scale=SCALE, num_blocks=1, batch_size=8, patch_size=8)
     network = build_network(config.model)
-    written.add(*check_table(check(network, CHECKED_MESHES), network))
+    title = f'model and compiled program, {CHECKED_PRESET} with one block, virtual CPUs'
+    written.add({'title': title, 'rows': check(network, CHECKED_MESHES)}, CHECK_COLUMNS)
     return written.exit_code
 
 

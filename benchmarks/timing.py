@@ -9,11 +9,17 @@ import dataclasses
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import tqdm
 from absl import logging
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+MATMUL = 'matmul'  # the group of the matrix product, whose fastest round is the chip's peak
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,3 +144,83 @@ def _run(candidate: Candidate, seed: int) -> tuple[Any, float]:
     results = candidate.run(arguments)
     candidate.wait(results)
     return results, time.perf_counter() - start
+
+
+# How far results may be from the oracle's.
+
+
+def relative_errors(results: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """`||result - expected|| / ||expected||` of each array of `results`; `expected` may hold more.
+
+    Raises:
+        ArithmeticError: an array has another shape.
+    """
+    errors = {}
+    for name, result in results.items():
+        ours, right = (np.asarray(array).astype(np.float64) for array in (result, expected[name]))
+        if ours.shape != right.shape:
+            raise ArithmeticError(f'wrong: {name} is {ours.shape}, the oracle gives {right.shape}')
+        errors[name] = float(np.linalg.norm(ours - right) / np.linalg.norm(right))
+    return errors
+
+
+def check_errors(errors: Mapping[str, float], tolerance: float) -> float:
+    """The largest error.
+
+    Raises:
+        ArithmeticError: one is above the tolerance or not a number.
+    """
+    wrong = {name: error for name, error in errors.items() if not error < tolerance}
+    if wrong:
+        listed = ', '.join(f'{name} by {error:.1e}' for name, error in wrong.items())
+        raise ArithmeticError(f'wrong: differs from the oracle: {listed} of its norm, {tolerance:.0e} is allowed')
+    return max(errors.values())
+
+
+def convolution_tolerance(dtype: str) -> float:
+    """Of one convolution and its gradients. A GPU multiplies float32 in TF32, with 11 bits."""
+    if dtype == 'bfloat16':
+        return 2e-2
+    return 1e-4 if jax.default_backend() == 'cpu' else 3e-3
+
+
+# The chip's peak as it can be measured: a large product of two square matrices.
+
+
+def matmul_candidate(dtype: str, size: int | None = None) -> Candidate:
+    """Multiply two square matrices of `dtype`, the rows of the first spread over all devices.
+
+    Args:
+        dtype: of both.
+        size: of a side, rounded down to a multiple of the devices; by default what the platform needs for its peak.
+    """
+    size = size or (2048 if jax.default_backend() == 'cpu' else 8192)
+    size -= size % jax.device_count()
+    mesh = jax.make_mesh((jax.device_count(),), ('rows',), axis_types=(AxisType.Auto,))
+    shardings = NamedSharding(mesh, PartitionSpec('rows')), NamedSharding(mesh, PartitionSpec())
+
+    def prepare(seed: int) -> tuple[jax.Array, jax.Array]:
+        keys = jax.random.split(jax.random.key(seed))
+        return jax.device_put(tuple(jax.random.normal(key, (size, size), dtype) for key in keys), shardings)
+
+    def check(product: jax.Array) -> float:
+        a, b = (np.asarray(matrix).astype(np.float64) for matrix in prepare(0))
+        errors = relative_errors({'first row': product[0]}, {'first row': a[0] @ b})
+        return check_errors(errors, convolution_tolerance(dtype))
+
+    multiply = jax.jit(jnp.matmul)
+    return Candidate(
+        name=f'{size} x {size} x {size}',
+        group=MATMUL,
+        prepare=prepare,
+        run=lambda matrices: multiply(*matrices),
+        wait=jax.block_until_ready,
+        flops=2.0 * size**3,
+        check=check,
+    )
+
+
+def peak_of(measurements: Sequence[Measurement]) -> float | None:
+    """FLOP/s of the fastest round of the matrix product; None where it failed."""
+    products = [each for each in measurements if each.candidate.group == MATMUL and each.seconds]
+    return max((each.candidate.flops / min(each.seconds) for each in products), default=None)

@@ -6,16 +6,20 @@ they compute: then set OMP_WAIT_POLICY=passive.
 
 import contextlib
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 import torch
 
 from benchmarks.timing import Candidate
-from benchmarks.torch_network import sparse_conv
+from benchmarks.torch_network import RestorationNetwork, copy_parameters, gradient_tree, sparse_conv
 from nsr_jax.errors import UserError
+
+_FIELDS = ('scale', 'channels', 'num_blocks', 'features', 'width_multiplier', 'groups', 'cardinality')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,3 +174,72 @@ def _to_jax_layout(results: Sequence[torch.Tensor]) -> tuple[np.ndarray, ...]:
     orders = {4: (0, 2, 3, 1), 6: (4, 5, 3, 0, 1, 2)}  # images and banks
     arrays = (result.detach().float().cpu() for result in results)
     return tuple(array.permute(orders.get(array.ndim, tuple(range(array.ndim)))).numpy() for array in arrays)
+
+
+class _Training:
+    """A network and its Adam, as one variant runs them, beside a `benchmarks.train_step.Training` of ours."""
+
+    def __init__(self, ours: Any, variant: Variant):
+        self._ours, self._variant = ours, variant
+        fields = {name: getattr(ours.network, name) for name in _FIELDS}
+        self.network = RestorationNetwork(**fields).to(device(), memory_format=variant.memory_format)
+        self._adam = torch.optim.Adam(self.network.parameters(), lr=ours.rate, eps=1e-8, fused=True)
+        self._loss = variant.compiled(lambda inputs, targets: (self.network(inputs) - targets).abs().mean())
+
+    def prepare(self, calls: int, seed: int) -> list[tuple[torch.Tensor, ...]]:
+        """Batches on the device; seed 0 starts over with the first, which alone is checked."""
+        if seed == 0:
+            copy_parameters(self._ours.initial.params, self.network)
+            self._adam.state.clear()
+        steps = [0] if seed == 0 else range(seed * calls, (seed + 1) * calls)
+        return [tuple(self._to_torch(images) for images in self._ours.batch(step)) for step in steps]
+
+    def _to_torch(self, images: jax.Array) -> torch.Tensor:
+        """NHWC in JAX to the variant's layout on the device."""
+        tensor = torch.tensor(np.asarray(images)).to(device()).permute(0, 3, 1, 2)
+        return tensor.contiguous(memory_format=self._variant.memory_format)
+
+    def take_steps(self, batches: Sequence[tuple[torch.Tensor, ...]], *, update: bool) -> torch.Tensor:
+        """The last loss; its gradients are then in the parameters."""
+        for inputs, targets in batches:
+            self._adam.zero_grad(set_to_none=True)
+            with autocast(self._ours.dtype):
+                loss = self._loss(inputs, targets)
+            loss.backward()
+            if update:
+                self._adam.step()
+        return loss.detach()
+
+
+def training_candidates(ours: Any, calls: int, variants: Sequence[Variant], groups: Sequence[str]) -> list[Candidate]:
+    """The whole step, and forward and backward pass; batches are on the device before they are timed.
+
+    Args:
+        ours: a `benchmarks.train_step.Training`, whose network, weights, batches and checks are taken.
+        calls: steps of one timing.
+        variants: ways to run it.
+        groups: names of the whole step and of forward and backward pass.
+    """
+    whole, gradient = groups
+    found = []
+    for variant in variants:
+        training = _Training(ours, variant)
+
+        def check_gradient(loss: torch.Tensor, training=training) -> float:
+            return ours.check(float(loss), gradient_tree(training.network))
+
+        checks = {whole: lambda loss: ours.check(float(loss)), gradient: check_gradient}
+        found += [
+            Candidate(
+                name=f'{ours.preset} {group}, {variant}',
+                group=group,
+                prepare=functools.partial(training.prepare, calls),
+                run=functools.partial(training.take_steps, update=group == whole),
+                wait=wait,
+                calls=calls,
+                flops=ours.flops,
+                check=check,
+            )
+            for group, check in checks.items()
+        ]
+    return found

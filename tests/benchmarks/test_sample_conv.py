@@ -8,9 +8,7 @@ import pytest
 from jax import lax
 
 from benchmarks import sample_conv
-from benchmarks.matmul_peak import GROUP as MATMUL
-from benchmarks.matmul_peak import matmul_candidate, peak_of
-from benchmarks.timing import Measurement, take_turns
+from benchmarks.timing import MATMUL, Measurement, matmul_candidate, peak_of, take_turns
 from nsr_jax.errors import UserError
 from nsr_jax.ops.conv import Implementation, sparse_conv
 
@@ -79,15 +77,14 @@ def test_inputs_are_fresh(monkeypatch):
     }
 
 
-def test_one_timing_makes_enough_calls_to_be_long(monkeypatch):
-    large, small = (16, 48, 48, 64, 4, 16), (16, 48, 48, 32, 2, 16)
-    assert [sample_conv.default_calls(shape) for shape in (large, small)] == [8, 30]  # of 2.7 and 0.7 GFLOP
-    assert sample_conv.default_calls(SHAPE) == 30
+def test_one_timing_makes_enough_calls_to_be_long():
+    shapes = [(16, 48, 48, 128, 4, 16), (16, 48, 48, 64, 4, 16), SHAPE]
+    assert sorted(sample_conv.default_calls(shape) for shape in shapes) == [
+        sample_conv.default_calls(shape) for shape in shapes
+    ]  # the less there is to do, the more calls
     calls = {each.name: each.calls for each in sample_conv.candidates(SHAPE, 'float32', 3)}
     assert (calls['loop'], calls['vmap']) == (3, 1)
     assert len(sample_conv.candidates(SHAPE, 'float32', 3)[0].prepare(0)) == 3
-    monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-    assert sample_conv.default_calls(small) == 10
 
 
 def test_the_floor_is_the_fastest_static_one(monkeypatch):

@@ -7,12 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import step_memory, train_step
-from benchmarks.matmul_peak import GROUP as MATMUL
-from benchmarks.matmul_peak import matmul_candidate
+from benchmarks import train_step
 from benchmarks.report import Report
-from benchmarks.step_parts import GRADIENT, OPTIMIZER, SAMPLING, WHOLE, Training, preset_config
-from benchmarks.timing import Candidate, Measurement
+from benchmarks.timing import MATMUL, Candidate, Measurement, matmul_candidate
+from benchmarks.train_step import GRADIENT, OPTIMIZER, SAMPLING, WHOLE, Training, compile_step, preset_config
 from nsr_jax.errors import UserError
 from nsr_jax.models.cost import count_parameters
 
@@ -105,8 +103,9 @@ def test_every_whole_step_draws_its_batch_and_a_wrong_update_is_found_out(traini
         optimizer.check(half)
 
 
+@pytest.mark.slow
 def test_memory_of_the_compiled_step(training):
-    row = step_memory.compile_step(training)
+    row = compile_step(training)
     state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(training.initial))
     assert row['parameters'] == count_parameters(training.network)
     assert row['argument_bytes'] >= state + training.store.nbytes
@@ -114,9 +113,7 @@ def test_memory_of_the_compiled_step(training):
     assert row['temporary_bytes'] > 0
     assert row['peak_bytes'] >= row['argument_bytes'] + row['temporary_bytes']
     assert row['compile_seconds'] > 0
-    table, markdown = step_memory.memory_table([row], 'title')
-    assert table['rows'] == [row]
-    assert f'| resnet | {row["parameters"]:,} | {row["argument_bytes"] / 1e6:.1f} |' in markdown
+    assert train_step.MEMORY_COLUMNS['arguments (MB)'](row) == f'{row["argument_bytes"] / 1e6:.1f}'
 
 
 def test_presets():

@@ -1,14 +1,12 @@
 """The PyTorch peers compute what we compute: they are timed for the same work."""
 
-import functools
-
 import jax
 import numpy as np
 import pytest
 
 from benchmarks import sample_conv
-from benchmarks.step_parts import GRADIENT, WHOLE, Training, preset_config
 from benchmarks.timing import take_turns
+from benchmarks.train_step import GRADIENT, WHOLE, Training, preset_config
 from nsr_jax.models.cost import count_parameters, parameter_shapes
 from nsr_jax.models.network import RestorationNetwork
 
@@ -60,25 +58,16 @@ def test_convolutions_pass_the_check_and_wrong_ones_do_not(monkeypatch, dtype):
 
 
 def test_steps_start_from_our_weights_and_a_wrong_one_is_found_out():
-    from benchmarks import torch_training
-
     sizes = {'scale': 2, 'num_blocks': 1, 'batch_size': 2, 'patch_size': 4}
     training = Training('resnet_nsr_efficient', preset_config('resnet_nsr_efficient', **sizes), 'float32')
-    make = functools.partial(
-        torch_training.candidates,
-        'resnet_nsr_efficient',
-        training.network,
-        batch=training.batch,
-        dtype='float32',
-        rate=training.rate,
-        calls=2,
-        flops=training.flops,
-        groups=(WHOLE, GRADIENT),
-        check=training.check,
-        variants=torch_peers.variants(['eager']),
-    )
-    measurements = take_turns(make(params=training.initial.params), 1)
+
+    def measure():
+        variants = torch_peers.variants(['eager'])
+        return take_turns(torch_peers.training_candidates(training, 2, variants, (WHOLE, GRADIENT)), 1)
+
+    measurements = measure()
     assert len(measurements) == 4
     assert all(each.error < 1e-4 and not each.failure for each in measurements)
-    other = jax.tree.map(lambda leaf: 1.1 * leaf, training.initial.params)
-    assert all('loss by' in each.failure for each in take_turns(make(params=other), 1))
+    # The oracle is computed once, from the weights of before.
+    training.initial = training.initial.replace(params=jax.tree.map(lambda leaf: 1.1 * leaf, training.initial.params))
+    assert all('loss by' in each.failure for each in measure())
