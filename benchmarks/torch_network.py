@@ -101,7 +101,7 @@ class ResidualBlock(nn.Module):
 
 
 class RestorationNetwork(nn.Module):
-    """The twin of `nsr_jax.models.network.RestorationNetwork` with softmax gates; the fields mean the same."""
+    """The twin of `nsr_jax.models.residual.RestorationNetwork` with softmax gates; the fields mean the same."""
 
     def __init__(
         self,

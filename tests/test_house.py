@@ -95,9 +95,9 @@ def test_imports_point_one_way(path):
     [
         ('ops', 'from nsr_jax.nn import gates'),
         ('ops', 'import flax.linen as nn'),
-        ('nn', 'import nsr_jax.models.network'),
+        ('nn', 'import nsr_jax.models.residual'),
         ('models', 'def f():\n    from nsr_jax import training'),
-        ('data', 'from nsr_jax.models.network import MEAN'),
+        ('data', 'from nsr_jax.models.residual import MEAN'),
         ('training', 'from nsr_jax.evaluation import metrics'),
         ('evaluation', 'from nsr_jax.training.checkpoints import load_model'),
         ('evaluation', 'from nsr_jax import restore'),

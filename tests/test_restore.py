@@ -26,7 +26,7 @@ from nsr_jax.errors import UserError
 from nsr_jax.images.reading import read_photo
 from nsr_jax.inference.restorer import Restorer
 from nsr_jax.models.cost import parameter_shapes
-from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.models.residual import RestorationNetwork
 from nsr_jax.restoring import restore_files
 from nsr_jax.restoring.plan import Job
 from nsr_jax.training.checkpoints import save_model

@@ -7,7 +7,6 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,27 +27,27 @@ from nsr_jax.inference.tiling import (
     feathered_tiles,
     shape_for,
 )
-from nsr_jax.models.network import MEAN
+from nsr_jax.models.build import Network
 from nsr_jax.ops.arrays import View, plain_array
 
 PIXELS_AT_ONCE = 16 * PATCH**2  # of the tiles that run together on a device: bounds its memory
 
 
 @functools.partial(jax.jit, static_argnames='network')
-def _restore(network: nn.Module, params, images: jax.Array, extents: jax.Array | None = None) -> jax.Array:
+def _restore(network: Network, params, images: jax.Array, extents: jax.Array | None = None) -> jax.Array:
     options = {} if extents is None else {'extents': extents}
     return network.apply({'params': params}, images, **options).astype(jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnames='network')
-def _restore_patches(network: nn.Module, params, patches: jax.Array, inside: jax.Array) -> jax.Array:
+def _restore_patches(network: Network, params, patches: jax.Array, inside: jax.Array) -> jax.Array:
     """What the authors' patches keep: the body of the patch, and the skip as of the whole image.
 
     Both are averaged alike afterwards. The skip convolution reaches two pixels, less than a patch's border, and the
     mean is the zero that it pads with.
     """
     body = network.apply({'params': params}, patches, method='body')
-    skip = network.apply({'params': params}, jnp.where(inside, patches, MEAN), method='skip')
+    skip = network.apply({'params': params}, jnp.where(inside, patches, network.mean), method='skip')
     kept = (body.astype(jnp.float32) + skip.astype(jnp.float32))[:, BORDER:-BORDER, BORDER:-BORDER]
     return network.apply({'params': params}, kept, method='assemble')
 
@@ -58,7 +57,7 @@ _restore_ensemble, _restore_patches_ensemble = average(_restore), average(_resto
 
 def _run(
     function: Callable[..., jax.Array],
-    network: nn.Module,
+    network: Network,
     params,
     cut: Callable[[Tile], tuple[np.ndarray, ...]],
     tiles: Sequence[Tile],
@@ -87,7 +86,7 @@ def _run(
     yield from zip(running[0], np.asarray(running[1]), strict=False)
 
 
-def checked_image(network: nn.Module, image: Any) -> np.ndarray | View:
+def checked_image(network: Network, image: Any) -> np.ndarray | View:
     """The image as a plain array or view that a network can be given.
 
     Raises:
@@ -112,7 +111,7 @@ def to_network_input(pixels: np.ndarray, channels: int) -> np.ndarray:
     return np.repeat(pixels, channels, axis=-1) if pixels.shape[-1] < channels else pixels
 
 
-def _fit(network: nn.Module, pixels: np.ndarray, largest: int | None) -> tuple[np.ndarray, ...]:
+def _fit(network: Network, pixels: np.ndarray, largest: int | None) -> tuple[np.ndarray, ...]:
     """A network's input (h, w, C) as it is compiled for: in an array that many sizes share, and with its extent.
 
     A whole tile, and what happens to fill its array where there are no tiles, is left as it is.
@@ -128,7 +127,7 @@ def _fit(network: nn.Module, pixels: np.ndarray, largest: int | None) -> tuple[n
 
 
 def predict_strips(
-    network: nn.Module,
+    network: Network,
     params,
     image: np.ndarray | View,
     *,
@@ -166,7 +165,7 @@ def predict_strips(
 
 
 def _strips(
-    network: nn.Module,
+    network: Network,
     params,
     image: np.ndarray | View,
     *,
@@ -179,7 +178,7 @@ def _strips(
     height, width = image.shape[:2]
     largest = tiling.tile if tiling.name == 'feathered' else None
     function = _restore_ensemble if ensemble else _restore
-    if tiling.name == 'authors' and network.groups > 1 and min(height, width) >= SMALLEST_SIDE:
+    if tiling.name == 'authors' and network.has_parts and network.groups > 1 and min(height, width) >= SMALLEST_SIDE:
         pixels_of_tile = PATCH**2
         tiles = authors_tiles(height, width, network.scale)
         function = _restore_patches_ensemble if ensemble else _restore_patches
@@ -228,7 +227,7 @@ def _reflected(indices: np.ndarray, side: int) -> np.ndarray:
 
 
 def predict(
-    network: nn.Module,
+    network: Network,
     params,
     image: np.ndarray,
     *,
@@ -240,8 +239,7 @@ def predict(
     """Restore one image.
 
     Args:
-        network: a `RestorationNetwork`, or another module with `scale`, `channels` and `groups` (1 without gates); it
-          is compiled for each size of small images unless it `takes_extents` as that does.
+        network: what restores; `models.build.Network` says what is asked of it.
         params: its parameters, those of the 'params' collection; an argument of the compiled functions, so that new
           parameters cost no compilation.
         image: (H, W, C), uint8 or float on [0, 1], of NumPy or what `ops.arrays.plain_array` takes; gray is replicated

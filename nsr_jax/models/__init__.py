@@ -1,1 +1,5 @@
-"""The restoration network, how a config builds it, and what it costs."""
+"""Restoration networks, one a file, how a config builds them, and what they cost."""
+
+from nsr_jax.models import chain, residual
+
+__all__ = ['chain', 'residual']  # imported so that each is in `build.NETWORKS`

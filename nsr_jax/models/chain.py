@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from nsr_jax.errors import UserError
+from nsr_jax.models.build import NETWORKS, Network
 from nsr_jax.ops.conv import add_bias, static_conv
 from nsr_jax.ops.enlarge import enlarge
 from nsr_jax.ops.extents import clear_outside, is_inside, repeat_edges
@@ -40,7 +41,7 @@ class Conv(nn.Module):
         return add_bias(static_conv(x.astype(self.dtype), kernel.astype(self.dtype)), bias)
 
 
-class ChainNetwork(nn.Module):
+class ChainNetwork(Network):
     """Convolutions one after another with ReLU between, on the enlarged input.
 
     Attributes:
@@ -55,15 +56,12 @@ class ChainNetwork(nn.Module):
         UserError: fields that do not fit one another.
     """
 
-    scale: int
-    channels: int
     kernel_sizes: tuple[int, ...]
     features: tuple[int, ...]
     adds_input: bool
     dtype: jnp.dtype = jnp.float32
 
-    groups = 1  # no gate: the whole image may be seen at once
-    takes_extents = True  # one compiled function serves images of many sizes
+    takes_extents = True
 
     def __post_init__(self):
         sizes = tuple(self.kernel_sizes)
@@ -99,3 +97,6 @@ class ChainNetwork(nn.Module):
                 y = nn.relu(y)
         y = y.astype(jnp.float32)
         return x + y if self.adds_input else y
+
+
+NETWORKS['chain'] = ChainNetwork

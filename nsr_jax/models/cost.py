@@ -4,11 +4,12 @@ import dataclasses
 import math
 
 import jax
+import jax.core
+import jax.extend.core
 import jax.numpy as jnp
 
-from nsr_jax.models.build import Network
-from nsr_jax.models.chain import ChainNetwork
-from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.errors import UserError
+from nsr_jax.models.build import EXAMPLE_SIDE, Network
 from nsr_jax.ops.settings import new_key
 
 
@@ -17,25 +18,29 @@ class MultiAdds:
     """Multiply-accumulates of one image. "FLOPs" are twice as many.
 
     Attributes:
-        convolutions: of all convolutions.
-        mixing: of summing the groups' kernels and biases, once for an image.
-        gates: of the gates' matrix products, once for an image.
+        convolutions: what grows with the image: convolutions, and other products of pixels and weights.
+        once: what is done once for an image, whatever its size: gates, and summing the groups' kernels and biases.
     """
 
     convolutions: int
-    mixing: int
-    gates: int
+    once: int
 
     @property
     def total(self) -> int:
-        """All three."""
-        return self.convolutions + self.mixing + self.gates
+        """Both."""
+        return self.convolutions + self.once
 
 
 def parameter_shapes(network: Network) -> dict:
-    """The network's parameter tree as `jax.ShapeDtypeStruct`s; nothing is computed."""
-    image = jax.ShapeDtypeStruct((1, 8, 8, network.channels), jnp.float32)
-    return jax.eval_shape(network.init, new_key(0), image)['params']
+    """The network's parameter tree as `jax.ShapeDtypeStruct`s; nothing is computed.
+
+    Raises:
+        UserError: the network keeps more than parameters, such as running means.
+    """
+    kept = jax.eval_shape(network.init, new_key(0), _example(network, EXAMPLE_SIDE))
+    if others := kept.keys() - {'params'}:
+        raise UserError(f'{type(network).__name__} keeps {", ".join(sorted(others))}: a network may keep params alone')
+    return kept['params']
 
 
 def count_parameters(network: Network) -> int:
@@ -46,31 +51,48 @@ def count_parameters(network: Network) -> int:
 def count_multi_adds(network: Network, output_size: tuple[int, int] = (720, 1280)) -> MultiAdds:
     """Count for an output of `(height, width)` pixels, 1280x720 by the field's convention.
 
-    The input has `height * width / scale²` pixels, a fraction where the scale does not divide the sides. Bicubic
-    enlargement is not counted.
+    The traced network is counted for two sizes, and what grows with the pixels is extrapolated linearly. The input has
+    `height * width / scale²` pixels, a fraction where the scale does not divide the sides. Additions, activations,
+    normalisation and bicubic enlargement are not counted.
     """
-    pixels = math.prod(output_size)
-    if isinstance(network, ChainNetwork):
-        widths = (network.channels, *network.features, network.channels)
-        per_pixel = sum(map(_conv, network.kernel_sizes, widths[:-1], widths[1:]))
-        return MultiAdds(per_pixel * pixels, 0, 0)
-    per_pixel, mixing, gates = _residual(network)
-    return MultiAdds(round(per_pixel * pixels / network.scale**2), mixing, gates)
+    variables = {'params': parameter_shapes(network)}
+    small, large = (
+        _count(jax.make_jaxpr(network.apply)(variables, _example(network, width)).jaxpr)
+        for width in (EXAMPLE_SIDE, 2 * EXAMPLE_SIDE)
+    )
+    per_pixel = (large - small) / EXAMPLE_SIDE**2
+    once = 2 * small - large
+    return MultiAdds(round(per_pixel * math.prod(output_size) / network.scale**2), once)
 
 
-def _conv(kernel_size: int, inputs: int, outputs: int) -> int:
-    return kernel_size**2 * inputs * outputs
+def _example(network: Network, width: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, EXAMPLE_SIDE, width, network.channels), jnp.float32)
 
 
-def _residual(network: RestorationNetwork) -> tuple[int, int, int]:
-    """Convolutions for a pixel of the input; mixing and gates for an image."""
-    per_pixel = _conv(3, network.channels, network.features) + _conv(3, network.features, network.output_features)
-    if network.has_skip_conv:
-        per_pixel += _conv(5, network.channels, network.output_features)
-    pairs = [(network.features, network.hidden), (network.hidden, network.features)] * network.num_blocks
-    per_pixel += sum(_conv(3, *pair) for pair in pairs)
-    mixing = gates = 0
-    if network.groups > 1:
-        mixing = sum(network.groups * (_conv(3, *pair) + pair[1]) for pair in pairs)
-        gates = sum(inputs * network.groups * network.cardinality for inputs, _ in pairs)
-    return per_pixel, mixing, gates
+def _count(jaxpr: jax.extend.core.Jaxpr) -> int:
+    """Multiply-accumulates of all convolutions, matrix products and mixing of kernels."""
+    total = 0
+    for equation in jaxpr.eqns:
+        name, params = equation.primitive.name, equation.params
+        if name == 'conv_general_dilated':
+            kernel = _shape(equation.invars[1])
+            per_output = math.prod(kernel) // kernel[params['dimension_numbers'].rhs_spec[0]]
+            # A transposed convolution has zeros between its pixels, which are not counted.
+            total += math.prod(_shape(equation.outvars[0])) * per_output // math.prod(params['lhs_dilation'])
+        elif name == 'dot_general':
+            (contracted, _), _ = params['dimension_numbers']
+            sides = (_shape(equation.invars[0])[axis] for axis in contracted)
+            total += math.prod(_shape(equation.outvars[0])) * math.prod(sides)
+        elif name == 'mul' and 'mix' in str(equation.source_info.name_stack).split('/'):
+            total += math.prod(_shape(equation.outvars[0]))
+        elif name == 'cond':  # the forms of different platforms, some of which save multiplications
+            total += max(_count(branch.jaxpr) for branch in params['branches'])
+        else:
+            times = params['length'] if name == 'scan' else 1
+            total += times * sum(map(_count, jax.extend.core.jaxprs_in_params(params)))
+    return total
+
+
+def _shape(atom: jax.extend.core.Var | jax.extend.core.Literal) -> tuple[int, ...]:
+    assert isinstance(atom.aval, jax.core.ShapedArray)
+    return atom.aval.shape

@@ -1,6 +1,8 @@
 """Convolutions: weight-normalised, and sparse with a bank of weight-normalised kernels."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -24,17 +26,19 @@ def normalize_weights(direction: jax.Array, scale: jax.Array) -> jax.Array:
     return direction * (scale * lax.rsqrt(jnp.sum(jnp.square(direction), axis=(0, 1, 2))))[None, None, None]
 
 
-def fold_weight_norm(params: dict) -> dict:
+def fold_weight_norm(params: Mapping[str, Any]) -> dict[str, Any]:
     """Normalise every kernel of a network once, for modules that are applied many times.
 
     Args:
-        params: of a network, in which each convolution has a `direction` and a `scale`.
+        params: of a network; weight-normalised convolutions have a `direction` and a `scale`.
 
     Returns:
-        The same tree with a `kernel` in their place, which the modules take as it is.
+        The same tree with a `kernel` in their place, which the modules take as it is. All else is as it was.
     """
-    folded = {name: fold_weight_norm(leaf) if isinstance(leaf, dict) else leaf for name, leaf in params.items()}
-    if 'direction' in folded:
+    folded: dict[str, Any] = {
+        name: fold_weight_norm(leaf) if isinstance(leaf, dict) else leaf for name, leaf in params.items()
+    }
+    if {'direction', 'scale'} <= folded.keys():
         folded['kernel'] = normalize_weights(folded.pop('direction'), folded.pop('scale'))
     return folded
 
@@ -105,9 +109,9 @@ class SparseConv(nn.Module):
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], *filters)
         parameters = _kernel_parameters(self, shape)
         bias = self.param('bias', nn.initializers.zeros, filters, jnp.float32)
-        # A variable of its own, so that its gradient is the sum of the convolution's and the gate's before that of a
-        # residual connection is added to it. The other way around, XLA computes the sums of all later blocks anew in
-        # each block: a twelfth of a step of 16 blocks.
+        # A variable of its own, so that the gradients of the convolution and the gate are summed before that of a
+        # residual connection is added. Otherwise XLA computes the sums of all later blocks anew in each block, a
+        # twelfth of the time of a step of 16 blocks.
         x = x * 1
         gamma = gates.Gate(self.groups, self.cardinality, self.activation, name='gate')(x, inside)
         x = x.astype(self.dtype)

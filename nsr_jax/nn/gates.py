@@ -1,6 +1,7 @@
 """Gates: how a sample chooses among the sparsity groups (Fan et al., section 3.2).
 
-All of them read the same two parameters, so a network trained with one can be run with another.
+All of them read the same two parameters, so a network trained with one can be run with another. `GATES` holds them by
+name: `config.model.gate`.
 """
 
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from nsr_jax.errors import UserError
 from nsr_jax.nn.initializers import uniform_by_fan_in
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -34,7 +36,18 @@ def hard(logits: jax.Array) -> jax.Array:
     return jax.nn.one_hot(jnp.argmax(logits, axis=-2), logits.shape[-2], axis=-2, dtype=logits.dtype)
 
 
-ACTIVATIONS: dict[str, Activation] = {'softmax': softmax, 'sigmoid': sigmoid, 'uniform': uniform, 'hard': hard}
+GATES: dict[str, Activation] = {'softmax': softmax, 'sigmoid': sigmoid, 'uniform': uniform, 'hard': hard}
+
+
+def find_gate(name: str) -> Activation:
+    """The gate of this name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in GATES:
+        raise UserError(f'unknown gate {name!r}: one of {", ".join(GATES)}')
+    return GATES[name]
 
 
 class Gate(nn.Module):

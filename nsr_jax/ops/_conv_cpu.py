@@ -97,9 +97,10 @@ def uses_winograd(images: jax.Array, kernel: jax.Array) -> bool:
         images: `(..., H, W, Cin)`; False where a size is symbolic, as the machine that will run it is not known.
         kernel: `(kh, kw, Cin, Cout)`, or with Cout before Cin.
     """
+    _, width, inputs, outputs = kernel.shape
     pixels = images.shape[-3] * images.shape[-2]
     small = not jax.export.is_symbolic_dim(pixels) and pixels <= _MOST_PIXELS
-    return small and cpu_cores.are_devices() and _winograd_pays(*kernel.shape[1:], images.dtype)
+    return small and cpu_cores.are_devices() and _winograd_pays(width, inputs, outputs, images.dtype)
 
 
 def convolve_image(image: jax.Array, kernel: jax.Array, transposed: bool = False) -> jax.Array:

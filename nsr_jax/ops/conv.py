@@ -119,7 +119,7 @@ def _sample_conv_forward(x, kernels, biases, form):
 
 def _sample_conv_backward(form, residuals, output_gradient):
     x, kernels, biases = residuals
-    kernel_gradient = sample_correlation(x, output_gradient, kernels.shape[1:3], form).astype(kernels.dtype)
+    kernel_gradient = jnp.asarray(sample_correlation(x, output_gradient, kernels.shape[1:3], form), kernels.dtype)
     bias_gradient = jnp.sum(output_gradient, axis=(1, 2), dtype=biases.dtype)
     return sample_transposed_conv(output_gradient, kernels, form), kernel_gradient, bias_gradient
 
@@ -148,7 +148,7 @@ def _sample_transposed_conv_forward(y, kernels, form):
 
 def _sample_transposed_conv_backward(form, residuals, x):
     y, kernels = residuals
-    kernel_gradient = sample_correlation(x, y, kernels.shape[1:3], form).astype(kernels.dtype)
+    kernel_gradient = jnp.asarray(sample_correlation(x, y, kernels.shape[1:3], form), kernels.dtype)
     return sample_conv(x, kernels, jnp.zeros((x.shape[0], kernels.shape[-1]), jnp.float32), form), kernel_gradient
 
 
@@ -182,7 +182,7 @@ def _sample_correlation_backward(kernel_size, form, residuals, kernels):
     x, y = residuals
     kernels = kernels.astype(x.dtype)
     zeros = jnp.zeros((x.shape[0], kernels.shape[-1]), jnp.float32)
-    return sample_transposed_conv(y, kernels, form), sample_conv(x, kernels, zeros, form).astype(y.dtype)
+    return sample_transposed_conv(y, kernels, form), jnp.asarray(sample_conv(x, kernels, zeros, form), y.dtype)
 
 
 sample_correlation.defvjp(_sample_correlation_forward, _sample_correlation_backward)
@@ -251,7 +251,8 @@ def mix(bank: jax.Array, gamma: jax.Array) -> jax.Array:
     # its automatic derivative seven times as long. Hence the derivative by hand.
     weights = jnp.repeat(gamma.astype(bank.dtype), width, axis=2)[:, None, None, None]
     bank = bank.reshape(*kernel, groups, -1)
-    return sum(weights[..., group, :] * bank[None, ..., group, :] for group in range(groups))
+    products = (weights[..., group, :] * bank[None, ..., group, :] for group in range(groups))
+    return sum(products, start=jnp.zeros((), bank.dtype))
 
 
 def _mix_forward(bank, gamma):

@@ -47,7 +47,8 @@ def _resize_first_axis(image: np.ndarray, scale: float, border: str) -> np.ndarr
     """One pass: (N, ...) to (ceil(N * scale), ...), rounded and clipped if the type is an integer one."""
     weights = _resize_matrix(image.shape[0], scale, border)
     columns = image.reshape(image.shape[0], -1).astype(np.float64)
-    resized = (weights @ columns).reshape(weights.shape[0], *image.shape[1:])
+    resized = weights @ columns
+    resized = resized.reshape(len(resized), *image.shape[1:])
     if np.issubdtype(image.dtype, np.integer):
         limits = np.iinfo(image.dtype)
         resized = np.clip(np.floor(resized + 0.5), limits.min, limits.max)

@@ -161,7 +161,7 @@ def _to_rgb(luma: jax.Array, cb: jax.Array, cr: jax.Array) -> tuple[jax.Array, j
     red = luma + _shift(_fixed16(1.402) * cr, 16)
     green = luma + _shift(-_fixed16(0.34414) * cb - _fixed16(0.71414) * cr, 16)
     blue = luma + _shift(_fixed16(1.772) * cb, 16)
-    return tuple(jnp.clip(plane, 0, 255) for plane in (red, green, blue))
+    return jnp.clip(red, 0, 255), jnp.clip(green, 0, 255), jnp.clip(blue, 0, 255)
 
 
 def _downsample(plane: jax.Array) -> jax.Array:

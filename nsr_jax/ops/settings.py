@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -30,4 +31,4 @@ def new_key(seed: int) -> jax.Array:
     Args:
         seed: from 0, and below 2^32.
     """
-    return jax.random.wrap_key_data(np.array([0, seed], np.uint32), impl='threefry2x32')
+    return jax.random.wrap_key_data(jnp.asarray(np.array([0, seed], np.uint32)), impl='threefry2x32')

@@ -139,9 +139,8 @@ def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) ->
 def _log_cost(network: Network) -> None:
     multi_adds = count_multi_adds(network)
     logging.info(
-        '%s parameters; %.2f G Multi-Adds for a 1280x720 output, of these %.4f G for mixing and %.4f G for gates',
+        '%s parameters; %.2f G Multi-Adds for a 1280x720 output, of these %.4f G for gates and mixing',
         f'{count_parameters(network):,}',
         multi_adds.total / 1e9,
-        multi_adds.mixing / 1e9,
-        multi_adds.gates / 1e9,
+        multi_adds.once / 1e9,
     )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from nsr_jax.models.build import Network
+from nsr_jax.models.build import EXAMPLE_SIDE, Network
 from nsr_jax.ops.settings import fixed_bits, new_key
 from nsr_jax.training.sharding import state_shardings
 
@@ -54,7 +54,7 @@ def init_state(
     network: Network, optimizer: optax.GradientTransformation, key: jax.Array, has_ema: bool = False
 ) -> TrainState:
     """Random weights, which the average begins with too, and the optimizer's first state."""
-    image = jnp.zeros((1, 8, 8, network.channels), jnp.float32)
+    image = jnp.zeros((1, EXAMPLE_SIDE, EXAMPLE_SIDE, network.channels), jnp.float32)
     # The weights of a seed, also under FLAX_FIX_RNG_SEPARATOR=1.
     with fixed_bits(), flax.config.temp_flip_flag('fix_rng_separator', False):
         params = network.init(key, image)['params']

@@ -12,7 +12,7 @@ from benchmarks import scaling
 from benchmarks.scaling import Collective, predict, read
 from nsr_jax.errors import UserError
 from nsr_jax.models.cost import count_parameters
-from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.models.residual import RestorationNetwork
 
 PLAIN = RestorationNetwork(scale=2, channels=3, num_blocks=1, features=8)
 SPARSE = RestorationNetwork(scale=2, channels=3, num_blocks=1, features=64, groups=4, cardinality=16)

@@ -8,7 +8,7 @@ from benchmarks import sample_conv
 from benchmarks.timing import take_turns
 from benchmarks.train_step import GRADIENT, WHOLE, Training, preset_config
 from nsr_jax.models.cost import count_parameters, parameter_shapes
-from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.models.residual import RestorationNetwork
 
 torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 torch_network = pytest.importorskip('benchmarks.torch_network')

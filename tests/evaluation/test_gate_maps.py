@@ -18,7 +18,7 @@ from nsr_jax.evaluation.gate_maps import (
     save_gate_maps,
     write_gate_maps,
 )
-from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.models.residual import RestorationNetwork
 from nsr_jax.nn.conv import WeightNormConv
 from nsr_jax.nn.gates import Gate
 

@@ -18,7 +18,7 @@ from nsr_jax.evaluation import largest_gains, scoring, sweep, tables
 from nsr_jax.evaluation.sweep import Contender, baseline_contenders, network_contenders, run_sweep
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.models.cost import parameter_shapes
-from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.models.residual import RestorationNetwork
 from nsr_jax.ops.imresize import imresize
 from nsr_jax.tasks import Degradation, find_protocols
 from tests.processes import run_together

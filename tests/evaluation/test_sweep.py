@@ -15,7 +15,7 @@ from nsr_jax.evaluation.sweep import Contender, baseline_contenders, network_con
 from nsr_jax.evaluation.tables import from_json
 from nsr_jax.images.decoding import write_image
 from nsr_jax.inference.tiling import Tiling
-from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.models.residual import RestorationNetwork
 from nsr_jax.tasks import Degradation, find_protocols
 
 SIGMAS = [Degradation('denoise', sigma) for sigma in (15, 25)]

@@ -12,7 +12,7 @@ from nsr_jax.inference import prediction
 from nsr_jax.inference.prediction import predict
 from nsr_jax.inference.tiling import PATCH, Tiling
 from nsr_jax.models.cost import parameter_shapes
-from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.models.residual import RestorationNetwork
 from tests import oracle
 
 WHOLE = Tiling('whole')

@@ -13,7 +13,7 @@ from nsr_jax.errors import UserError
 from nsr_jax.inference.prediction import predict, predict_strips
 from nsr_jax.inference.tiling import Tiling, blend, feathered_tiles
 from nsr_jax.models.cost import parameter_shapes
-from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.models.residual import RestorationNetwork
 from tests import oracle
 
 WHOLE, AUTHORS = Tiling('whole'), Tiling('authors')
@@ -26,6 +26,8 @@ class StandIn:
     scale: int = 2
     channels: int = 1
     groups: int = 2
+    has_parts: bool = True
+    mean: float = 0.5
     traced: collections.Counter = dataclasses.field(default_factory=collections.Counter, compare=False)
 
     def apply(self, variables, x, method='__call__'):

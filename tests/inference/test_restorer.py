@@ -23,7 +23,7 @@ from nsr_jax.images.decoding import read_image
 from nsr_jax.inference.prediction import predict
 from nsr_jax.inference.restorer import Restorer, make_tiling
 from nsr_jax.inference.tiling import Tiling
-from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.models.residual import RestorationNetwork
 from nsr_jax.ops.enlarge import enlarge
 from nsr_jax.ops.imresize import imresize
 from nsr_jax.restoring.plan import Job

@@ -18,7 +18,7 @@ from nsr_jax.import_torch import to_parameters
 from nsr_jax.inference.prediction import predict
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.models.cost import parameter_shapes
-from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.models.residual import RestorationNetwork
 from nsr_jax.torch_file import read_torch_checkpoint
 
 REFERENCE = pathlib.Path(__file__).parents[1] / 'reference'

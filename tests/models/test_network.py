@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nsr_jax.models.cost import parameter_shapes
-from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.models.residual import RestorationNetwork
 from tests import oracle
 
 PLAIN = {'scale': 2, 'channels': 3, 'num_blocks': 2, 'features': 6}

@@ -4,7 +4,7 @@ import pytest
 
 from configs.presets import PRESETS
 from nsr_jax.models.cost import count_parameters
-from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.models.residual import RestorationNetwork
 
 # (preset, scale, channels): parameters, weight-norm scales and gates included.
 COUNTS = {

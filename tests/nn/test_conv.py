@@ -131,6 +131,11 @@ def test_kernels_that_were_normalised_before_give_the_same(module):
     np.testing.assert_allclose(out, module.apply({'params': parameters}, x), rtol=0, atol=1e-5)
 
 
+def test_parameters_without_weight_norm_are_left_alone():
+    parameters = {'conv': {'kernel': 1, 'bias': 2}, 'norm': {'scale': 3}, 'flow': {'direction': 4}}
+    assert fold_weight_norm(parameters) == parameters
+
+
 @pytest.mark.parametrize('kind', [WeightNormConv, SparseConv])
 def test_bfloat16_computes_from_float32_parameters(kind):
     fields = SPARSE if kind is SparseConv else {'features': 6}

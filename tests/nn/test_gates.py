@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nsr_jax.errors import UserError
 from nsr_jax.nn import gates
 
 GROUPS, CARDINALITY, CHANNELS = 3, 2, 5
@@ -43,12 +44,15 @@ def gamma_by_numpy(name, parameters, x):
 @pytest.mark.parametrize('name', ['softmax', 'sigmoid', 'uniform', 'hard'])
 def test_formulas(name):
     logits = np.random.default_rng(1).normal(0, 3, (4, GROUPS, CARDINALITY)).astype(np.float32)
-    out = gates.ACTIVATIONS[name](jnp.asarray(logits))
+    out = gates.GATES[name](jnp.asarray(logits))
     np.testing.assert_allclose(out, by_numpy(name, logits), rtol=0, atol=1e-6)
 
 
-def test_these_are_all_gates():
-    assert set(gates.ACTIVATIONS) == {'softmax', 'sigmoid', 'uniform', 'hard'}
+def test_an_unknown_gate_lists_those_there_are(monkeypatch):
+    monkeypatch.setitem(gates.GATES, 'of_a_user', gates.sigmoid)
+    assert gates.find_gate('of_a_user') is gates.sigmoid
+    with pytest.raises(UserError, match=r"unknown gate 'top2': one of softmax, .*, of_a_user"):
+        gates.find_gate('top2')
 
 
 def test_softmax_survives_large_logits():
@@ -62,7 +66,7 @@ def test_hard_takes_one_group_even_of_equal_ones():
 
 @pytest.mark.parametrize('name', ['softmax', 'sigmoid', 'uniform', 'hard'])
 def test_the_mean_of_the_input_decides(name):
-    gate, parameters = random_gate(gates.ACTIVATIONS[name])
+    gate, parameters = random_gate(gates.GATES[name])
     x = np.random.default_rng(2).normal(0, 4, (4, 3, 5, CHANNELS)).astype(np.float32)
     out = gate.apply({'params': parameters}, x)
     np.testing.assert_allclose(out, gamma_by_numpy(name, parameters, x), rtol=0, atol=1e-6)

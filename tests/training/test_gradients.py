@@ -5,7 +5,7 @@ import pytest
 
 from nsr_jax.errors import UserError
 from nsr_jax.losses import find_losses
-from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.models.residual import RestorationNetwork
 from nsr_jax.training.gradients import compare_and_differentiate, find_microbatch_size
 from nsr_jax.training.sharding import make_mesh
 

@@ -4,7 +4,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from nsr_jax.errors import UserError
-from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.models.residual import RestorationNetwork
 from nsr_jax.optimizers import adam
 from nsr_jax.training.sharding import make_mesh, state_shardings
 from nsr_jax.training.state import create_state

@@ -12,7 +12,7 @@ import pytest
 from nsr_jax.data.store import ImageStore
 from nsr_jax.inference.devices import replicated
 from nsr_jax.losses import find_losses
-from nsr_jax.models.network import RestorationNetwork
+from nsr_jax.models.residual import RestorationNetwork
 from nsr_jax.optimizers import find_optimizer
 from nsr_jax.training.sharding import make_mesh
 from nsr_jax.training.state import abstract_state, create_state

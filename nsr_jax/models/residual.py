@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from nsr_jax.errors import UserError
-from nsr_jax.nn import gates
+from nsr_jax.models.build import NETWORKS, Network
 from nsr_jax.nn.conv import SparseConv, WeightNormConv
+from nsr_jax.nn.gates import find_gate
 from nsr_jax.ops.extents import is_inside
 from nsr_jax.ops.pixel_shuffle import pixel_shuffle
 
@@ -40,7 +41,7 @@ class ResidualBlock(nn.Module):
         return x + y
 
 
-class RestorationNetwork(nn.Module):
+class RestorationNetwork(Network):
     """Head, N residual blocks, tail and pixel shuffle, beside a 5x5 skip convolution of the input.
 
     Attributes:
@@ -51,7 +52,7 @@ class RestorationNetwork(nn.Module):
         width_multiplier: hidden channels of a block over `features`.
         groups: k sparsity groups in the blocks' convolutions; 1 means plain convolutions without a gate.
         cardinality: d; must divide the features and the hidden channels; 1 where `groups` is 1.
-        gate: a name in `nn.gates.ACTIVATIONS`.
+        gate: a name in `nn.gates.GATES`.
         dtype: what the convolutions are computed in; the parameters and the output are float32.
         remat: whether the backward pass keeps the blocks' inputs alone and computes the rest of each block again.
 
@@ -59,8 +60,6 @@ class RestorationNetwork(nn.Module):
         UserError: fields that do not fit one another.
     """
 
-    scale: int
-    channels: int
     num_blocks: int
     features: int
     width_multiplier: int = 1
@@ -70,7 +69,9 @@ class RestorationNetwork(nn.Module):
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
 
-    takes_extents = True  # one compiled function serves images of many sizes
+    takes_extents = True
+    has_parts = True
+    mean = MEAN
 
     def __post_init__(self):
         for field in ('scale', 'channels', 'num_blocks', 'features', 'width_multiplier', 'groups', 'cardinality'):
@@ -78,8 +79,7 @@ class RestorationNetwork(nn.Module):
             if not isinstance(value, numbers.Integral) or value < 1:
                 raise UserError(f'{field} must be a whole number from 1, not {value!r}')
             setattr(self, field, int(value))
-        if self.gate not in gates.ACTIVATIONS:
-            raise UserError(f'unknown gate {self.gate!r}: one of {", ".join(gates.ACTIVATIONS)}')
+        find_gate(self.gate)
         if self.groups == 1 and self.cardinality != 1:
             raise UserError(f'cardinality {self.cardinality} needs groups > 1: with one group there is no choice')
         for name, width in (('features', self.features), ('hidden features', self.hidden)):
@@ -107,12 +107,11 @@ class RestorationNetwork(nn.Module):
         plain = functools.partial(WeightNormConv, dtype=self.dtype)
         conv = plain
         if self.groups > 1:
-            activation = gates.ACTIVATIONS[self.gate]
             conv = functools.partial(
                 SparseConv,
                 groups=self.groups,
                 cardinality=self.cardinality,
-                activation=activation,
+                activation=find_gate(self.gate),
                 dtype=self.dtype,
             )
         block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
@@ -156,3 +155,6 @@ class RestorationNetwork(nn.Module):
             raise ValueError(f'the network takes (B, H, W, {self.channels}), not {x.shape}')
         inside = None if extents is None else is_inside(extents, *x.shape[1:3])
         return self.assemble(self.body(x, inside) + self.skip(x, inside))
+
+
+NETWORKS['residual'] = RestorationNetwork
