@@ -15,12 +15,16 @@ from typing import Any
 
 from nsr_jax.errors import UserError
 from nsr_jax.losses import LOSSES
+from nsr_jax.models.build import NETWORKS
+from nsr_jax.nn.gates import GATES
 from nsr_jax.paths import local_path
 from nsr_jax.tasks import TASKS
 
 EXTENSIBLE: Mapping[str, dict[str, Any]] = {
     'task': TASKS,
     'loss': LOSSES,
+    'network': NETWORKS,
+    'gate': GATES,
 }
 
 
