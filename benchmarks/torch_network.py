@@ -4,12 +4,12 @@ The per-sample convolution is one grouped convolution, the samples folded into t
 our network's tree, with the filters first: `direction (k, d, Cout/d, Cin, kh, kw)`, plain `(Cout, Cin, kh, kw)`.
 """
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from flax.traverse_util import flatten_dict, unflatten_dict
 from torch import nn
 from torch.nn import functional
 
@@ -145,36 +145,19 @@ def copy_parameters(params: Mapping[str, Any], network: nn.Module) -> None:
     Raises:
         RuntimeError: names or shapes that do not fit.
     """
-    state = {'.'.join(path): torch.tensor(_filters_first(path, leaf)) for path, leaf in _leaves(params)}
-    network.load_state_dict(state)
+    leaves = flatten_dict(params, sep='.')
+    network.load_state_dict({name: torch.tensor(_filters_first(name, leaf)) for name, leaf in leaves.items()})
 
 
 def gradient_tree(network: nn.Module) -> dict[str, Any]:
     """The gradients of the network's parameters as a tree like that of its JAX twin, in NumPy."""
-    tree: dict[str, Any] = {}
-    for name, parameter in network.named_parameters():
-        *branches, leaf = name.split('.')
-        branch = tree
-        for each in branches:
-            branch = branch.setdefault(each, {})
-        array = parameter.grad.float().cpu().numpy()
-        branch[leaf] = np.moveaxis(array, (-3, -2, -1), (2, 0, 1)) if leaf == 'direction' else array
-    return tree
+    gradients = {name: each.grad.float().cpu().numpy() for name, each in network.named_parameters()}
+    for name, gradient in gradients.items():
+        if name.endswith('direction'):
+            gradients[name] = np.moveaxis(gradient, (-3, -2, -1), (2, 0, 1))
+    return unflatten_dict(gradients, sep='.')
 
 
-def _filters_first(path: tuple[str, ...], leaf: Any) -> np.ndarray:
+def _filters_first(name: str, leaf: Any) -> np.ndarray:
     array = np.array(leaf, np.float32)
-    return np.moveaxis(array, (2, 0, 1), (-3, -2, -1)) if path[-1] == 'direction' else array
-
-
-def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, branch in tree.items():
-        if isinstance(branch, Mapping):
-            yield from _leaves(branch, (*path, name))
-        else:
-            yield (*path, name), branch
-
-
-def count_parameters(network: nn.Module) -> int:
-    """How many numbers are trained."""
-    return sum(math.prod(parameter.shape) for parameter in network.parameters())
+    return np.moveaxis(array, (2, 0, 1), (-3, -2, -1)) if name.endswith('direction') else array
