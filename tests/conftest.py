@@ -114,7 +114,8 @@ def package(tmp_path, monkeypatch):
         for name in names:
             config = _make_config(*shipped.SHIPPED[name])
             save_model(tmp_path / 'runs' / name, _make_parameters(config), config, step=_STEP)
-            models = {f'runs/{name}, step {_STEP}, tiling feathered 96/16': 30.0, 'bicubic': 28.0}
+            baseline = 'bicubic' if config.task == 'sr' else 'degraded'
+            models = {f'runs/{name}, step {_STEP}, tiling feathered 96/16': 30.0, baseline: 28.0}
             scores = [Score('Set5', 'x2', model, 'sr-y', 'baby', psnr, 0.9) for model, psnr in models.items()]
             path = tmp_path / 'runs' / f'{name}.json'
             path.write_text(to_json(scores))
