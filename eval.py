@@ -20,9 +20,10 @@ from nsr_jax.errors import UserError
 from nsr_jax.evaluation.gate_maps import check_gates
 from nsr_jax.evaluation.largest_gains import check_architectures, show
 from nsr_jax.evaluation.scoring import check_images
-from nsr_jax.evaluation.sweep import baseline_contenders, network_contenders, parse_ensembles, run_sweep
+from nsr_jax.evaluation.sweep import Sweep, baseline_contenders, network_contenders, parse_ensembles, run_sweep
 from nsr_jax.evaluation.tables import to_markdown
 from nsr_jax.inference.tiling import Tiling
+from nsr_jax.metrics import find_metrics
 from nsr_jax.models.build import build_network
 from nsr_jax.paths import local_path
 from nsr_jax.shipped import load_named
@@ -36,6 +37,7 @@ DATASETS = flags.DEFINE_list('datasets', None, 'Names or folders; default: confi
 SPLIT = flags.DEFINE_string('split', '', "Split of the datasets; '' = each one's own for evaluation.")
 BASELINES = flags.DEFINE_list('baselines', [], 'Scored beside them without a checkpoint: bicubic, degraded, bm3d.')
 PROTOCOL = flags.DEFINE_list('protocol', None, 'How to score, one or more; default: config.evaluation.protocol.')
+METRICS = flags.DEFINE_list('metrics', None, 'psnr, ssim, ms_ssim, mae, …; default: config.evaluation.metrics.')
 LEVELS = flags.DEFINE_list('levels', None, 'Sigmas or JPEG qualities; default: config.evaluation.levels.')
 TILING = flags.DEFINE_list('tiling', None, 'whole, authors or feathered; default: config.evaluation.tiling.')
 ENSEMBLE = flags.DEFINE_list('ensemble', ['1'], 'Over how many orientations predictions are averaged: 1, 8 or both.')
@@ -53,27 +55,37 @@ def main(argv: Sequence[str]) -> None:
         command_line.check_config(base.check, CONFIG.value)
         config, asked, output = CONFIG.value, CONFIG.value.evaluation, local_path(OUTPUT.value, '--output')
         protocols = find_protocols(config.task, PROTOCOL.value or [asked.protocol])
+        metrics = find_metrics(METRICS.value or asked.metrics.split(','))
         tilings = [Tiling(name, asked.tile, asked.overlap) for name in TILING.value or [asked.tiling]]
         degradations = find_degradations(config.task, config.model.scale, LEVELS.value or asked.levels)
         baselines = baseline_contenders(BASELINES.value, degradations)
         if not (CHECKPOINT.value or SHIPPED.value or BASELINES.value):
             raise UserError('nothing to score: give --checkpoint, --shipped=sr_x2, --baselines=bicubic, or several')
         models = load_named(CHECKPOINT.value, SHIPPED.value)
-        check_architectures(config.model, {name: model.config.model for name, _, model in models})
+        check_architectures(config.model, {name: model.config.model for name, model in models.items()})
         ensembles, datasets = parse_ensembles(ENSEMBLE.value), DATASETS.value or asked.datasets.split(',')
         folders = {'data_dir': config.data.data_dir, 'tfds_dir': config.data.tfds_dir}
         inputs = find_task(config.task).inputs
         sources = [open_source(name, SPLIT.value, config.model.scale, inputs=inputs, **folders) for name in datasets]
-        check_images(sources, protocols, degradations[0], {model.config.model.channels for *_, model in models})
+        channels = {model.config.model.channels for model in models.values()}
+        check_images(sources, protocols, degradations[0], metrics, channels)
         networks, output = [], make_output_folder(output)
-        for name, form, model in models:
+        for name, model in models.items():
             network = build_network(model.config.model, config.compute_dtype)
             if GATES.value:
                 check_gates(network, GATES.value)
-            networks += network_contenders(name, network, model.params, tilings, ensembles, form)
-    scores = run_sweep([*baselines, *networks], sources, protocols, degradations, output)
-    shown = (networks, sources, protocols[0], degradations, scores, CHECKPOINT.value, output, PICTURES.value)
-    show(*shown, gates=GATES.value, report=REPORT.value)
+            networks += network_contenders(name, network, model.params, model.step, tilings, ensembles)
+        sweep = Sweep([*baselines, *networks], sources, protocols, degradations, metrics)
+    scores = run_sweep(sweep, output)
+    show(
+        sweep,
+        scores,
+        output,
+        workdirs=CHECKPOINT.value,
+        pictures=PICTURES.value,
+        gates=GATES.value,
+        report=REPORT.value,
+    )
     logging.info('written to %s\n\n%s', output, to_markdown(scores))
 
 

@@ -23,11 +23,13 @@ from nsr_jax.errors import UserError
 from nsr_jax.evaluation.protocols import score
 from nsr_jax.inference.prediction import predict
 from nsr_jax.inference.tiling import SMALLEST_SIDE, Tiling
+from nsr_jax.metrics import find_metrics
 from nsr_jax.models.build import Network, build_network
 from nsr_jax.tasks import find_degradations, find_protocols
 from nsr_jax.tasks.task import Protocol
 from nsr_jax.trained import load_model
 
+METRICS = find_metrics(['psnr', 'ssim'])
 COLUMNS = {
     'tiling': lambda row: row['candidate'],
     'PSNR (dB)': lambda row: f'{row["psnr"]:.3f}',
@@ -61,7 +63,7 @@ def measure(
     Raises:
         UserError: a tiling fails.
     """
-    scores: dict[str, list[tuple[float, float]]] = {}
+    scores: dict[str, list[dict[str, float]]] = {}
 
     def candidate(tiling: Tiling) -> Candidate:
         def restore(images: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -69,7 +71,9 @@ def measure(
 
         def keep_scores(predictions: Sequence[np.ndarray]) -> float:
             pairs = zip(predictions, examples, strict=True)
-            scores[str(tiling)] = [score(protocol, restored, truth, network.scale) for restored, (_, truth) in pairs]
+            scores[str(tiling)] = [
+                score(protocol, restored, truth, network.scale, METRICS) for restored, (_, truth) in pairs
+            ]
             return 0.0
 
         images = [image for image, _ in examples]
@@ -82,7 +86,8 @@ def measure(
         raise UserError(failures[0])
     rows = report.section('', measurements, measurements[0], None)['rows']
     for row in rows:
-        row['psnr'], row['ssim'] = map(float, np.mean(scores[row['candidate']], axis=0))
+        for name in METRICS:
+            row[name] = float(np.mean([each[name] for each in scores[row['candidate']]]))
         row['psnr_gain'] = row['psnr'] - rows[0]['psnr']
     return rows
 

@@ -90,6 +90,7 @@ def get_base() -> ConfigDict:
     config.evaluation = ConfigDict()  # what eval.py does by default
     config.evaluation.datasets = 'div2k'  # names or folders with commas between
     config.evaluation.protocol = 'sr-y'  # how a prediction is scored
+    config.evaluation.metrics = 'psnr,ssim'  # numbers to score by: psnr, ssim, ms_ssim, mae
     config.evaluation.levels = ()  # sigmas or JPEG qualities to score at; none for super-resolution
     config.evaluation.tiling = 'feathered'  # feathered tiles; authors: their patches above 192 pixels; whole image
     config.evaluation.tile = 96  # side of a feathered tile, in input pixels

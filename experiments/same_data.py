@@ -10,6 +10,7 @@ is more to do. What a whole run scored is kept as experiments/results/NAME.json,
 with --steps nothing is kept, and the scores stand in the folders alone.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -31,7 +32,7 @@ from nsr_jax import command_line
 from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import StoppedError, UserError
 from nsr_jax.evaluation.scoring import means
-from nsr_jax.evaluation.tables import from_json
+from nsr_jax.evaluation.tables import from_json, to_record
 from nsr_jax.paths import local_path
 from nsr_jax.trained import FOLDER
 from nsr_jax.training.stopping import parse_duration, seconds_since_start
@@ -74,7 +75,7 @@ def complete(run: Run, folder: pathlib.Path, steps: int | None, stop_after: floa
     return {
         'name': run.name,
         'config': json.loads(config.to_json()),
-        'scores': [{**vars(mean), 'model': run.name} for mean in scores],
+        'scores': [to_record(dataclasses.replace(mean, model=run.name)) for mean in scores],
         'pieces': [json.loads(line) for line in (workdir / PIECES).read_text(encoding='utf-8').splitlines()],
     }
 

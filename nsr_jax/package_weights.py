@@ -10,8 +10,8 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ml_collections
 from absl import flags, logging
@@ -19,13 +19,13 @@ from absl import flags, logging
 from nsr_jax import command_line, shipped
 from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.scoring import Mean, means
-from nsr_jax.evaluation.tables import from_json
+from nsr_jax.evaluation.scoring import means
+from nsr_jax.evaluation.sweep import digest_weights, name_in_tables
+from nsr_jax.evaluation.tables import from_json, read_models, to_record
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_parameters
 from nsr_jax.paths import local_path
-from nsr_jax.tasks import find_task
-from nsr_jax.trained import EMA, load_model
+from nsr_jax.trained import load_model
 
 _BSDS500 = (
     '399 photographs of BSDS500: its train and test splits without one image that Set5 holds too; its val split, '
@@ -72,8 +72,7 @@ def package_weights(
 
     Raises:
         UserError: the name is unknown, the checkpoint is of another task, scale or number of channels, its training
-            data is not in `TRAINING_DATA`, the scores are of another step or of weights that come with the package, or
-            float16 does not hold the parameters.
+            data is not in `TRAINING_DATA`, the scores are of other weights, or float16 does not hold the parameters.
     """
     if name not in shipped.SHIPPED:
         raise UserError(f'unknown name {name!r}: one of {", ".join(shipped.SHIPPED)}')
@@ -98,7 +97,7 @@ def package_weights(
         hardware=hardware,
         command=training,
         kind=model.kind,
-        scores=[score for path in scores for score in _read_scores(pathlib.Path(path), name, model.step)],
+        scores=[score for path in scores for score in _read_scores(pathlib.Path(path), name, model.params)],
     )
     folder = make_output_folder(shipped.FOLDER)
     write_atomically(folder / f'{name}.safetensors', contents)
@@ -107,24 +106,26 @@ def package_weights(
     return card
 
 
-def _read_scores(path: pathlib.Path, name: str, step: int) -> list[dict[str, str | int | float]]:
-    """Means of a scores.json, in which the network is called by the name that it comes with."""
+def _read_scores(path: pathlib.Path, name: str, params: Mapping[str, Any]) -> list[dict[str, str | int | float]]:
+    """Means of a scores.json, in which the network is called by the name that it comes with.
+
+    Raises:
+        UserError: the file cannot be read, or holds scores of other weights than these.
+    """
     try:
-        found = means(from_json(path.read_text(encoding='utf-8')))
+        text = path.read_text(encoding='utf-8')
+        models, found = read_models(text), means(from_json(text))
     except (OSError, UnicodeDecodeError, UserError) as error:
         raise UserError(f'{path}: {error}') from error
-    return [dataclasses.asdict(_renamed(mean, path, name, step)) for mean in found]
-
-
-def _renamed(mean: Mean, path: pathlib.Path, name: str, step: int) -> Mean:
-    network = re.search(rf', step (\d+)(, {EMA})?, ', mean.model)
-    if network is None:
-        if mean.model not in find_task(shipped.SHIPPED[name][0]).baselines:
-            raise UserError(f'{path}: scores of {mean.model}, not of the checkpoint')
-        return mean
-    if int(network[1]) != step:
-        raise UserError(f'{path}: scores of step {network[1]}, but the checkpoint is of step {step}')
-    return dataclasses.replace(mean, model=shipped.IN_TABLES.format(name, mean.model[network.end() :]))
+    records, weights_here = [], digest_weights(params)
+    for mean in found:
+        applied = models.get(mean.model)
+        if applied is None or applied.get('weights', weights_here) != weights_here:
+            raise UserError(f'{path}: scores of {mean.model}, not of the weights of the checkpoint')
+        if applied:
+            mean = dataclasses.replace(mean, model=name_in_tables(name, applied['tiling'], applied['ensemble']))
+        records.append(to_record(mean))
+    return records
 
 
 def to_markdown(cards: Sequence[shipped.Card]) -> str:

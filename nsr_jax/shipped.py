@@ -23,6 +23,7 @@ import safetensors
 import safetensors.numpy
 
 from nsr_jax.errors import UserError
+from nsr_jax.metrics import METRICS
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.paths import local_path
@@ -38,7 +39,6 @@ SHIPPED = {
     'denoise_colour': ('denoise', 1, 3),
     'jpeg': ('jpeg', 1, 1),
 }
-IN_TABLES = '{} ({})'  # what a network is called beside its scores: its name, and how it was applied
 LARGEST_ERROR = 1e-3  # of a packed parameter, of the largest one in its tensor
 
 
@@ -56,8 +56,8 @@ class Card:
         terms: on which these images may be used.
         hardware: what it was trained on.
         command: that trains it.
-        scores: means on whole test sets, of this network and of the input it was given ('bicubic', 'degraded'): the
-            fields of `evaluation.scoring.Mean`.
+        scores: means on whole test sets, of this network and of the input it was given ('bicubic', 'degraded'):
+            records of `evaluation.scoring.Mean`.
         kind: of weights, as in `trained.LoadedModel`.
     """
 
@@ -105,7 +105,8 @@ class Card:
         cells: dict[str, list[str]] = {}
         for score in self.scores:
             key = f'{score["dataset"]} ({score["images"]} images), {score["degradation"]}, protocol {score["protocol"]}'
-            cells.setdefault(key, []).append(f'{score["model"]} {score["psnr"]:.2f} dB / {score["ssim"]:.4f}')
+            numbers = [each.text_with_unit(float(score[name])) for name, each in METRICS.items() if name in score]
+            cells.setdefault(key, []).append(f'{score["model"]} {" / ".join(numbers)}')
         return [f'{key}: {"; ".join(values)}' for key, values in cells.items()]
 
 
@@ -192,22 +193,19 @@ def load_part(name: str) -> LoadedModel:
     return load_shipped(name) if name in SHIPPED else load_model(name)
 
 
-def load_named(checkpoints: Sequence[str], shipped: Sequence[str]) -> list[tuple[str, str, LoadedModel]]:
-    """Networks to score beside each other, with what they are called in tables.
+def load_named(checkpoints: Sequence[str], shipped: Sequence[str]) -> dict[str, LoadedModel]:
+    """Networks to score beside each other, by what they are called in tables.
 
     Args:
         checkpoints: workdirs or checkpoints' folders.
         shipped: names of networks that come with the package.
 
-    Returns:
-        For each one its name, the form that `sweep.network_contenders` puts it into, and the network.
-
     Raises:
         UserError: one of them is not there, or cannot be read.
     """
     runs = {path.rstrip('/'): load_model(path) for path in checkpoints}
-    found = [(f'{path}, {model.origin}', '{}, {}', model) for path, model in runs.items()]
-    return found + [(name, IN_TABLES, load_shipped(name)) for name in dict.fromkeys(shipped)]
+    named = {f'{path}, {model.origin}': model for path, model in runs.items()}
+    return named | {name: load_shipped(name) for name in shipped}
 
 
 def pack(params: Mapping[str, Any]) -> bytes:

@@ -13,6 +13,7 @@ import pytest
 
 from nsr_jax import cpu_cores, shipped
 from nsr_jax.evaluation.scoring import Score
+from nsr_jax.evaluation.sweep import digest_weights
 from nsr_jax.evaluation.tables import to_json
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
@@ -113,12 +114,17 @@ def package(tmp_path, monkeypatch):
     def package_all(*names):
         for name in names:
             config = _make_config(*shipped.SHIPPED[name])
-            save_model(tmp_path / 'runs' / name, _make_parameters(config), config, step=_STEP)
+            params = _make_parameters(config)
+            save_model(tmp_path / 'runs' / name, params, config, step=_STEP)
+            applied = {'weights': digest_weights(params), 'tiling': 'feathered 96/16', 'ensemble': 1}
             baseline = 'bicubic' if config.task == 'sr' else 'degraded'
-            models = {f'runs/{name}, step {_STEP}, tiling feathered 96/16': 30.0, baseline: 28.0}
-            scores = [Score('Set5', 'x2', model, 'sr-y', 'baby', psnr, 0.9) for model, psnr in models.items()]
+            models = {f'runs/{name}, step {_STEP} (tiling feathered 96/16)': applied, baseline: {}}
+            scores = [
+                Score('Set5', 'x2', model, 'sr-y', 'baby', {'psnr': psnr, 'ssim': 0.9, 'mae': 2.5})
+                for model, psnr in zip(models, (30.0, 28.0), strict=True)
+            ]
             path = tmp_path / 'runs' / f'{name}.json'
-            path.write_text(to_json(scores))
+            path.write_text(to_json(scores, models))
             package_weights(tmp_path / 'runs' / name, name, [path], '2 CPU cores', 'python train.py')
         return folder
 

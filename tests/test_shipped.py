@@ -57,7 +57,7 @@ def test_the_card_says_where_weights_come_from(package):
         'enlarges x2',
         'non-commercial',
         card.sha256,
-        '30.00 dB',
+        'sr_x2 (tiling feathered 96/16) 30.00 dB / 0.9000 / 2.500 of 255; bicubic 28.00 dB',
         '2 CPU cores',
     ):
         assert said in readme
@@ -112,8 +112,8 @@ def test_networks_to_score_have_the_names_of_tables(package, tmp_path):
     package('sr_x2')
     run = str(tmp_path / 'runs' / 'sr_x2')
     found = shipped.load_named([f'{run}/', run], ['sr_x2', 'sr_x2'])
-    assert [form.format(name, 'whole') for name, form, _ in found] == [f'{run}, step 30, whole', 'sr_x2 (whole)']
-    assert found[1][2].path == shipped.FOLDER / 'sr_x2.safetensors'
+    assert list(found) == [f'{run}, step 30', 'sr_x2']
+    assert found['sr_x2'].path == shipped.FOLDER / 'sr_x2.safetensors'
 
 
 @pytest.mark.parametrize('place', [0, 9, 200, -1])
@@ -179,19 +179,20 @@ def test_a_checkpoint_that_does_not_fit_is_not_packaged(package, tmp_path, rando
     folder = package()
     config, parameters = random_model('sr', 2, 3)
     save_model(tmp_path / 'x2', parameters, config, step=30)
-    scores = tmp_path / 'scores.json'
-    scores.write_text(to_json([Score('Set5', 'x2', 'x2, step 20, tiling whole', 'sr-y', 'baby', 30.0, 0.9)]))
-    shipped_scores = tmp_path / 'shipped_scores.json'
-    shipped_scores.write_text(to_json([Score('Set5', 'x2', 'sr_x2 (tiling whole)', 'sr-y', 'baby', 30.0, 0.9)]))
+    other_scores, old_scores = tmp_path / 'other.json', tmp_path / 'old.json'
+    score = Score('Set5', 'x2', 'x2 (tiling whole)', 'sr-y', 'baby', {'psnr': 30.0, 'ssim': 0.9})
+    applied = {'weights': 'of another step', 'tiling': 'whole', 'ensemble': 1}
+    other_scores.write_text(to_json([score], {score.model: applied}))
+    old_scores.write_text(to_json([score], {}))  # as a version wrote them that did not say whose they are
     other = ml_collections.ConfigDict(config.to_dict())
     other.data.source = 'holiday'
     save_model(tmp_path / 'holiday', parameters, other, step=30)
     mistakes = [
         ('x2', 'sr_x5', [], 'unknown name'),
         ('x2', 'sr_x3', [], 'is of task, scale and channels'),
-        ('x2', 'sr_x2', [scores], 'scores of step 20, but the checkpoint is of step 30'),
+        ('x2', 'sr_x2', [other_scores], r'other.json: scores of x2 \(tiling whole\), not of the weights of the check'),
+        ('x2', 'sr_x2', [old_scores], r'old.json: scores of x2 \(tiling whole\), not of the weights of the checkpoint'),
         ('x2', 'sr_x2', [tmp_path / 'absent.json'], 'absent.json'),
-        ('x2', 'sr_x2', [shipped_scores], r'scores of sr_x2 \(tiling whole\), not of the checkpoint'),
         ('holiday', 'sr_x2', [], "no terms are known for weights trained on 'holiday'"),
     ]
     for checkpoint, name, paths, message in mistakes:

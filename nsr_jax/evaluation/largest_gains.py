@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import hashlib
 import itertools
+import math
 import os
 import pathlib
 import re
@@ -21,10 +22,9 @@ from nsr_jax.evaluation.pictures import choose_crop, draw_comparison, plot_losse
 from nsr_jax.evaluation.protocols import round_prediction
 from nsr_jax.evaluation.report import ZOOM_SIZE, Picture, write_report
 from nsr_jax.evaluation.scoring import Score, evaluate
-from nsr_jax.evaluation.sweep import Contender
+from nsr_jax.evaluation.sweep import Sweep
 from nsr_jax.paths import local_path
 from nsr_jax.tasks import Degradation, find_baselines, find_task
-from nsr_jax.tasks.task import Predictor, Protocol
 
 CROP_SIZE = 96  # pixels of the true image
 _GATES = '_gates'  # what the name of the maps of a picture ends in
@@ -32,35 +32,47 @@ _LONGEST_FILE_NAME = 150  # bytes of a picture's name, which a digest, endings a
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class SideBySide:
     """One image as several models restore it.
 
     Attributes:
         dataset: the source's name.
-        degradation: what was undone, in words.
-        protocol: by which the scores are.
+        degradation: what was undone.
         image: the example's name.
         network_input: what the models are given, (h, w, C), uint8 or float on [0, 1].
-        given: the same, enlarged by repeating its pixels: uint8 (H, W, 1 or 3).
-        restored: by model, in order: the picture, of the same size.
+        restored: by model, the baseline and the first network first: the picture, uint8 (H, W, 1 or 3).
         truth: the same size.
-        scores: by model, PSNR in dB and SSIM of the whole image.
+        scores: by model, the numbers of the whole image by metric.
     """
 
     dataset: str
-    degradation: str
-    protocol: str
+    degradation: Degradation
     image: str
     network_input: np.ndarray
-    given: np.ndarray
     restored: Mapping[str, np.ndarray]
     truth: np.ndarray
-    scores: Mapping[str, tuple[float, float]]
+    scores: Mapping[str, Mapping[str, float]]
 
     @property
     def key(self) -> tuple[str, str, str]:
         """What tells it from other images: dataset, degradation and image."""
-        return self.dataset, self.degradation, self.image
+        return self.dataset, str(self.degradation), self.image
+
+    @property
+    def panels(self) -> dict[str, np.ndarray]:
+        """The pictures by label: the input where it is smaller (its pixels repeated), the restored ones, the truth."""
+        panels = {**self.restored, 'true image': self.truth}
+        scale = self.degradation.scale
+        if scale == 1:
+            return panels
+        image = self.network_input
+        given = image if image.dtype == np.uint8 else round_prediction(image, image.shape[-1])
+        return {'low resolution': given.repeat(scale, axis=0).repeat(scale, axis=1), **panels}
+
+    def place(self, size: int) -> tuple[int, int]:
+        """Row and column of the crop of this size with the first network's largest gain."""
+        baseline, network = list(self.restored.values())[:2]
+        return choose_crop(self.truth, network, baseline, size)
 
 
 def file_names(keys: Sequence[tuple[str, str, str]]) -> dict[tuple[str, str, str], str]:
@@ -117,90 +129,70 @@ def check_architecture(asked: Mapping[str, object], saved: Mapping[str, object],
         raise UserError(f'--config describes another network than {checkpoint}: {"; ".join(differences)}')
 
 
-def compare_largest_gains(
-    networks: Mapping[str, Predictor],
-    source: Source,
-    protocol: Protocol,
-    degradation: Degradation,
-    scores: Sequence[Score],
-    count: int,
-) -> Iterator[Comparison]:
+def find_largest_gains(
+    sweep: Sweep, source: Source, degradation: Degradation, scores: Sequence[Score], count: int
+) -> Iterator[SideBySide]:
     """The images of a source in which the first network gains most on the task's first baseline.
 
     They show a network at its best: say so where they are published. All processes of a job must call this alike; who
     looks at the images restores them.
 
     Args:
-        networks: predictors by their name in `scores`, at least one.
-        source: opened at the degradation's scale.
-        protocol: of the degradation's task.
-        degradation: what is undone.
-        scores: which hold each network's scores on this source.
+        sweep: with at least one network; its first protocol and metric say what a gain is.
+        source: one of the sweep's.
+        degradation: likewise.
+        scores: of the sweep.
         count: how many images.
     """
+    networks = {each.name: each.predictors(degradation)[0] for each in sweep.networks}
+    protocol, (metric_name, metric) = sweep.protocols[0], next(iter(sweep.metrics.items()))
     name = next(iter(find_task(degradation.task).baselines))
     baseline = find_baselines([name], degradation)[name]
     mine = [each for each in scores if (each.dataset, each.degradation) == (source.name, str(degradation))]
     mine = [each for each in mine if each.protocol == protocol.name and each.model != name]
-    mine += evaluate([baseline], source, [protocol], degradation, model=name)
-    found = {(each.model, each.image): (each.psnr, each.ssim) for each in mine}
+    mine += evaluate([baseline], source, [protocol], degradation, sweep.metrics, model=name)
+    found = {(each.model, each.image): each.values for each in mine}
     first = next(iter(networks))
-    gains = [found[first, image][0] - found[name, image][0] for image in source.names]
 
-    def compare(index: int) -> Comparison:
+    def gain(index: int) -> float:
+        image = source.names[index]
+        mine, other = (metric.merit(found[model, image][metric_name]) for model in (first, name))
+        return -math.inf if math.isnan(mine - other) else mine - other  # two infinities are no gain
+
+    def compare(index: int) -> SideBySide:
         example = source[index]
         image = protocol.network_input(example, degradation.level)
         truth = protocol.truth(example.hr)
         restored = {
             model: round_prediction(predictor(image), truth.shape[-1])
-            for model, predictor in ({name: baseline} | dict(networks)).items()
+            for model, predictor in ({name: baseline} | networks).items()
         }
-        given = image if image.dtype == np.uint8 else round_prediction(image, image.shape[-1])
-        given = given.repeat(degradation.scale, axis=0).repeat(degradation.scale, axis=1)
         scored = {model: found[model, example.name] for model in restored}
-        return Comparison(
-            source.name, str(degradation), protocol.name, example.name, image, given, restored, truth, scored
-        )
+        return SideBySide(source.name, degradation, example.name, image, restored, truth, scored)
 
-    return map(compare, map(int, np.argsort(gains)[::-1][:count]))
+    return map(compare, sorted(range(len(source)), key=gain, reverse=True)[:count])
 
 
-def draw(comparison: Comparison, path: pathlib.Path) -> None:
+def draw(found: SideBySide, sweep: Sweep, path: pathlib.Path) -> None:
     """Write a PNG file: the crop with the first network's largest gain, side by side; its folder is made."""
-    panels = [(f'{model}\n{comparison.scores[model][0]:.2f} dB', image) for model, image in comparison.restored.items()]
-    if len(comparison.network_input) != len(comparison.truth):
-        panels.insert(0, ('low resolution', comparison.given))
+    name, metric = next(iter(sweep.metrics.items()))
+    captions = {model: f'{model}\n{metric.text_with_unit(values[name])}' for model, values in found.scores.items()}
     title = (
-        f'{comparison.dataset}, {comparison.image}, {comparison.degradation}: the crop with the largest gain on '
-        f'{next(iter(comparison.restored))}; PSNR of the whole image, {comparison.protocol}'
+        f'{found.dataset}, {found.image}, {found.degradation}: the crop with the largest gain on '
+        f'{next(iter(found.restored))}; {metric.title} of the whole image, {sweep.protocols[0].name}'
     )
     make_output_folder(path.parent)
-    panels = [*panels, ('true image', comparison.truth)]
-    draw_comparison(path, title, panels, _place(comparison, CROP_SIZE), CROP_SIZE)
-
-
-def to_picture(comparison: Comparison) -> Picture:
-    """As the report shows it."""
-    given = {'low resolution': comparison.given} if len(comparison.network_input) != len(comparison.truth) else {}
-    return Picture(
-        f'{comparison.dataset}, {comparison.degradation}',
-        comparison.image,
-        {**given, **comparison.restored, 'true image': comparison.truth},
-        comparison.scores,
-        _place(comparison, ZOOM_SIZE),
-    )
+    panels = [(captions.get(label, label), image) for label, image in found.panels.items()]
+    draw_comparison(path, title, panels, found.place(CROP_SIZE), CROP_SIZE)
 
 
 def show(
-    networks: Sequence[Contender],
-    sources: Sequence[Source],
-    protocol: Protocol,
-    degradations: Sequence[Degradation],
+    sweep: Sweep,
     scores: Sequence[Score],
-    workdirs: Sequence[str],
     output: pathlib.Path,
-    count: int,
     *,
+    workdirs: Sequence[str] = (),
+    pictures: int = 1,
     gates: Sequence[str] = (),
     report: bool = False,
 ) -> None:
@@ -209,45 +201,36 @@ def show(
     All processes of a job must call this alike; the first one writes.
 
     Args:
-        networks: that were scored; the first one chooses the pictures. None: there are no pictures.
-        sources: that they were scored on.
-        protocol: whose scores stand at the pictures.
-        degradations: that were undone.
+        sweep: its first network chooses the pictures; where it has none, there are no pictures.
         scores: of the sweep.
-        workdirs: whose metrics.jsonl, where there is one, holds a training curve.
         output: the sweep's folder; gets pictures/, losses.png and index.html.
-        count: pictures of each source and degradation.
+        workdirs: whose metrics.jsonl, where there is one, holds a training curve.
+        pictures: how many of each source and degradation.
         gates: of the first network, as in `gate_maps.gate_names`, to be mapped over each picture.
         report: whether to write index.html.
     """
-    compared = []
-    for source in sources if networks and count else ():
-        for degradation in degradations:
-            predictors = {network.name: network.predictors(degradation)[0] for network in networks}
-            compared.append(compare_largest_gains(predictors, source, protocol, degradation, scores, count))
+    cells = list(itertools.product(sweep.sources, sweep.degradations)) if sweep.networks and pictures else []
+    gains = [find_largest_gains(sweep, *cell, scores, pictures) for cell in cells]
 
     def write() -> None:
         files = {path: pathlib.Path(local_path(path, 'a workdir')) / 'metrics.jsonl' for path in workdirs}
         curves = {path: metrics for path, metrics in files.items() if metrics.exists()}
         for index, metrics in enumerate(curves.values()):
             plot_losses(metrics, output / ('losses.png' if index == 0 else f'losses_{index + 1}.png'))
-        pictures, folder = [], output / 'pictures'
-        names = file_names([(s.name, str(d), image) for s in sources for d in degradations for image in s.names])
-        for comparison in itertools.chain.from_iterable(compared):
-            name = names[comparison.key]
-            draw(comparison, folder / f'{name}.png')
-            pictures.append(to_picture(comparison))
+        shown, folder = [], output / 'pictures'
+        names = file_names([(source.name, str(level), image) for source, level in cells for image in source.names])
+        for found in itertools.chain.from_iterable(gains):
+            name = names[found.key]
+            draw(found, sweep, folder / f'{name}.png')
+            dataset = f'{found.dataset}, {found.degradation}'
+            shown.append(Picture(dataset, found.image, found.panels, found.scores, found.place(ZOOM_SIZE)))
             if gates:
-                path = folder / f'{name}{_GATES}'
-                title = f'{networks[0].name}: {comparison.image}, {comparison.degradation}'
-                write_gate_maps(path, title, *networks[0].weights, comparison.network_input, gates)
+                first = sweep.networks[0]
+                title = f'{first.name}: {found.image}, {found.degradation}'
+                network, params = first.network
+                write_gate_maps(folder / f'{name}{_GATES}', title, network, params, found.network_input, gates)
         if report:
-            title = '; '.join(network.name for network in networks)
-            write_report(output, f'Evaluation of {title or "baselines"}', scores, pictures, curves)
+            title = '; '.join(network.name for network in sweep.networks)
+            write_report(output, f'Evaluation of {title or "baselines"}', scores, shown, curves)
 
     agreement.by_first(write)
-
-
-def _place(comparison: Comparison, size: int) -> tuple[int, int]:
-    baseline, network = list(comparison.restored.values())[:2]
-    return choose_crop(comparison.truth, network, baseline, size)

@@ -86,11 +86,11 @@ def draw_comparison(
     _save(figure, path)
 
 
-def read_losses(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and losses in a metrics.jsonl, sorted by step; of a step that stands there twice the later line counts.
+def read_curves(path: str | os.PathLike) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What a metrics.jsonl holds by name, 'loss' and others: steps and values, sorted by step.
 
     Args:
-        path: one JSON object a line; lines without "loss" (evaluations) are passed over.
+        path: one JSON object of numbers a line; of a number that stands there twice for a step the later line counts.
 
     Raises:
         UserError: the file cannot be read, a line is not such an object, or there is no loss.
@@ -100,27 +100,30 @@ def read_losses(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
         lines = path.read_text(encoding='utf-8').splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f'{path}: cannot be read: {error}') from error
-    losses = {}
+    curves: dict[str, dict[int, float]] = {}
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-            if 'loss' in record:
-                losses[int(record['step'])] = float(record['loss'])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f'{path}, line {number}: not an object with "step" and "loss": {line[:80]!r}') from error
-    if not losses:
+            step = int(record.pop('step'))
+            for name, value in record.items():
+                curves.setdefault(name, {})[step] = float(value)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f'{path}, line {number}: not numbers with a "step": {line[:80]!r}') from error
+    if 'loss' not in curves:
         raise UserError(f'{path}: no line with "step" and "loss"')
-    steps = sorted(losses)
-    return np.array(steps), np.array([losses[step] for step in steps])
+    return {
+        name: (np.array(sorted(found)), np.array([found[step] for step in sorted(found)]))
+        for name, found in curves.items()
+    }
 
 
 def plot_losses(metrics_path: str | os.PathLike, picture_path: str | os.PathLike) -> None:
     """Write a PNG of the training loss over the steps, on a logarithmic axis.
 
     Raises:
-        UserError: as in `read_losses`, or the picture cannot be written.
+        UserError: as in `read_curves`, or the picture cannot be written.
     """
-    steps, losses = read_losses(metrics_path)
+    steps, losses = read_curves(metrics_path)['loss']
     figure = matplotlib.figure.Figure(figsize=(7, 4), dpi=DOTS_PER_INCH, layout='constrained')
     axis = figure.subplots()
     axis.plot(steps, losses, linewidth=1, marker='.' if len(steps) < 3 else '')

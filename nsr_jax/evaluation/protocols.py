@@ -1,11 +1,12 @@
 """Scores of predictions by the tasks' protocols."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.metrics import SSIM_WINDOW, psnr, ssim
+from nsr_jax.metrics import Metric
 from nsr_jax.tasks.task import Protocol
 
 
@@ -45,15 +46,16 @@ def check_channels(protocol: Protocol, given: int, channels: int) -> None:
         )
 
 
-def check_size(protocol: Protocol, size: tuple[int, int], scale: int) -> None:
-    """Raise `UserError` where an image of this height and width is too small to be scored."""
+def check_size(protocol: Protocol, size: tuple[int, int], scale: int, metrics: Mapping[str, Metric]) -> None:
+    """Raise `UserError` where an image of this height and width is too small to be scored by one of the metrics."""
     shave = protocol.shave(scale)
-    smallest = SSIM_WINDOW + 2 * shave
+    metric = max(metrics.values(), key=lambda each: each.smallest_side)
+    side, smallest = metric.smallest_side, metric.smallest_side + 2 * shave
     if min(size) < smallest:
         border = f' inside of {shave} border pixels' if shave else ''
         raise UserError(
-            f'{size[1]}x{size[0]} pixels are too few for protocol {protocol.name}: SSIM needs '
-            f'{SSIM_WINDOW}x{SSIM_WINDOW}{border}, so {smallest}x{smallest}'
+            f'{size[1]}x{size[0]} pixels are too few for protocol {protocol.name}: {metric.title} needs '
+            f'{side}x{side}{border}, so {smallest}x{smallest}'
         )
 
 
@@ -82,15 +84,17 @@ def compared_images(
     return protocol.compared(round_prediction(prediction[inside], truth.shape[-1])), protocol.compared(truth[inside])
 
 
-def score(protocol: Protocol, prediction: np.ndarray, hr: np.ndarray, scale: int) -> tuple[float, float]:
-    """(PSNR in dB, SSIM) of one prediction; arguments and errors as in `compared_images`.
+def score(
+    protocol: Protocol, prediction: np.ndarray, hr: np.ndarray, scale: int, metrics: Mapping[str, Metric]
+) -> dict[str, float]:
+    """Each metric's number for one prediction; the other arguments and errors as in `compared_images`.
 
-    Both are not-a-number where the prediction holds a value that is not finite.
+    All are not-a-number where the prediction holds a value that is not finite.
 
     Raises:
-        UserError: also where less than SSIM's 11x11 pixels are left.
+        UserError: also where fewer pixels are left than a metric needs.
     """
     if not np.isfinite(prediction).all():
-        return math.nan, math.nan
+        return dict.fromkeys(metrics, math.nan)
     images = compared_images(protocol, prediction, hr, scale)
-    return psnr(*images), ssim(*images)
+    return {name: float(metric.function(*images)) for name, metric in metrics.items()}

@@ -17,6 +17,7 @@ from nsr_jax.errors import UserError, listed
 from nsr_jax.evaluation.protocols import check_channels, check_size, score
 from nsr_jax.inference.prediction import predict
 from nsr_jax.inference.tiling import Tiling
+from nsr_jax.metrics import Metric
 from nsr_jax.tasks import Degradation, find_protocols
 from nsr_jax.tasks.task import Predictor, Protocol
 
@@ -31,8 +32,7 @@ class Score:
         model: the name of the network or of the baseline.
         protocol: the name of a protocol in `tasks.all_protocols`.
         image: the example's name.
-        psnr: in dB; infinite for a perfect prediction.
-        ssim: at most 1.
+        values: by the metric's name in `metrics.METRICS`; the PSNR of a perfect prediction is infinite.
     """
 
     dataset: str
@@ -40,8 +40,7 @@ class Score:
     model: str
     protocol: str
     image: str
-    psnr: float
-    ssim: float
+    values: Mapping[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +52,11 @@ class Mean:
     model: str
     protocol: str
     images: int
-    psnr: float
-    ssim: float
+    values: Mapping[str, float]
+
+
+# What a score says besides its numbers, which stand beside it in tables: no metric can have one of these names.
+COLUMNS = {field.name for record in (Score, Mean) for field in dataclasses.fields(record)} - {'values'}
 
 
 def device_predictors(network: nn.Module, params: dict, tiling: Tiling, *, ensemble: bool = False) -> list[Predictor]:
@@ -77,6 +79,7 @@ def evaluate(
     source: Source,
     protocols: Sequence[Protocol],
     degradation: Degradation,
+    metrics: Mapping[str, Metric],
     *,
     model: str,
 ) -> list[Score]:
@@ -91,6 +94,7 @@ def evaluate(
         source: opened at the degradation's scale.
         protocols: how to score; of the degradation's task.
         degradation: what is to be undone.
+        metrics: as from `find_metrics`.
         model: the name that the scores carry.
 
     Returns:
@@ -113,8 +117,8 @@ def evaluate(
                 make_input = protocol.network_input
                 if make_input not in predictions:
                     predictions[make_input] = predictor(make_input(example, degradation.level))
-                psnr, ssim = score(protocol, predictions[make_input], example.hr, degradation.scale)
-                scores.append(Score(source.name, str(degradation), model, protocol.name, example.name, psnr, ssim))
+                values = score(protocol, predictions[make_input], example.hr, degradation.scale, metrics)
+                scores.append(Score(source.name, str(degradation), model, protocol.name, example.name, values))
         except UserError as error:
             raise UserError(f'{source.name}, {example.name}: {error}') from error
         finally:
@@ -131,7 +135,7 @@ def evaluate(
             look = {'total': len(share), 'unit': 'image', 'leave': False, 'disable': disable}
             bar = tqdm.tqdm(scored, f'{model} on {source.name}', **look)
             found = [[dataclasses.astuple(each) for each in image_scores] for image_scores in bar]
-        finally:  # of an image that fails, or of Ctrl-C, one hears before the other images are done
+        finally:  # a failure or Ctrl-C is told before the other images are done
             threads.shutdown(wait=False, cancel_futures=True)
     told = agreement.gather(found)
     by_image = [told[index % len(told)][index // len(told)] for index in range(len(source))]
@@ -143,37 +147,43 @@ def _check_task(protocols: Sequence[Protocol], degradation: Degradation) -> None
 
 
 def means(scores: Sequence[Score]) -> list[Mean]:
-    """The mean PSNR and SSIM over the images of each dataset, degradation, model and protocol, in their order.
+    """The mean of each metric over the images of each dataset, degradation, model and protocol, in their order.
 
-    One infinite PSNR makes the mean infinite.
+    One infinite value makes a mean infinite.
     """
     groups: dict[tuple[str, str, str, str], list[Score]] = {}
     for each in scores:
         groups.setdefault((each.dataset, each.degradation, each.model, each.protocol), []).append(each)
     results = []
     for key, group in groups.items():
-        psnr, ssim = np.mean([(each.psnr, each.ssim) for each in group], axis=0)
-        results.append(Mean(*key, len(group), float(psnr), float(ssim)))
+        values = {name: float(np.mean([each.values[name] for each in group])) for name in group[0].values}
+        results.append(Mean(*key, len(group), values))
     return results
 
 
 def check_images(
-    sources: Sequence[Source], protocols: Sequence[Protocol], degradation: Degradation, channels: Collection[int]
+    sources: Sequence[Source],
+    protocols: Sequence[Protocol],
+    degradation: Degradation,
+    metrics: Mapping[str, Metric],
+    channels: Collection[int],
 ) -> None:
     """Decode every image and check that it can be scored, by networks of so many channels; nothing is computed.
 
     Raises:
-        UserError: a protocol is for another task; or images are broken, too small, or as in `protocols.check_channels`.
-            The line names them.
+        UserError: a protocol is for another task; a metric has the name of a column; or images are broken, too small,
+            or as in `protocols.check_channels`. The line names them.
     """
     _check_task(protocols, degradation)
+    for name in COLUMNS.intersection(metrics):
+        raise UserError(f'a metric cannot be called {name!r}, which is another column of the tables')
 
     def check(source: Source, index: int) -> None:
         hr = source[index].hr
         for protocol in protocols:
             for each in channels:
                 check_channels(protocol, protocol.truth(hr[:1, :1]).shape[-1], each)
-            check_size(protocol, hr.shape[:2], degradation.scale)
+            check_size(protocol, hr.shape[:2], degradation.scale, metrics)
 
     failures = []
     for source in sources:
@@ -184,35 +194,3 @@ def check_images(
                 failures.append(f'{source.name}, {name}: {error}')
     if failures:
         raise UserError(listed(failures, 'images cannot be scored'))
-
-
-def evaluate_network(
-    network: nn.Module,
-    params: dict,
-    sources: Sequence[Source],
-    protocol: Protocol,
-    degradation: Degradation,
-    tiling: Tiling,
-) -> Mapping[str, tuple[float, float]]:
-    """Mean scores of a network during training: {dataset: (PSNR in dB, SSIM)} in the order of `sources`.
-
-    Compiled functions are kept from call to call; new parameters of the same shapes cost no compilation. All processes
-    of a job must call this alike, and get the same means.
-
-    Args:
-        network: a `RestorationNetwork`.
-        params: its parameters, as arrays that this process holds in full.
-        sources: opened at the network's scale.
-        protocol: how to score.
-        degradation: what is to be undone.
-        tiling: what the network sees at once.
-
-    Raises:
-        UserError: as in `evaluate`.
-    """
-    predictors = device_predictors(network, params, tiling)
-    results = {}
-    for source in sources:
-        (mean,) = means(evaluate(predictors, source, [protocol], degradation, model='network'))
-        results[source.name] = mean.psnr, mean.ssim
-    return results

@@ -7,7 +7,8 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,8 +21,9 @@ from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.data.sources import Source
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.scoring import Score, device_predictors, evaluate
-from nsr_jax.evaluation.tables import from_json, to_json, write_tables
+from nsr_jax.evaluation.tables import read_record, to_record, write_tables
 from nsr_jax.inference.tiling import Tiling
+from nsr_jax.metrics import Metric
 from nsr_jax.models.build import Network
 from nsr_jax.tasks import Degradation, find_baselines
 from nsr_jax.tasks.task import Predictor, Protocol
@@ -37,22 +39,69 @@ class Contender:
         name: in tables.
         identity: all that its predictions depend on; a cell that was scored under it is not scored again.
         predictors: for a degradation, the same predictor on each device.
-        weights: a network and its parameters; None for a baseline.
+        network: a network and its parameters; None for a baseline.
+        applied: of a network what scores.json tells of it: the digest of its weights as 'weights', the optimizer's
+            'step', 'tiling', and over how many orientations predictions are averaged as 'ensemble'; empty for a
+            baseline.
     """
 
     name: str
     identity: str
     predictors: Callable[[Degradation], Sequence[Predictor]]
-    weights: tuple[Network, dict] | None = None
+    network: tuple[Network, dict] | None = None
+    applied: Mapping[str, str | int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What is scored: every contender on every source at every degradation, by every protocol and metric.
+
+    Attributes:
+        contenders: with different names.
+        sources: opened at the degradations' scale, with different names.
+        protocols: how to score; pictures are chosen by the first.
+        degradations: what is to be undone; of one task and scale.
+        metrics: as from `find_metrics`; pictures are chosen by the first.
+
+    Raises:
+        UserError: two contenders or sources of one name.
+    """
+
+    contenders: Sequence[Contender]
+    sources: Sequence[Source]
+    protocols: Sequence[Protocol]
+    degradations: Sequence[Degradation]
+    metrics: Mapping[str, Metric]
+
+    def __post_init__(self):
+        for kind, named in (('datasets', self.sources), ('models', self.contenders)):
+            names = [each.name for each in named]
+            for name in names:
+                if names.count(name) > 1:
+                    raise UserError(f'two {kind} are called {name}: their scores could not be told apart')
+
+    @property
+    def networks(self) -> list[Contender]:
+        """The contenders that are no baselines."""
+        return [each for each in self.contenders if each.network]
+
+
+def name_in_tables(name: str, tiling: str, ensemble: int) -> str:
+    """What tables call a network that is applied in one way: 'sr_x2 (tiling feathered 96/16, x8 ensemble)'."""
+    return f'{name} (tiling {tiling}{", x8 ensemble" if ensemble == 8 else ""})'
+
+
+def digest_weights(params: dict) -> str:
+    """SHA-256 of a network's parameters: of their names, types, shapes and values."""
+    weights = hashlib.sha256()
+    for path, leaf in jax.tree.leaves_with_path(params):
+        leaf = np.asarray(leaf)
+        weights.update(f'{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}\n'.encode() + leaf.tobytes())
+    return weights.hexdigest()
 
 
 def network_contenders(
-    name: str,
-    network: Network,
-    params: dict,
-    tilings: Sequence[Tiling],
-    ensembles: Sequence[bool],
-    form: str = '{}, {}',
+    name: str, network: Network, params: dict, step: int, tilings: Sequence[Tiling], ensembles: Sequence[int]
 ) -> list[Contender]:
     """A network in each way of applying it, with its weights on every local device.
 
@@ -60,21 +109,23 @@ def network_contenders(
         name: of the weights, in tables.
         network: what they belong to.
         params: arrays that this process holds in full.
+        step: of the optimizer, that they are from.
         tilings: what the network sees at once.
-        ensembles: whether the eight orientations of what the network sees at once are averaged.
-        form: of a name in tables: places for `name` and for the way of applying it.
+        ensembles: over how many orientations of what the network sees at once predictions are averaged, 1 or 8.
     """
-    weights = hashlib.sha256()
-    for path, leaf in jax.tree.leaves_with_path(params):
-        leaf = np.asarray(leaf)
-        weights.update(f'{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}\n'.encode() + leaf.tobytes())
+    weights = digest_weights(params)
     contenders = []
     for tiling, ensemble in itertools.product(tilings, ensembles):
-        words = f'tiling {tiling}' + ', x8 ensemble' * ensemble
-        predictors = device_predictors(network, params, tiling, ensemble=ensemble)
-        identity = f'{network} {weights.hexdigest()} {words}' + ' of each tile' * ensemble
-        same = functools.partial(_whatever, predictors)
-        contenders.append(Contender(form.format(name, words), identity, same, (network, params)))
+        predictors = device_predictors(network, params, tiling, ensemble=ensemble == 8)
+        contenders.append(
+            Contender(
+                name_in_tables(name, str(tiling), ensemble),
+                f'{network} {weights} {tiling} {ensemble}',
+                functools.partial(_whatever, predictors),
+                (network, params),
+                {'weights': weights, 'step': step, 'tiling': str(tiling), 'ensemble': ensemble},
+            )
+        )
     return contenders
 
 
@@ -84,8 +135,8 @@ def _whatever(predictors: Sequence[Predictor], degradation: Degradation) -> Sequ
     return predictors
 
 
-def parse_ensembles(numbers: Sequence[str]) -> list[bool]:
-    """Whether the eight orientations are averaged, of '1' (no) and '8' (yes).
+def parse_ensembles(numbers: Sequence[str]) -> list[int]:
+    """Over how many orientations predictions are averaged: 1 or 8, each.
 
     Raises:
         UserError: another number.
@@ -93,7 +144,7 @@ def parse_ensembles(numbers: Sequence[str]) -> list[bool]:
     for number in numbers:
         if number not in ('1', '8'):
             raise UserError(f'predictions are averaged over 1 or 8 orientations, not {number!r}')
-    return [number == '8' for number in numbers]
+    return [int(number) for number in numbers]
 
 
 def baseline_contenders(names: Sequence[str], degradations: Sequence[Degradation]) -> list[Contender]:
@@ -111,82 +162,82 @@ def baseline_contenders(names: Sequence[str], degradations: Sequence[Degradation
     return [Contender(name, name, functools.partial(predictors, name)) for name in names]
 
 
-def run_sweep(
-    contenders: Sequence[Contender],
-    sources: Sequence[Source],
-    protocols: Sequence[Protocol],
-    degradations: Sequence[Degradation],
-    output: pathlib.Path,
-) -> list[Score]:
-    """Score every contender on every source at every degradation; go on where an earlier call was stopped.
+def run_sweep(sweep: Sweep, output: pathlib.Path) -> list[Score]:
+    """Score what is not scored yet, and go on where an earlier call was stopped.
 
-    A cell is written to `output/cells` when it is done, with all that it depends on; one that is not what was written,
-    or was put in the place of another, is refused. The tables of all cells of this call are written after each. All
-    processes of a job must call this alike; the first one says what is done already, and writes.
+    A cell (a contender on a source at a degradation) is written to `output/cells` when it is done, with all that it
+    depends on; one that is not what was written, or was put in the place of another, is refused. A cell keeps every
+    metric that was ever asked for, and only those that are missing are computed. The tables of all cells of this call
+    are written after each. All processes of a job must call this alike; the first one says what is done already, and
+    writes.
 
     Args:
-        contenders: with different names.
-        sources: opened at the degradations' scale, with different names.
-        protocols: how to score.
-        degradations: what is to be undone; of one task and scale.
+        sweep: what is scored.
         output: an existing folder.
 
     Raises:
-        UserError: two contenders or sources of one name, an image that cannot be scored, a cell that is damaged or
-            another's, a file that cannot be written.
+        UserError: an image that cannot be scored, a cell that is damaged or another's, a file that cannot be written.
     """
-    for kind, names in (
-        ('datasets', [source.name for source in sources]),
-        ('models', [contender.name for contender in contenders]),
-    ):
-        for name in names:
-            if names.count(name) > 1:
-                raise UserError(f'two {kind} are called {name}: their scores could not be told apart')
     agreement.by_first(lambda: os.fspath(make_output_folder(output / CELLS)))
     agreement.check_alike(
         {
-            'dataset': {source.name: source.fingerprint for source in sources},
-            'model': {each.name: hashlib.sha256(each.identity.encode()).hexdigest() for each in contenders},
-            'protocols': [protocol.name for protocol in protocols],
-            'degradations': [str(degradation) for degradation in degradations],
+            'dataset': {source.name: source.fingerprint for source in sweep.sources},
+            'model': {each.name: hashlib.sha256(each.identity.encode()).hexdigest() for each in sweep.contenders},
+            'protocols': [protocol.name for protocol in sweep.protocols],
+            'degradations': [str(degradation) for degradation in sweep.degradations],
+            'metrics': list(sweep.metrics),
         }
     )
+    models = {contender.name: contender.applied for contender in sweep.contenders}
     scores: list[Score] = []
-    for source in sources:
-        for degradation in degradations:
-            for contender in contenders:
-                scores += _score_cell(contender, source, protocols, degradation, output)
-                agreement.by_first(functools.partial(write_tables, output, scores))
+    for source, degradation, contender in itertools.product(sweep.sources, sweep.degradations, sweep.contenders):
+        scores += _score_cell(sweep, contender, source, degradation, output)
+        agreement.by_first(functools.partial(write_tables, output, scores, models))
     return scores
 
 
 def _score_cell(
-    contender: Contender,
-    source: Source,
-    protocols: Sequence[Protocol],
-    degradation: Degradation,
-    output: pathlib.Path,
+    sweep: Sweep, contender: Contender, source: Source, degradation: Degradation, output: pathlib.Path
 ) -> list[Score]:
     key = {
         'model': [contender.name, contender.identity],
         'dataset': [source.name, source.fingerprint],
         'degradation': [degradation.task, degradation.level],
-        'protocols': [[protocol.name, protocol.description] for protocol in protocols],
-        'nsr_jax_version': nsr_jax.__version__,
+        'protocols': [[protocol.name, protocol.description] for protocol in sweep.protocols],
+        'version': nsr_jax.__version__,
     }
     path = output / CELLS / f'{_digest(key)[:24]}.json'
     what = f'{contender.name} on {source.name}, {degradation}'
-    if (kept := agreement.by_first(functools.partial(_read_cell, path, key))) is not None:
+    kept = agreement.by_first(functools.partial(_read_cell, path, key))
+    codes, scores = kept['metrics'], [read_record(record) for record in kept['scores']]
+    missing = {name: metric for name, metric in sweep.metrics.items() if codes.get(name) != code_of(metric)}
+    if missing:
+        found = evaluate(
+            contender.predictors(degradation), source, sweep.protocols, degradation, missing, model=contender.name
+        )
+        scores = [
+            dataclasses.replace(new, values={**old.values, **new.values})
+            for old, new in zip(scores or found, found, strict=True)
+        ]
+        codes = {**codes, **{name: code_of(metric) for name, metric in missing.items()}}
+        agreement.by_first(functools.partial(_write_cell, path, key, codes, scores))
+        logging.info('%s: %d images scored by %s', what, len(source), ', '.join(missing))
+    else:
         logging.info('%s: scored before', what)
-        return from_json(kept)
-    scores = evaluate(contender.predictors(degradation), source, protocols, degradation, model=contender.name)
-    agreement.by_first(functools.partial(_write_cell, path, key, scores))
-    logging.info('%s: %d images scored', what, len(source))
-    return scores
+    return [dataclasses.replace(score, values={name: score.values[name] for name in sweep.metrics}) for score in scores]
 
 
-def _read_cell(path: pathlib.Path, key: dict[str, Any]) -> str | None:
-    """The scores that an earlier call wrote, as JSON; None where it wrote nothing."""
+def code_of(metric: Metric) -> str:
+    """What changes with the code of a user's own metric: the digest of its file. '' for those of this package."""
+    name = getattr(metric.function, '__module__', '')
+    path = getattr(sys.modules.get(name), '__file__', None)
+    if path is None or name.startswith('nsr_jax.'):
+        return ''
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+
+
+def _read_cell(path: pathlib.Path, key: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier call wrote: scores as records, and by which metrics; both empty where it wrote nothing."""
     try:
         cell = json.loads(path.read_bytes())
         digest = cell.pop('sha256')
@@ -195,11 +246,9 @@ def _read_cell(path: pathlib.Path, key: dict[str, Any]) -> str | None:
         if cell['key'] != key:
             names = [name for name in key if cell['key'].get(name) != key[name]]
             raise UserError(f'the cell of another score, which has another {", ".join(names)}')
-        text = json.dumps(cell)
-        from_json(text)
-        return text
+        return {'metrics': cell['metrics'], 'scores': cell['scores']}
     except FileNotFoundError:
-        return None
+        return {'metrics': {}, 'scores': []}
     except OSError as error:
         raise UserError(f'{path}: cannot be read: {error.strerror}') from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -207,8 +256,8 @@ def _read_cell(path: pathlib.Path, key: dict[str, Any]) -> str | None:
         raise UserError(f'{path}: {reason}; remove it to score this cell again') from error
 
 
-def _write_cell(path: pathlib.Path, key: dict[str, Any], scores: Sequence[Score]) -> None:
-    cell = {'key': key} | json.loads(to_json(scores))
+def _write_cell(path: pathlib.Path, key: dict[str, Any], codes: Mapping[str, str], scores: Sequence[Score]) -> None:
+    cell = {'key': key, 'metrics': codes, 'scores': [to_record(score) for score in scores]}
     write_atomically(path, json.dumps(cell | {'sha256': _digest(cell)}, indent=1) + '\n')
 
 

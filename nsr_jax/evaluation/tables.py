@@ -7,37 +7,57 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from nsr_jax import markdown
 from nsr_jax.atomic_files import write_atomically
 from nsr_jax.data.benchmark_sets import find_benchmark
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.scoring import Mean, Score, means
+from nsr_jax.metrics import Metric, find_metrics
 from nsr_jax.tasks import all_protocols, published_for
 
 # By the first character of a cell, spreadsheets know a formula.
 _FORMULA_STARTS = ('=', '+', '-', '@', '\t', '\r', '\n')
 
-_SPECIAL = {'inf': math.inf, '-inf': -math.inf, 'nan': math.nan}
+_FIELDS = tuple(field.name for field in dataclasses.fields(Score) if field.name != 'values')
 
 
-def _number_to_json(value: float) -> float | str:
-    return value if math.isfinite(value) else str(value)
+def to_record(score: Score | Mean) -> dict[str, str | int | float]:
+    """A score as JSON can hold it: its fields and its numbers side by side; an infinite number is the text "inf"."""
+    fields = dataclasses.asdict(score)
+    values = fields.pop('values')
+    return fields | {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
 
 
-def _record_to_json(record: Score | Mean) -> dict[str, str | int | float]:
-    fields = dataclasses.asdict(record)
-    return fields | {name: _number_to_json(fields[name]) for name in ('psnr', 'ssim')}
+def read_record(record: Mapping[str, str | float]) -> Score:
+    """The score that `to_record` wrote; every number in it that is no field of `Score` is a metric's.
+
+    Raises:
+        ValueError: it is something else, and so for `KeyError`, `TypeError` and `AttributeError`.
+    """
+    values = {name: float(value) for name, value in record.items() if name not in _FIELDS}
+    score = Score(**{name: record[name] for name in _FIELDS}, values=values)
+    for name in _FIELDS:
+        if not isinstance(record[name], str):
+            raise ValueError(f'{name} is {record[name]!r}')
+    return score
 
 
-def to_json(scores: Sequence[Score]) -> str:
-    """Protocols in words, means, and each image's score; an infinite PSNR is the string "inf": JSON has no infinity."""
+def to_json(scores: Sequence[Score], models: Mapping[str, Mapping[str, str | int]]) -> str:
+    """Protocols in words, which weights each model has and how it is applied, means, and each image's score.
+
+    Args:
+        scores: of a sweep.
+        models: by the name in the scores, as `sweep.Contender.applied`.
+    """
     used = dict.fromkeys(score.protocol for score in scores)
     contents = {
         'protocols': {name: all_protocols()[name].description for name in used},
-        'means': [_record_to_json(mean) for mean in means(scores)],
-        'scores': [_record_to_json(score) for score in scores],
+        'models': models,
+        'means': [to_record(mean) for mean in means(scores)],
+        'scores': [to_record(score) for score in scores],
     }
     return json.dumps(contents, indent=1, allow_nan=False) + '\n'
 
@@ -49,16 +69,20 @@ def from_json(text: str) -> list[Score]:
         UserError: the text is something else.
     """
     try:
-        records = json.loads(text)['scores']
-        numbers = [{name: _SPECIAL.get(record[name], record[name]) for name in ('psnr', 'ssim')} for record in records]
-        scores = [Score(**(record | number)) for record, number in zip(records, numbers, strict=True)]
-        for score in scores:
-            for field in dataclasses.fields(Score):
-                kind = (int, float) if field.name in ('psnr', 'ssim') else str
-                if not isinstance(getattr(score, field.name), kind):
-                    raise ValueError(f'{field.name} is {getattr(score, field.name)!r}')
-        return scores
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return [read_record(record) for record in json.loads(text)['scores']]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f'not a file of scores: {error}') from error
+
+
+def read_models(text: str) -> dict[str, dict[str, Any]]:
+    """What `to_json` wrote of each model; nothing in a file of an earlier version.
+
+    Raises:
+        UserError: as in `from_json`.
+    """
+    try:
+        return dict(json.loads(text).get('models', {}))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f'not a file of scores: {error}') from error
 
 
@@ -69,53 +93,72 @@ def to_csv(scores: Sequence[Score]) -> str:
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator='\n', quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(field.name for field in dataclasses.fields(Score))
-    writer.writerows(map(_without_formula, dataclasses.astuple(score)) for score in scores)
+    metrics = metrics_of(scores)
+    writer.writerow((*_FIELDS, *metrics))
+    for score in scores:
+        names = (_without_formula(getattr(score, name)) for name in _FIELDS)
+        writer.writerow((*names, *(score.values.get(name, '') for name in metrics)))
     return buffer.getvalue()
 
 
-def _without_formula(cell: str | float) -> str | float:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
+def metrics_of(scores: Sequence[Score]) -> dict[str, Metric]:
+    """The metrics that scores hold, in their order. Raises `UserError` for one that is unknown here."""
+    names = dict.fromkeys(name for score in scores for name in score.values)
+    return find_metrics(names) if names else {}
+
+
+def _without_formula(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
 
 
 def to_markdown(scores: Sequence[Score]) -> str:
-    """A table of means for each degradation and protocol: models as rows, datasets as columns, cells "PSNR / SSIM".
+    """A table of means for each degradation and protocol: models as rows, datasets as columns, cells "PSNR / SSIM" or
+    whichever metrics there are.
 
     What was published for the same whole datasets stands below, marked so, with the protocol that it follows.
     """
-    all_means = means(scores)
+    all_means, metrics = means(scores), metrics_of(scores)
     parts = []
     for degradation, name in dict.fromkeys((mean.degradation, mean.protocol) for mean in all_means):
         chosen = [mean for mean in all_means if (mean.degradation, mean.protocol) == (degradation, name)]
         # Means over different numbers of images cannot be compared, so they do not share a column.
-        cells = {
-            (mean.model, f'{mean.dataset} ({mean.images})'): f'{mean.psnr:.2f} / {mean.ssim:.4f}' for mean in chosen
-        }
+        cells = {(mean.model, f'{mean.dataset} ({mean.images})'): _cell(mean.values, metrics) for mean in chosen}
         models, columns = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
         for dataset, images in dict.fromkeys((mean.dataset, mean.images) for mean in chosen):
             known, column = find_benchmark(dataset), f'{dataset} ({images})'
             if not all_protocols()[name].comparable or known is None or known.images != images:
                 continue
             for row in published_for(dataset, degradation):
-                model = row.described
-                models += [model] if model not in models else []
-                cells[model, column] = f'{row.psnr:.2f}' + (f' / {row.ssim:.4f}' if row.ssim else '')
+                if cell := _cell(row.values, metrics):
+                    model = row.described
+                    models += [model] if model not in models else []
+                    cells[model, column] = cell
         rows = [[model, *(cells.get((model, column), '') for column in columns)] for model in models]
         parts.append(
             f'## {degradation}, protocol `{name}`\n\n'
-            'PSNR in dB / SSIM, mean over all images (their number in brackets); '
-            f'{all_protocols()[name].description}.\n\n' + markdown.table(['model', *columns], rows)
+            f'{" / ".join(metric.heading for metric in metrics.values())}, mean over all images (their number in '
+            f'brackets); {all_protocols()[name].description}.\n\n' + markdown.table(['model', *columns], rows)
         )
     return '\n'.join(parts)
 
 
-def write_tables(folder: str | os.PathLike, scores: Sequence[Score]) -> None:
-    """Write scores.json, scores.csv and scores.md into an existing folder.
+def _cell(values: Mapping[str, float], metrics: Mapping[str, Metric]) -> str:
+    """A dash for what is missing, which is left out at the end; '' where all is missing."""
+    texts = [metric.text(values[name]) if name in values else '–' for name, metric in metrics.items()]
+    while texts and texts[-1] == '–':
+        texts.pop()
+    return ' / '.join(texts)
+
+
+def write_tables(
+    folder: str | os.PathLike, scores: Sequence[Score], models: Mapping[str, Mapping[str, str | int]]
+) -> None:
+    """Write scores.json, scores.csv and scores.md into an existing folder; arguments as in `to_json`.
 
     Raises:
         UserError: a file cannot be written.
     """
     folder = pathlib.Path(folder)
-    write_atomically(folder / 'scores.json', to_json(scores))
+    write_atomically(folder / 'scores.json', to_json(scores, models))
     write_atomically(folder / 'scores.csv', to_csv(scores))
     write_atomically(folder / 'scores.md', to_markdown(scores))

@@ -7,8 +7,9 @@ import ml_collections
 
 from nsr_jax.data.sources import open_source
 from nsr_jax.data.validation_split import open_validation_images, read_validation_images
-from nsr_jax.evaluation.scoring import check_images, evaluate_network
+from nsr_jax.evaluation.scoring import check_images, device_predictors, evaluate, means
 from nsr_jax.inference.tiling import Tiling
+from nsr_jax.metrics import find_metrics
 from nsr_jax.models.build import build_network
 from nsr_jax.tasks import find_degradations, find_protocols, find_task
 
@@ -18,9 +19,10 @@ class Validation:
     """What chooses the best checkpoint.
 
     Attributes:
-        evaluate: from a network's parameters to the number that chooses, the higher the better, or None where there are
-            no validation images; and all scores by name: 'validation/PROTOCOL/DEGRADATION/METRIC', and for test sets
-            that were asked for, which choose nothing, 'test/DATASET/PROTOCOL/DEGRADATION/METRIC'.
+        evaluate: from a network's parameters to the number that chooses, the higher the better (the sign of a metric
+            of which less is better is turned), or None where there are no validation images; and all scores by name:
+            'validation/PROTOCOL/DEGRADATION/METRIC', and for test sets that were asked for, which choose nothing,
+            'test/DATASET/PROTOCOL/DEGRADATION/METRIC'.
         measured_on: what the number depends on besides the parameters, in words that change with it.
     """
 
@@ -32,11 +34,12 @@ def open_validation(config: ml_collections.ConfigDict) -> Validation | None:
     """What the config's `validation` asks for; None where nothing is scored.
 
     Raises:
-        UserError: there is no such source, protocol or level, or an image cannot be scored.
+        UserError: there is no such source, protocol, level or metric, or an image cannot be scored.
     """
     asked, task = config.validation, find_task(config.task)
     (protocol,) = find_protocols(config.task, [asked.protocol])
     degradations = find_degradations(config.task, config.model.scale, asked.levels)
+    metrics = find_metrics([asked.metric, *config.evaluation.metrics.split(',')])
     tiling = Tiling(config.evaluation.tiling, config.evaluation.tile, config.evaluation.overlap)
     folders = {'data_dir': config.data.data_dir, 'tfds_dir': config.data.tfds_dir}
     held_out = open_validation_images(
@@ -56,22 +59,20 @@ def open_validation(config: ml_collections.ConfigDict) -> Validation | None:
     if not sources:
         return None
     network = build_network(config.model, config.compute_dtype)
-    check_images(sources, [protocol], degradations[0], [network.channels])
+    check_images(sources, [protocol], degradations[0], metrics, [network.channels])
 
-    def evaluate(params: dict) -> tuple[float | None, dict[str, float]]:
-        scores, chosen_by = {}, []
+    def evaluate_params(params: dict) -> tuple[float | None, dict[str, float]]:
+        predictors = device_predictors(network, params, tiling)
+        scores, merits = {}, []
         for source in sources:
             place = 'validation' if source is held_out else f'test/{source.name}'
             for degradation in degradations:
-                found = evaluate_network(network, params, [source], protocol, degradation, tiling)
-                psnr, ssim = found[source.name]
-                scores |= {
-                    f'{place}/{protocol.name}/{degradation}/psnr': psnr,
-                    f'{place}/{protocol.name}/{degradation}/ssim': ssim,
-                }
+                (mean,) = means(evaluate(predictors, source, [protocol], degradation, metrics, model='network'))
+                for name, value in mean.values.items():
+                    scores[f'{place}/{protocol.name}/{degradation}/{name}'] = value
                 if source is held_out:
-                    chosen_by.append(psnr)
-        return sum(chosen_by) / len(chosen_by) if chosen_by else None, scores
+                    merits.append(metrics[asked.metric].merit(mean.values[asked.metric]))
+        return sum(merits) / len(merits) if merits else None, scores
 
     measured_on = {
         'images': held_out.fingerprint if held_out else 'none',
@@ -80,4 +81,4 @@ def open_validation(config: ml_collections.ConfigDict) -> Validation | None:
         'tiling': str(tiling),
         'metric': asked.metric,
     }
-    return Validation(evaluate, measured_on)
+    return Validation(evaluate_params, measured_on)

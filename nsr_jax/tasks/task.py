@@ -116,6 +116,11 @@ class Published:
     ssim: float | None = None
 
     @property
+    def values(self) -> dict[str, float]:
+        """The numbers by the names that they have in `metrics.METRICS`."""
+        return {'psnr': self.psnr} | ({} if self.ssim is None else {'ssim': self.ssim})
+
+    @property
     def described(self) -> str:
         """The model and, in brackets, that it is published, by which protocol, and what it was trained on."""
         trained = f', trained on {self.training}' if self.training else ''

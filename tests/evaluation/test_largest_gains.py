@@ -14,16 +14,24 @@ import pytest
 from PIL import Image
 
 from configs.sr import get_config
-from nsr_jax.data.sources import open_source
+from nsr_jax.data.sources import Example, open_source
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.largest_gains import check_architecture, check_architectures, file_names, show
+from nsr_jax.evaluation.largest_gains import (
+    check_architecture,
+    check_architectures,
+    file_names,
+    find_largest_gains,
+    show,
+)
 from nsr_jax.evaluation.protocols import score
-from nsr_jax.evaluation.sweep import Contender, baseline_contenders, run_sweep
-from nsr_jax.evaluation.tables import from_json
+from nsr_jax.evaluation.scoring import evaluate
+from nsr_jax.evaluation.sweep import Contender, Sweep, baseline_contenders, digest_weights, run_sweep
+from nsr_jax.evaluation.tables import from_json, read_models
 from nsr_jax.images.decoding import write_image
 from nsr_jax.inference.prediction import predict
 from nsr_jax.inference.restorer import Restorer
 from nsr_jax.inference.tiling import Tiling
+from nsr_jax.metrics import METRICS, Metric, find_metrics
 from nsr_jax.models.build import build_network
 from nsr_jax.shipped import read_card
 from nsr_jax.tasks import Degradation, all_protocols, find_protocols
@@ -34,6 +42,7 @@ PROTOCOLS = all_protocols()
 
 ROOT = pathlib.Path(__file__).parents[2]
 X2 = Degradation('sr', 2)
+USUAL = find_metrics(['psnr', 'ssim'])
 TINY = {'num_blocks': 1, 'features': 8, 'groups': 2, 'cardinality': 2}
 
 
@@ -47,8 +56,9 @@ def photos(tfds_dir):
     return open_source('photos', '', 2, tfds_dir=tfds_dir)
 
 
-def contender(name, predictor, identity=''):
-    return Contender(name, identity or name, lambda degradation: [predictor])
+def network(name, predictor):
+    """A function in the place of a network."""
+    return Contender(name, name, lambda degradation: [predictor], network=(None, {}))
 
 
 def test_pictures_are_of_the_largest_gains(photos, tmp_path):
@@ -56,19 +66,58 @@ def test_pictures_are_of_the_largest_gains(photos, tmp_path):
         exact = photos[1].hr / 255
         return exact if image.shape == photos[1].lr.shape else bicubic(2, image)
 
-    cheat, protocols = contender('cheat', better_on_coffee), find_protocols('sr', ['sr-y'])
-    scores = run_sweep([*baseline_contenders(['bicubic'], [X2]), cheat], [photos], protocols, [X2], tmp_path)
+    contenders = [*baseline_contenders(['bicubic'], [X2]), network('cheat', better_on_coffee)]
+    sweep = Sweep(contenders, [photos], find_protocols('sr', ['sr-y']), [X2], USUAL)
+    scores = run_sweep(sweep, tmp_path)
     assert [(each.model, each.image) for each in scores] == [
         (model, image) for model in ('bicubic', 'cheat') for image in ('chelsea.png', 'coffee.png')
     ]
-    assert scores[3].psnr == np.inf and scores[2].psnr == scores[0].psnr
+    assert scores[3].values['psnr'] == np.inf and scores[2].values == scores[0].values
     assert from_json((tmp_path / 'scores.json').read_text(encoding='utf-8')) == scores
     (tmp_path / 'metrics.jsonl').write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.25}\n')
-    show([cheat], [photos], protocols[0], [X2], scores, [str(tmp_path)], tmp_path, 1, report=True)
+    show(sweep, scores, tmp_path, workdirs=[str(tmp_path)], report=True)
     assert [path.name for path in (tmp_path / 'pictures').iterdir()] == ['photos_x2_coffee.png']
     assert (tmp_path / 'losses.png').stat().st_size > 1000
     page = (tmp_path / 'index.html').read_text(encoding='utf-8')
     assert 'coffee.png' in page and 'cheat' in page
+
+
+def test_gains_are_by_the_first_metric_in_its_direction(tfds_dir, monkeypatch):
+    photos = open_source('photos', '', 1, tfds_dir=tfds_dir)
+    sigma, denoise = Degradation('denoise', 15), find_protocols('denoise', ['denoise'])
+    darkest = Metric(lambda a, b: float(a.mean()), 'Mean', decimals=1, higher_is_better=False)
+    monkeypatch.setitem(METRICS, 'darkest', darkest)
+
+    def darker(image):
+        return image * (0.5 if image.shape == photos[1].hr.shape else 0.9)
+
+    for names, first in ((['darkest', 'psnr'], 'coffee.png'), (['psnr', 'darkest'], 'chelsea.png')):
+        sweep = Sweep([network('darker', darker)], [photos], denoise, [sigma], find_metrics(names))
+        scores = evaluate([darker], photos, denoise, sigma, sweep.metrics, model='darker')
+        (found,) = find_largest_gains(sweep, photos, sigma, scores, 1)
+        assert found.image == first
+        assert list(found.scores) == ['degraded', 'darker'] and list(found.scores['degraded']) == names
+
+
+def test_two_perfect_predictions_are_no_gain():
+    image = np.full((32, 32, 3), 7, np.uint8)
+    random = np.random.default_rng(0).integers(0, 256, image.shape, np.uint8)
+    source = Images([Example('flat.png', image, image[:16, :16]), Example('random.png', random, random[::2, ::2])])
+    same = network('same', lambda image: bicubic(2, image))
+    sweep = Sweep([same], [source], find_protocols('sr', ['sr-y']), [X2], USUAL)
+    scores = evaluate(same.predictors(X2), source, sweep.protocols, X2, USUAL, model='same')
+    assert scores[0].values['psnr'] == np.inf
+    assert [found.image for found in find_largest_gains(sweep, source, X2, scores, 2)] == ['random.png', 'flat.png']
+
+
+class Images(list):
+    """A source."""
+
+    name = 'images'
+
+    @property
+    def names(self):
+        return [example.name for example in self]
 
 
 def test_noise_of_several_sigmas_beside_the_noisy_image_itself(tfds_dir, tmp_path):
@@ -78,16 +127,16 @@ def test_noise_of_several_sigmas_beside_the_noisy_image_itself(tfds_dir, tmp_pat
     def smooth(image):
         return (image + np.roll(image, 1, 0) + np.roll(image, 1, 1) + np.roll(image, (1, 1), (0, 1))) / 4
 
-    smoother, protocols = contender('smooth', smooth), find_protocols('sr', ['denoise'])
-    contenders = [*baseline_contenders(['degraded'], degradations), smoother]
-    scores = run_sweep(contenders, [photos], protocols, degradations, tmp_path)
-    psnrs = {(each.degradation, each.model, each.image): each.psnr for each in scores}
+    contenders = [*baseline_contenders(['degraded'], degradations), network('smooth', smooth)]
+    sweep = Sweep(contenders, [photos], find_protocols('denoise', ['denoise']), degradations, USUAL)
+    scores = run_sweep(sweep, tmp_path)
+    psnrs = {(each.degradation, each.model, each.image): each.values['psnr'] for each in scores}
     assert len(psnrs) == len(scores) == 8
     for image in photos.names:
         assert psnrs['sigma 15', 'degraded', image] == pytest.approx(24.8, abs=0.3)  # 24.6, and what clipping takes
         assert psnrs['sigma 50', 'smooth', image] > psnrs['sigma 50', 'degraded', image] + 4
     assert (tmp_path / 'scores.md').read_text(encoding='utf-8').count('| degraded |') == 2
-    show([smoother], [photos], protocols[0], degradations, scores, [], tmp_path, 1, report=False)
+    show(sweep, scores, tmp_path)
     pictures = sorted(path.name for path in (tmp_path / 'pictures').iterdir())
     assert [name.rpartition('_')[0] for name in pictures] == ['photos_sigma15', 'photos_sigma50']
     assert not (tmp_path / 'index.html').exists()
@@ -117,30 +166,37 @@ def run_script(*arguments, config='configs/sr.py:scale=2,preset=edsr_s_nsr'):
 def test_script(tfds_dir, photos, tmp_path):
     with get_config('scale=2,preset=edsr_s_nsr').unlocked() as config:
         config.model.update(TINY)
-    network = build_network(config.model)
-    params = jax.jit(network.init)(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))['params']
+    model = build_network(config.model)
+    params = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))['params']
     save_model(tmp_path / 'model', params, config, step=7)
     output = tmp_path / 'eval'
     result = run_script(
         *(f'--config.model.{name}={value}' for name, value in TINY.items()),
         f'--config.data.tfds_dir={tfds_dir}', f'--checkpoint={tmp_path / "model"}', '--datasets=photos',
-        '--baselines=bicubic', '--protocol=sr-y,sr-rgb', f'--output={output}',
+        '--baselines=bicubic', '--protocol=sr-y,sr-rgb', '--metrics=psnr,mae', f'--output={output}',
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     told = set(re.findall(r'^I\d{4} \S+ +\d+ (\w+\.py):', result.stderr, re.MULTILINE))
     assert 'eval.py' in told
-    assert told <= {'eval.py', 'sweep.py', 'builders.py', 'command.py'}  # libraries do not report their steps
+    ours = {path.name for path in (*ROOT.glob('*.py'), *(ROOT / 'nsr_jax').rglob('*.py'))}
+    assert told <= ours  # libraries do not report their steps
     scores = from_json((output / 'scores.json').read_text(encoding='utf-8'))
     assert len(scores) == len(list(csv.DictReader((output / 'scores.csv').open()))) == 8
-    assert f'{tmp_path / "model"}, step 7, tiling feathered 96/16' in (output / 'scores.md').read_text(encoding='utf-8')
+    name = f'{tmp_path / "model"}, step 7 (tiling feathered 96/16)'
+    assert name in (output / 'scores.md').read_text(encoding='utf-8')
+    models = read_models((output / 'scores.json').read_text(encoding='utf-8'))
+    assert models['bicubic'] == {}
+    assert models[name] == {
+        'weights': digest_weights(params), 'step': 7, 'tiling': 'feathered 96/16', 'ensemble': 1,
+    }  # fmt: skip
     for each in scores:
         example = photos[photos.names.index(each.image)]
         if each.model == 'bicubic':
             prediction = bicubic(2, example.lr)
         else:
-            prediction = predict(network, params, example.lr, tiling=Tiling('feathered'))
-        expected = score(PROTOCOLS[each.protocol], prediction, example.hr, 2)
-        assert (each.psnr, each.ssim) == pytest.approx(expected, abs=1e-3)
+            prediction = predict(model, params, example.lr, tiling=Tiling('feathered'))
+        expected = score(PROTOCOLS[each.protocol], prediction, example.hr, 2, find_metrics(['psnr', 'mae']))
+        assert each.values == pytest.approx(expected, abs=1e-3)
     (picture,) = (output / 'pictures').iterdir()
     assert Image.open(picture).size[0] > 1000
 
@@ -162,8 +218,8 @@ def test_script_scores_a_shipped_network_as_restore_applies_it(tfds_dir, photos,
         (card.scores[1]['model'], name) for name in ('sr-y', 'sr-rgb')
     ]
     for each in scores:
-        expected = score(PROTOCOLS[each.protocol], restored, example.hr, 2)
-        assert (each.psnr, each.ssim) == pytest.approx(expected, abs=1e-3)
+        expected = score(PROTOCOLS[each.protocol], restored, example.hr, 2, USUAL)
+        assert each.values == pytest.approx(expected, abs=1e-3)
     assert 'Evaluation of sr_x2 (tiling feathered 96/16)' in (tmp_path / 'eval' / 'index.html').read_text(
         encoding='utf-8'
     )
@@ -173,6 +229,10 @@ def test_script_scores_a_shipped_network_as_restore_applies_it(tfds_dir, photos,
     'arguments, message',
     [
         (['--datasets=photos,set55', '--baselines=bicubic'], 'set55'),
+        (
+            ['--datasets=photos', '--baselines=bicubic', '--metrics=psnr,lpips'],
+            "metric 'lpips': one or more of psnr",
+        ),
         (['--datasets=photos'], 'nothing to score: give --checkpoint, --shipped=sr_x2, '),
         (['--datasets=photos', '--shipped=sr_x5'], 'no weights called sr_x5 come with the package; there are: sr_x2, '),
         (['--datasets=photos', '--shipped=sr_x2'], '--config describes another network than sr_x2: cardinality 16'),
@@ -212,8 +272,8 @@ def test_pictures_of_equal_stems_do_not_replace_each_other(tmp_path):
         pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)
         folder.mkdir(exist_ok=True)
         Image.fromarray(pixels).save(folder / name)
-    source, protocols = open_source(folder, '', 2, tfds_dir=tmp_path / 'tfds'), find_protocols('sr', ['sr-y'])
-    other = contender('other', lambda image: np.clip(bicubic(2, image) + 0.01, 0, 1))
-    scores = run_sweep([other], [source], protocols, [X2], tmp_path)
-    show([other], [source], protocols[0], [X2], scores, [], tmp_path, 4, report=True)
+    source = open_source(folder, '', 2, tfds_dir=tmp_path / 'tfds')
+    other = network('other', lambda image: np.clip(bicubic(2, image) + 0.01, 0, 1))
+    sweep = Sweep([other], [source], find_protocols('sr', ['sr-y']), [X2], USUAL)
+    show(sweep, run_sweep(sweep, tmp_path), tmp_path, pictures=4, report=True)
     assert len(list((tmp_path / 'pictures').iterdir())) == 4

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.pictures import choose_crop, draw_comparison, plot_losses, read_losses
+from nsr_jax.evaluation.pictures import choose_crop, draw_comparison, plot_losses, read_curves
 
 
 @pytest.mark.parametrize('size, place', [(8, (13, 21)), (1, (13, 21)), (100, (0, 0))])
@@ -54,13 +54,12 @@ def test_losses_are_read_in_order_and_the_resumed_step_counts_once(tmp_path):
     lines = [
         {'step': 10, 'loss': 0.5},
         {'step': 20, 'loss': 0.4},
-        {'step': 20, 'psnr': 30.0},
+        {'step': 20, 'Set5/psnr': 'inf'},
         {'step': 20, 'loss': 0.3},
     ]
     path = write_lines(tmp_path / 'metrics.jsonl', *map(json.dumps, [{'step': 30, 'loss': 0.2}, *lines]))
-    steps, losses = read_losses(path)
-    assert steps.tolist() == [10, 20, 30]
-    assert losses.tolist() == [0.5, 0.3, 0.2]
+    curves = {name: (steps.tolist(), values.tolist()) for name, (steps, values) in read_curves(path).items()}
+    assert curves == {'loss': ([10, 20, 30], [0.5, 0.3, 0.2]), 'Set5/psnr': ([20], [np.inf])}
 
 
 def test_loss_curve_falls_on_the_picture(tmp_path):
@@ -83,9 +82,9 @@ def test_broken_metrics_are_refused_by_line(tmp_path, line):
 
 def test_missing_losses(tmp_path):
     with pytest.raises(UserError, match='cannot be read'):
-        read_losses(tmp_path / 'none.jsonl')
+        read_curves(tmp_path / 'none.jsonl')
     with pytest.raises(UserError, match='no line'):
-        read_losses(write_lines(tmp_path / 'metrics.jsonl', '{"step": 1, "psnr": 30}'))
+        read_curves(write_lines(tmp_path / 'metrics.jsonl', '{"step": 1, "psnr": 30}'))
 
 
 def test_names_are_no_formulas(tmp_path):

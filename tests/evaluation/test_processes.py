@@ -15,8 +15,9 @@ import pytest
 from nsr_jax.data.sources import Example
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation import largest_gains, scoring, sweep, tables
-from nsr_jax.evaluation.sweep import Contender, baseline_contenders, network_contenders, run_sweep
+from nsr_jax.evaluation.sweep import baseline_contenders, network_contenders, run_sweep
 from nsr_jax.inference.tiling import Tiling
+from nsr_jax.metrics import find_metrics
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.models.residual import RestorationNetwork
 from nsr_jax.ops.imresize import imresize
@@ -25,6 +26,7 @@ from tests.processes import run_together
 
 X2 = Degradation('sr', 2)
 PROTOCOLS = find_protocols('sr', ['sr-y', 'sr-rgb'])
+METRICS = find_metrics(['psnr', 'ssim'])
 
 
 class Images(list):
@@ -45,12 +47,16 @@ def contenders():
     network = RestorationNetwork(scale=2, channels=3, num_blocks=1, features=4, groups=2, cardinality=2)
     random = np.random.RandomState(3)
     params = jax.tree.map(lambda leaf: random.normal(0, 0.3, leaf.shape).astype('f'), parameter_shapes(network))
-    networks = network_contenders('network', network, params, [Tiling('feathered', 16, 4)], [False])
+    networks = network_contenders('network', network, params, 7, [Tiling('feathered', 16, 4)], [1])
     return [*baseline_contenders(['bicubic'], [X2]), *networks]
 
 
+def sweep_of(contenders, images):
+    return sweep.Sweep(contenders, [images], PROTOCOLS, [X2], METRICS)
+
+
 def score(output):
-    return run_sweep(contenders(), [Images()], PROTOCOLS, [X2], pathlib.Path(output))
+    return run_sweep(sweep_of(contenders(), Images()), pathlib.Path(output))
 
 
 def message_of(function, *arguments, **options):
@@ -79,20 +85,20 @@ def evaluate_in_job(output):
     for name, failure in failures.items():
         seen.clear()
         predictors = [functools.partial(predictor, failure)]
-        answers[name] = message_of(scoring.evaluate, predictors, Images(), PROTOCOLS, X2, model='m')
+        answers[name] = message_of(scoring.evaluate, predictors, Images(), PROTOCOLS, X2, METRICS, model='m')
     answers['predicted'] = len(seen)
 
     def refuse(image):
         raise AssertionError('was scored before')
 
-    again = [Contender(each.name, each.identity, lambda degradation: [refuse]) for each in contenders()]
-    scores = run_sweep(again, [Images()], PROTOCOLS, [X2], output)
+    again = [dataclasses.replace(each, predictors=lambda degradation: [refuse]) for each in contenders()]
+    scores = run_sweep(sweep_of(again, Images()), output)
     answers['kept'] = [dataclasses.astuple(each) for each in scores]
-    largest_gains.show(contenders()[1:], [Images()], PROTOCOLS[0], [X2], scores, [], output, 1)
+    largest_gains.show(sweep_of(contenders(), Images()), scores, output)
     answers['written'] = written
     other = Images()
     other.fingerprint = f'images {jax.process_index()}'
-    answers['images'] = message_of(run_sweep, contenders()[:1], [other], PROTOCOLS, [X2], output)
+    answers['images'] = message_of(run_sweep, sweep_of(contenders()[:1], other), output)
     for cell in (output / 'cells').iterdir() if jax.process_index() == 0 else ():
         cell.write_text('{')
     answers['broken'] = message_of(score, output)
@@ -104,7 +110,7 @@ def test_several_processes_score_as_one(tmp_path, count):
     (tmp_path / 'one').mkdir()
     (tmp_path / 'several').mkdir()
     alone = score(tmp_path / 'one')
-    assert alone[8].psnr == math.inf and all(math.isfinite(each.psnr) for each in alone[:8])
+    assert alone[8].values['psnr'] == math.inf and all(math.isfinite(each.values['psnr']) for each in alone[:8])
     answers = [answer.value for answer in run_together(evaluate_in_job, count, str(tmp_path / 'several'), devices=2)]
     for answer in answers:
         for name in ('scores', 'kept'):  # bit for bit

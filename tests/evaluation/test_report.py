@@ -1,6 +1,7 @@
 """The report's file, read back by an HTML parser and by an image decoder."""
 
 import base64
+import dataclasses
 import html
 import html.parser
 import io
@@ -16,17 +17,18 @@ import pytest
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.report import CURVE_POINTS, WINDOW_SIZE, ZOOM_SIZE, Picture, write_report
 from nsr_jax.evaluation.scoring import Score
+from nsr_jax.metrics import METRICS, Metric
 from nsr_jax.tasks import all_protocols
 
 PROTOCOLS = all_protocols()
 
 HOSTILE = """<script>alert(1)</script>'"><img src=x onerror=alert(1)> {{ 7 * 7 }} &amp; é"""
 SCORES = [
-    Score('Set5', 'x2', 'bicubic', 'sr-y', 'baby.png', 30.0, 0.9),
-    Score('Set5', 'x2', 'bicubic', 'sr-y', 'bird.png', 33.0, 0.95),
-    Score('Set5', 'x2', 'net', 'sr-y', 'baby.png', math.inf, 1.0),
-    Score('Set5', 'x2', 'net', 'sr-rgb', 'baby.png', math.nan, math.nan),
-    Score('Set14', 'x2', 'net', 'sr-y', 'zebra.png', 20.125, 0.5),
+    Score('Set5', 'x2', 'bicubic', 'sr-y', 'baby.png', {'psnr': 30.0, 'ssim': 0.9}),
+    Score('Set5', 'x2', 'bicubic', 'sr-y', 'bird.png', {'psnr': 33.0, 'ssim': 0.95}),
+    Score('Set5', 'x2', 'net', 'sr-y', 'baby.png', {'psnr': math.inf, 'ssim': 1.0}),
+    Score('Set5', 'x2', 'net', 'sr-rgb', 'baby.png', {'psnr': math.nan, 'ssim': math.nan}),
+    Score('Set14', 'x2', 'net', 'sr-y', 'zebra.png', {'psnr': 20.125, 'ssim': 0.5}),
 ]
 
 
@@ -102,18 +104,20 @@ def test_means(tmp_path):
 
 
 def test_published_rows_are_marked(tmp_path):
-    rows = Page(write(tmp_path, [Score('set5', 'x2', 'net', 'sr-y', 'baby.png', 30.0, 0.9)])).tables[0]
+    ours = Score('set5', 'x2', 'net', 'sr-y', 'baby.png', {'psnr': 30.0, 'ssim': 0.9})
+    rows = Page(write(tmp_path, [ours])).tables[0]
     assert not any('published' in cell for cell in rows[0])
     assert all('published training data: ' in row[2] for row in rows[1:] if 'Bicubic' not in row[2])
     (vdsr,) = (row for row in rows if row[2].startswith('VDSR'))
     assert vdsr == ['set5', 'x2', 'VDSR published training data: 91 + 200 images', 'sr-luma', '–', '37.53', '0.9590']
     (paper,) = (row for row in rows if row[2].startswith('EDSR-S + NSR'))
     assert paper[5:] == ['38.11', '–']
-    assert len(Page(write(tmp_path, [Score('mine', 'x2', 'net', 'sr-y', 'x.png', 30.0, 0.9)])).tables[0]) == 1
+    assert len(Page(write(tmp_path, [dataclasses.replace(ours, dataset='mine')])).tables[0]) == 1
+    assert len(Page(write(tmp_path, [dataclasses.replace(ours, values={'mae': 2.0})])).tables[0]) == 1
 
 
 def test_rows_of_what_is_not_trained_are_marked_too(tmp_path):
-    text = write(tmp_path, [Score('BSD68', 'sigma 25', 'net', 'denoise', '1.png', 29.0, 0.8)])
+    text = write(tmp_path, [Score('BSD68', 'sigma 25', 'net', 'denoise', '1.png', {'psnr': 29.0, 'ssim': 0.8})])
     (bm3d,) = (row for row in Page(text).tables[0] if row[2].startswith('BM3D'))
     assert bm3d[2:4] == ['BM3D published not trained', 'denoise']
     assert [row.get('class') for row in Page(text).attributes('tr')][1:3] == [None, 'published']
@@ -129,13 +133,28 @@ def test_each_image(tmp_path):
     assert len(page.attributes('details')) == 3
 
 
+def test_a_metric_of_a_users_own_stands_everywhere(tmp_path, monkeypatch):
+    monkeypatch.setitem(METRICS, 'mine', Metric(np.subtract, 'Mine', 'm', decimals=1, higher_is_better=False))
+    scores = [Score('Set5', 'x2', 'net', 'sr-y', f'{i}', {'psnr': 30.0, 'mine': 1.26 + i}) for i in range(2)]
+    path = metrics_file(tmp_path, *({'step': step, 'loss': 1.0, 'Set5/sr-y/x2/mine': step} for step in (1, 2)))
+    images = {label: np.zeros((8, 8, 3), np.uint8) for label in 'ab'}
+    text = write(tmp_path, scores, [Picture('Set5', '0', images, {'a': scores[0].values}, (0, 0))], {'net': path})
+    page = Page(text)
+    assert page.tables[0][0][5:] == ['30.00', '1.8'] and page.tables[0][1][5:] == ['33.66', '–']
+    assert page.tables[1] == [['0', '30.00', '1.3'], ['1', '30.00', '2.3']]
+    assert [heading.get('data-best') for heading in page.attributes('th')][5:7] == [None, 'lowest']
+    assert text.count('>Mine (m; lower is better)</button>') == 2
+    assert '30.00 dB, 1.3 m' in text and 'Set5/sr-y/x2: Mine (m; lower is better)' in text
+    assert len(curves_in(text)) == 2
+
+
 def test_names_are_only_text(tmp_path):
     images = {label: np.zeros((8, 8, 3), np.uint8) for label in (HOSTILE, 'truth')}
     path = metrics_file(tmp_path, {'step': 1, 'loss': 0.5}, {'step': 1, f'{HOSTILE}/psnr': 30.0})
     text = write(
         tmp_path,
-        [Score(HOSTILE, HOSTILE, HOSTILE, 'sr-y', HOSTILE, 30.0, 0.9)],
-        [Picture(HOSTILE, HOSTILE, images, {HOSTILE: (30.0, 0.9)}, (0, 0))],
+        [Score(HOSTILE, HOSTILE, HOSTILE, 'sr-y', HOSTILE, {'psnr': 30.0, 'ssim': 0.9})],
+        [Picture(HOSTILE, HOSTILE, images, {HOSTILE: {'psnr': 30.0, 'ssim': 0.9}}, (0, 0))],
         {HOSTILE: path},
         title=HOSTILE,
     )
@@ -143,7 +162,7 @@ def test_names_are_only_text(tmp_path):
     assert page.heading == HOSTILE
     assert [row[:3] for row in page.tables[0]] == [[HOSTILE] * 3]
     assert page.tables[1][0][0] == HOSTILE
-    assert [image['alt'] for image in page.attributes('img')] == [HOSTILE, 'truth']
+    assert [image['alt'] for image in page.attributes('img')][:2] == [HOSTILE, 'truth']
     assert len(page.attributes('script')) == 1
     assert not any('onerror' in attributes for _, attributes in page.tags)
     assert page.attributes('div')[-1]['aria-label'] == 'scores of each image: ' + ', '.join([HOSTILE] * 2 + ['sr-y'])
@@ -156,7 +175,7 @@ def test_nothing_is_on_the_network(tmp_path):
     assert '://' not in text and '@import' not in text and 'url(' not in text.replace('url(#', '')
     page = Page(text)
     sources = [value for _, attributes in page.tags for name, value in attributes.items() if name in ('src', 'href')]
-    assert len(sources) == 3 and all(source.startswith('data:') for source in sources)
+    assert len(sources) == 5 and all(source.startswith('data:') for source in sources)
     policies = [meta['content'] for meta in page.attributes('meta') if 'http-equiv' in meta]
     assert len(policies) == 1 and policies[0].startswith("default-src 'none'; img-src data:;")
 
@@ -164,9 +183,8 @@ def test_nothing_is_on_the_network(tmp_path):
 @pytest.mark.parametrize('channels', [1, 3])
 def test_small_pictures_are_kept_without_loss(tmp_path, channels):
     random = np.random.default_rng(0).integers(0, 256, (2, 70, 90, channels), np.uint8)
-    picture = Picture(
-        'Set5', 'baby.png', dict(zip(('low', 'high'), random, strict=True)), {'low': (9.0, 0.1)}, (60, -3)
-    )
+    images, scores = dict(zip(('low', 'high'), random, strict=True)), {'low': {'psnr': 9.0, 'ssim': 0.1}}
+    picture = Picture('Set5', 'baby.png', images, scores, (60, -3))
     text = write(tmp_path, pictures=[picture])
     for decoded, image in zip(pictures_in(Page(text)), random, strict=True):
         np.testing.assert_array_equal(decoded, np.broadcast_to(image, (70, 90, 3)))
@@ -202,28 +220,28 @@ def test_pictures_must_fit_each_other(shapes):
 def curves_in(text):
     """(x, y) of each curve's points, figure by figure, as drawn: y grows downwards."""
     figures = []
-    for svg in text.split('<svg ')[1:]:
-        tree = xml.etree.ElementTree.fromstring(
-            '<svg ' + svg.split('</svg>')[0].replace('xlink:href', 'href') + '</svg>'
-        )
-        paths = [path.attrib for path in tree.iter('path')]
-        lines = [path['d'] for path in paths if 'stroke: var(--line-' in path.get('style', '')]
-        figures.append([np.array(re.findall(r'[ML] (\S+) (\S+)', path), float) for path in lines])
+    kind = 'data:image/svg+xml;base64,'
+    for image in (image for image in Page(text).attributes('img') if image['src'].startswith(kind)):
+        tree = xml.etree.ElementTree.fromstring(base64.b64decode(image['src'].removeprefix(kind)))
+        space = '{http://www.w3.org/2000/svg}'
+        curves = [each for each in tree.iter(f'{space}g') if each.get('id', '').startswith('curve_')]
+        lines = [curve.find(f'{space}path').get('d') for curve in curves]
+        figures.append([np.array(re.findall(r'[ML] (\S+) (\S+)', line), float) for line in lines])
     return figures
 
 
 def test_curves(tmp_path):
-    lines = [{'step': step, 'loss': 0.1 * 0.99**step, 'psnr': 1.0} for step in range(1, 200)]
+    lines = [{'step': i, 'loss': 0.1 * 0.99**i, 'psnr': 1.0, 'loss/ssim': 1.0, 'a/mae': 1.0} for i in range(1, 200)]
     lines += [{'step': step, 'Set5/sr-y/psnr': psnr, 'Set5/sr-y/ssim': 0.5} for step, psnr in ((1, 20.0), (100, 30.0))]
     path = metrics_file(
         tmp_path, *lines, {'step': 150, 'Set5/sr-y/psnr': math.inf}, {'step': 199, 'Set5/sr-y/psnr': 40}
     )
     text = write(tmp_path, curves={'net': path, 'the same': path})
-    loss, psnr = curves_in(text)
-    assert len(loss) == len(psnr) == 2
+    loss, psnr, ssim = curves_in(text)
+    assert len(loss) == len(psnr) == len(ssim) == 2
     assert np.corrcoef(loss[0].T)[0, 1] > 0.9999  # exponential decay is a straight line on a logarithmic axis
     assert loss[0][-1, 1] > loss[0][0, 1] + 100 and psnr[0][-1, 1] < psnr[0][0, 1] - 100
-    assert 'Set5/sr-y: PSNR (dB)' in text and 'Set5/sr-y/ssim' not in text
+    assert 'Set5/sr-y: PSNR (dB)' in text and 'Set5/sr-y: SSIM' in text
 
 
 def test_long_curves_are_averaged(tmp_path):

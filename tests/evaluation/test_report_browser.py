@@ -157,7 +157,7 @@ def report(tmp_path_factory) -> pathlib.Path:
     """A page with hostile names, and a picture whose images tell where each pixel comes from."""
     folder = tmp_path_factory.mktemp('report')
     scores = [
-        Score(dataset, 'x2', model, protocol, f'{HOSTILE}{i}.png', psnr + i, 0.9)
+        Score(dataset, 'x2', model, protocol, f'{HOSTILE}{i}.png', {'psnr': psnr + i, 'ssim': 0.9})
         for dataset, protocol in (('Set5', 'sr-y'), (HOSTILE, 'sr-rgb'))
         for model, psnr in (('bicubic', 8.5), (HOSTILE, 33.0), ('perfect', float('inf')), ('broken', float('nan')))
         for i in range(2)
@@ -167,7 +167,7 @@ def report(tmp_path_factory) -> pathlib.Path:
         label: np.stack([rows, columns, np.full_like(rows, 10 * i)], -1)
         for i, label in enumerate(('low resolution', 'bicubic', HOSTILE, 'true image'))
     }
-    picture = Picture(HOSTILE, HOSTILE, images, {'bicubic': (8.5, 0.9)}, (20, 90))
+    picture = Picture(HOSTILE, HOSTILE, images, {'bicubic': {'psnr': 8.5, 'ssim': 0.9}}, (20, 90))
     metrics = folder / 'metrics.jsonl'
     metrics.write_text(''.join(f'{{"step": {step}, "loss": {1 / step}, "a/psnr": {step}}}\n' for step in range(1, 9)))
     published = Published('p', HOSTILE, 'sr-y', 'Set5', 'x2', 33.2)

@@ -1,25 +1,39 @@
 """Cells of a sweep: scored once, kept, and known by all that they depend on."""
 
+import dataclasses
+import hashlib
+import importlib
+import json
 import os
 import shutil
+import sys
 
 import jax
 import numpy as np
 import pytest
+from nsr_jax.models.network import RestorationNetwork
 
 from nsr_jax.atomic_files import TEMPORARY
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.scoring import evaluate
-from nsr_jax.evaluation.sweep import Contender, baseline_contenders, network_contenders, parse_ensembles, run_sweep
-from nsr_jax.evaluation.tables import from_json
+from nsr_jax.evaluation.sweep import (
+    Contender,
+    Sweep,
+    baseline_contenders,
+    network_contenders,
+    parse_ensembles,
+    run_sweep,
+)
+from nsr_jax.evaluation.tables import from_json, read_models
 from nsr_jax.images.decoding import write_image
 from nsr_jax.inference.tiling import Tiling
-from nsr_jax.models.residual import RestorationNetwork
+from nsr_jax.metrics import METRICS, Metric, find_metrics
 from nsr_jax.tasks import Degradation, find_protocols
 
 SIGMAS = [Degradation('denoise', sigma) for sigma in (15, 25)]
-DENOISE = find_protocols('sr', ['denoise'])
+DENOISE = find_protocols('denoise', ['denoise'])
+USUAL = find_metrics(['psnr', 'ssim'])
 
 
 @pytest.fixture(scope='module')
@@ -45,19 +59,24 @@ def counting(calls, name, identity, *, dies_at=None):
     return Contender(name, identity, lambda degradation: [predictor])
 
 
+def scored(photos, output, sigma=SIGMAS[0], *, calls=None, identity='1', protocols=DENOISE, metrics=USUAL):
+    """One contender scored at one level; `calls` gets an entry for each image that is predicted."""
+    contender = counting([] if calls is None else calls, 'a', identity)
+    return run_sweep(Sweep([contender], [photos], protocols, [sigma], metrics), output)
+
+
 def test_a_killed_sweep_goes_on_where_it_was(photos, tmp_path):
     calls = []
     with pytest.raises(Killed):  # in the second image of the third of four cells
-        run_sweep(
-            [counting(calls, 'a', '1', dies_at=6), counting(calls, 'b', '1', dies_at=6)],
-            [photos], DENOISE, SIGMAS, tmp_path,
-        )  # fmt: skip
+        contenders = [counting(calls, 'a', '1', dies_at=6), counting(calls, 'b', '1', dies_at=6)]
+        run_sweep(Sweep(contenders, [photos], DENOISE, SIGMAS, USUAL), tmp_path)
     assert len(list((tmp_path / 'cells').iterdir())) == 2
     done = from_json((tmp_path / 'scores.json').read_text())
     assert len(done) == 4
 
     calls.clear()
-    scores = run_sweep([counting(calls, 'a', '1'), counting(calls, 'b', '1')], [photos], DENOISE, SIGMAS, tmp_path)
+    contenders = [counting(calls, 'a', '1'), counting(calls, 'b', '1')]
+    scores = run_sweep(Sweep(contenders, [photos], DENOISE, SIGMAS, USUAL), tmp_path)
     assert calls == ['a', 'a', 'b', 'b']  # the cells that were not done, from their start
     assert scores[:4] == done
     assert from_json((tmp_path / 'scores.json').read_text()) == scores
@@ -70,10 +89,10 @@ def test_a_cell_is_scored_again_when_what_it_depends_on_changes(photos, tmp_path
         ('1', DENOISE, 2),
         ('1', DENOISE, 0),
         ('2', DENOISE, 2),  # other weights under the same name
-        ('2', find_protocols('sr', ['denoise', 'denoise-authors']), 4),
+        ('2', find_protocols('denoise', ['denoise', 'denoise-authors']), 4),
     ):
         calls.clear()
-        run_sweep([counting(calls, 'a', identity)], [photos], protocols, SIGMAS[:1], tmp_path)
+        scored(photos, tmp_path, calls=calls, identity=identity, protocols=protocols)
         assert len(calls) == expected
 
 
@@ -84,7 +103,7 @@ def test_a_changed_dataset_is_scored_again(photos, tmp_path):
         for changed, expected in (('', 2), ('', 0), ('other files', 2)):
             photos.fingerprint = fingerprint + changed
             calls.clear()
-            run_sweep([counting(calls, 'a', '1')], [photos], DENOISE, SIGMAS[:1], tmp_path)
+            scored(photos, tmp_path, calls=calls)
             assert len(calls) == expected
     finally:
         photos.fingerprint = fingerprint
@@ -94,41 +113,38 @@ def test_a_network_is_known_by_its_weights_and_the_way_it_is_applied():
     network = RestorationNetwork(scale=1, channels=1, num_blocks=1, features=4)
     params = jax.jit(network.init)(jax.random.key(0, impl='rbg'), np.zeros((1, 8, 8, 1), 'f'))['params']
     tilings = [Tiling('whole'), Tiling('feathered', 64, 8)]
-    contenders = network_contenders('runs/a', network, params, tilings, [False, True])
+    contenders = network_contenders('runs/a', network, params, 7, tilings, [1, 8])
     assert [each.name for each in contenders] == [
-        'runs/a, tiling whole', 'runs/a, tiling whole, x8 ensemble',
-        'runs/a, tiling feathered 64/8', 'runs/a, tiling feathered 64/8, x8 ensemble',
+        'runs/a (tiling whole)', 'runs/a (tiling whole, x8 ensemble)',
+        'runs/a (tiling feathered 64/8)', 'runs/a (tiling feathered 64/8, x8 ensemble)',
+    ]  # fmt: skip
+    assert [(each.applied['step'], each.applied['tiling'], each.applied['ensemble']) for each in contenders] == [
+        (7, 'whole', 1), (7, 'whole', 8), (7, 'feathered 64/8', 1), (7, 'feathered 64/8', 8),
     ]  # fmt: skip
     assert len({each.identity for each in contenders}) == 4
-    (named,) = network_contenders('sr_x2', network, params, tilings[:1], [False], form='{} ({})')
-    assert named.name == 'sr_x2 (tiling whole)'
-    assert named.identity == contenders[0].identity
-    (again,) = network_contenders('runs/a', network, params, tilings[:1], [False])
+    assert len({each.applied['weights'] for each in contenders}) == 1
+    (again,) = network_contenders('runs/b', network, params, 7, tilings[:1], [1])
     assert again.identity == contenders[0].identity
     turned = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[::-1]), params)  # the same bytes
     for other in (jax.tree.map(lambda leaf: leaf * 1.0001, params), turned):
-        (changed,) = network_contenders('runs/a', network, other, tilings[:1], [False])
+        (changed,) = network_contenders('runs/a', network, other, 7, tilings[:1], [1])
         assert changed.identity != again.identity
+        assert changed.applied['weights'] != again.applied['weights']
 
     image = np.random.default_rng(0).random((20, 30, 1)).astype('f')
     alone, averaged = (each.predictors(SIGMAS[0])[0](image) for each in contenders[:2])
     assert np.abs(alone - averaged).max() > 1e-6
 
 
-def test_mistakes(photos, tmp_path):
+def test_mistakes(photos):
     with pytest.raises(UserError, match='two datasets are called photos'):
-        run_sweep(baseline_contenders(['degraded'], SIGMAS), [photos, photos], DENOISE, SIGMAS, tmp_path)
+        Sweep(baseline_contenders(['degraded'], SIGMAS), [photos, photos], DENOISE, SIGMAS, USUAL)
     with pytest.raises(UserError, match='two models are called degraded'):
-        run_sweep(baseline_contenders(['degraded'] * 2, SIGMAS), [photos], DENOISE, SIGMAS, tmp_path)
-    with pytest.raises(UserError, match='bicubic is for sr'):
+        Sweep(baseline_contenders(['degraded'] * 2, SIGMAS), [photos], DENOISE, SIGMAS, USUAL)
+    with pytest.raises(UserError, match="unknown baseline 'bicubic': for denoise there is degraded"):
         baseline_contenders(['bicubic'], SIGMAS)
     with pytest.raises(UserError, match="1 or 8 orientations, not '4'"):
         parse_ensembles(['1', '4'])
-    assert not list(tmp_path.iterdir())
-
-
-def scored(photos, output, sigma=SIGMAS[0]):
-    return run_sweep([counting([], 'a', '1')], [photos], DENOISE, [sigma], output)
 
 
 def test_a_damaged_cell_is_refused_in_one_line(photos, tmp_path):
@@ -187,11 +203,10 @@ def test_a_folder_with_the_names_sizes_and_times_of_another_has_its_own_scores(t
         source = open_source(path.parent, '', 2, tfds_dir=tmp_path / 'tfds')
         bicubic = baseline_contenders(['bicubic'], [Degradation('sr', 2)])
         sr = find_protocols('sr', ['sr-rgb'])
-        psnr += [score.psnr for score in run_sweep(bicubic, [source], sr, [Degradation('sr', 2)], tmp_path)]
-        expected = evaluate(
-            bicubic[0].predictors(Degradation('sr', 2)), source, sr, Degradation('sr', 2), model='bicubic'
-        )
-        assert psnr[-1] == expected[0].psnr
+        x2 = Degradation('sr', 2)
+        psnr += [score.values['psnr'] for score in run_sweep(Sweep(bicubic, [source], sr, [x2], USUAL), tmp_path)]
+        expected = evaluate(bicubic[0].predictors(x2), source, sr, x2, USUAL, model='bicubic')
+        assert psnr[-1] == expected[0].values['psnr']
     assert psnr[0] != psnr[1]
 
 
@@ -200,3 +215,79 @@ def test_what_a_killed_sweep_has_left_is_removed(photos, tmp_path):
     (tmp_path / 'cells' / f'{TEMPORARY}0123').write_text('half')
     scored(photos, tmp_path)
     assert [path.suffix for path in (tmp_path / 'cells').iterdir()] == ['.json']
+
+
+def test_only_metrics_that_are_missing_are_computed_and_none_is_lost(photos, tmp_path):
+    counts = dict.fromkeys(METRICS, 0)
+
+    def counted(name):
+        def function(a, b):
+            counts[name] += 1
+            return METRICS[name].function(a, b)
+
+        return dataclasses.replace(METRICS[name], function=function)
+
+    def score(*names):
+        calls = []
+        counts.update(dict.fromkeys(counts, 0))
+        scores = scored(photos, tmp_path, calls=calls, metrics={name: counted(name) for name in names})
+        assert [list(each.values) for each in scores] == [list(names)] * 2
+        assert from_json((tmp_path / 'scores.json').read_text()) == scores
+        return [each.values for each in scores], len(calls), {name: count for name, count in counts.items() if count}
+
+    first, calls, computed = score('psnr')
+    assert (calls, computed) == (2, {'psnr': 2})
+    both, calls, computed = score('mae', 'psnr')
+    assert (calls, computed) == (2, {'mae': 2})
+    assert [each['psnr'] for each in both] == [each['psnr'] for each in first]
+    for names in (('psnr',), ('mae',), ('psnr', 'mae')):
+        again, calls, computed = score(*names)
+        assert (calls, computed) == (0, {})
+        assert again == [{name: each[name] for name in names} for each in both]
+    assert len(list((tmp_path / 'cells').iterdir())) == 1
+
+
+def test_a_metric_whose_code_changes_is_computed_again(photos, tmp_path, monkeypatch):
+    module = tmp_path / 'mine.py'
+    monkeypatch.syspath_prepend(tmp_path)
+    values = []
+    for number in (1, 1, 2):
+        module.write_text(f'def mine(a, b):\n    return {number}.0\n')
+        monkeypatch.delitem(sys.modules, 'mine', raising=False)
+        importlib.invalidate_caches()
+        monkeypatch.setitem(METRICS, 'mine', Metric(importlib.import_module('mine').mine, 'Mine'))
+        calls = []
+        scores = scored(photos, tmp_path, calls=calls, metrics=find_metrics(['psnr', 'mine']))
+        values.append((scores[0].values['mine'], len(calls)))
+        module.unlink()
+        shutil.rmtree(tmp_path / '__pycache__', ignore_errors=True)
+    assert values == [(1.0, 2), (1.0, 0), (2.0, 2)]
+
+
+def test_cells_of_before_are_left_alone(photos, tmp_path):
+    """Those of version 0.1 held PSNR and SSIM and did not say so."""
+    scored(photos, tmp_path)
+    (cell,) = (tmp_path / 'cells').iterdir()
+    old = json.loads(cell.read_text())
+    del old['metrics'], old['sha256']
+    old['key']['nsr_jax_version'] = old['key'].pop('version')
+    old['scores'] = [score | {'psnr': 99.0} for score in old['scores']]
+
+    def digest(value):
+        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+    cell.unlink()
+    path = cell.with_name(f'{digest(old["key"])[:24]}.json')
+    path.write_text(json.dumps(old | {'sha256': digest(old)}))
+    assert all(score.values['psnr'] < 99 for score in scored(photos, tmp_path))
+    assert path.exists() and cell.exists()
+
+
+def test_the_file_says_which_weights_each_model_has(photos, tmp_path):
+    applied = {'weights': 'ab', 'step': 7, 'tiling': 'whole', 'ensemble': 1}
+    network = dataclasses.replace(counting([], 'net (tiling whole)', '1'), network=(None, {}), applied=applied)
+    sweep = Sweep([*baseline_contenders(['degraded'], SIGMAS), network], [photos], DENOISE, SIGMAS[:1], USUAL)
+    assert sweep.networks == [network]
+    run_sweep(sweep, tmp_path)
+    models = read_models((tmp_path / 'scores.json').read_text())
+    assert models == {'degraded': {}, 'net (tiling whole)': applied}

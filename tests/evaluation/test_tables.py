@@ -5,24 +5,26 @@ import io
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.scoring import Score
-from nsr_jax.evaluation.tables import from_json, to_csv, to_json, to_markdown, write_tables
+from nsr_jax.evaluation.tables import from_json, read_models, to_csv, to_json, to_markdown, write_tables
+from nsr_jax.metrics import METRICS, Metric
 from nsr_jax.tasks import TASKS, all_protocols
 
 PROTOCOLS = all_protocols()
 
 SCORES = [
-    Score('Set5', 'x2', 'bicubic', 'sr-y', 'baby.png', 30.0, 0.9),
-    Score('Set5', 'x2', 'bicubic', 'sr-y', 'a, "bird".png', 33.0, 0.95),
-    Score('Set14', 'x2', 'bicubic', 'sr-y', 'x.png', 20.125, 0.5),
-    Score('Set5', 'x2', 'net|1', 'sr-y', 'baby.png', math.inf, 1.0),
-    Score('Set5', 'x2', 'bicubic', 'sr-rgb', 'baby.png', 28.0, 0.8),
-    Score('Set5', 'x3', 'bicubic', 'sr-y', 'baby.png', 27.0, 0.7),
+    Score('Set5', 'x2', 'bicubic', 'sr-y', 'baby.png', {'psnr': 30.0, 'ssim': 0.9}),
+    Score('Set5', 'x2', 'bicubic', 'sr-y', 'a, "bird".png', {'psnr': 33.0, 'ssim': 0.95}),
+    Score('Set14', 'x2', 'bicubic', 'sr-y', 'x.png', {'psnr': 20.125, 'ssim': 0.5}),
+    Score('Set5', 'x2', 'net|1', 'sr-y', 'baby.png', {'psnr': math.inf, 'ssim': 1.0}),
+    Score('Set5', 'x2', 'bicubic', 'sr-rgb', 'baby.png', {'psnr': 28.0, 'ssim': 0.8}),
+    Score('Set5', 'x3', 'bicubic', 'sr-y', 'baby.png', {'psnr': 27.0, 'ssim': 0.7}),
 ]
 
 numbers = st.floats(-1e100, 1e100) | st.just(math.inf)
@@ -33,20 +35,21 @@ records = st.builds(
     st.text(),
     st.sampled_from(list(PROTOCOLS)),
     st.text(),
-    numbers,
-    numbers,
+    st.fixed_dictionaries({'psnr': numbers, 'mae': numbers}),
 )
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(records))
 def test_json_round_trip(scores):
-    assert from_json(to_json(scores)) == scores
+    assert from_json(to_json(scores, {})) == scores
 
 
 def test_json_is_strict_and_names_infinity():
-    contents = json.loads(to_json(SCORES), parse_constant=lambda name: pytest.fail(f'{name} is not JSON'))
+    text = to_json(SCORES, {'bicubic': {}})
+    contents = json.loads(text, parse_constant=lambda name: pytest.fail(f'{name} is not JSON'))
     assert contents['scores'][3]['psnr'] == 'inf'
+    assert contents['models'] == {'bicubic': {}}
     assert contents['means'][0] == {
         'dataset': 'Set5', 'degradation': 'x2', 'model': 'bicubic', 'protocol': 'sr-y', 'images': 2, 'psnr': 31.5,
         'ssim': 0.925,
@@ -55,12 +58,12 @@ def test_json_is_strict_and_names_infinity():
 
 
 def test_not_a_number_survives():
-    (score,) = from_json(to_json([Score('a', 'x2', 'm', 'sr-y', 'i', math.nan, math.nan)]))
-    assert math.isnan(score.psnr) and math.isnan(score.ssim)
+    (score,) = from_json(to_json([Score('a', 'x2', 'm', 'sr-y', 'i', {'psnr': math.nan, 'ssim': math.nan})], {}))
+    assert math.isnan(score.values['psnr']) and math.isnan(score.values['ssim'])
 
 
 @pytest.mark.parametrize(
-    'text', ['', '{}', '[]', '{"scores": [{}]}', '{"scores": [{"psnr": 1, "ssim": 1, "other": 2}]}']
+    'text', ['', '{}', '[]', '{"scores": [{}]}', '{"scores": [[]]}', '{"scores": [{"psnr": 1, "model": "a"}]}']
 )
 def test_other_json_is_refused(text):
     with pytest.raises(UserError, match='scores'):
@@ -70,12 +73,12 @@ def test_other_json_is_refused(text):
 def test_csv():
     rows = list(csv.DictReader(to_csv(SCORES).splitlines()))
     assert [row['image'] for row in rows] == [score.image for score in SCORES]
-    assert [float(row['psnr']) for row in rows] == [score.psnr for score in SCORES]
+    assert [float(row['psnr']) for row in rows] == [score.values['psnr'] for score in SCORES]
 
 
 @pytest.mark.parametrize('name', ['=1+1', '+1', '-1', '@SUM(A1)', '\t=1', '\r=1', '\n=1'])
 def test_names_are_no_formulas_in_csv(name):
-    score = Score(name, 'x2', name, 'sr-y', name, -math.inf, -0.5)
+    score = Score(name, 'x2', name, 'sr-y', name, {'psnr': -math.inf, 'ssim': -0.5})
     (row,) = csv.DictReader(io.StringIO(to_csv([score]), newline=''))
     assert {row[field] for field in ('dataset', 'model', 'image')} == {f"'{name}"}
     assert (float(row['psnr']), float(row['ssim'])) == (-math.inf, -0.5)  # numbers stay numbers
@@ -106,9 +109,44 @@ def test_markdown():
     ]
 
 
+def test_files_of_before_are_read():
+    record = {'dataset': 'a', 'degradation': 'x2', 'model': 'm', 'protocol': 'sr-y', 'image': 'i'}
+    text = json.dumps({'scores': [record | {'psnr': 'inf', 'ssim': 1.0}]})
+    assert from_json(text) == [Score('a', 'x2', 'm', 'sr-y', 'i', {'psnr': math.inf, 'ssim': 1.0})]
+    assert read_models(text) == {}
+    with pytest.raises(UserError, match='not a file of scores'):
+        from_json(json.dumps({'scores': [record | {'dataset': 5}]}))
+
+
+def test_a_metric_of_a_users_own_is_printed_its_way(monkeypatch):
+    monkeypatch.setitem(METRICS, 'mine', Metric(np.subtract, 'Mine', 'm', decimals=1, higher_is_better=False))
+    scores = [Score('Set5', 'x2', 'net', 'sr-y', f'{i}', {'mine': 1.26 + i, 'psnr': 30.0}) for i in range(2)]
+    assert from_json(to_json(scores, {})) == scores
+    rows = list(csv.DictReader(to_csv(scores).splitlines()))
+    assert [(row['mine'], row['psnr']) for row in rows] == [('1.26', '30.0'), ('2.26', '30.0')]
+    lines = to_markdown(scores).splitlines()
+    assert lines[2].startswith('Mine (m; lower is better) / PSNR (dB), mean over all images')
+    assert lines[-1] == '| net | 1.8 / 30.00 |'
+
+
+def test_published_numbers_stand_under_their_own_metric():
+    def table(*names):
+        values = dict.fromkeys(names, 0.5)
+        return to_markdown([Score('Set5', 'x2', 'net', 'sr-y', f'{i}', values) for i in range(5)])
+
+    assert '| EDSR-baseline (published, sr-y-uint8, trained on DIV2K) | 37.99 / 0.9604 |' in table('psnr', 'ssim')
+    assert '| EDSR-baseline (published, sr-y-uint8, trained on DIV2K) | 0.9604 / – / 37.99 |' in table(
+        'ssim', 'ms_ssim', 'psnr'
+    )
+    only_psnr = '| Bicubic (published, sr-y-uint8) | '
+    assert f'{only_psnr}– / 33.66 |' in table('ssim', 'psnr') and f'{only_psnr}33.66 |' in table('psnr', 'ssim')
+    assert only_psnr not in table('ssim', 'mae') and 'EDSR-baseline' in table('ssim', 'mae')
+    assert 'published' not in table('mae')
+
+
 def test_published_rows_stand_beside_whole_sets_alone():
     def scores_of(count, protocol='denoise'):
-        return [Score('BSD68', 'sigma 25', 'ours', protocol, f'{i}', 29.3, 0.8) for i in range(count)]
+        return [Score('BSD68', 'sigma 25', 'ours', protocol, f'{i}', {'psnr': 29.3, 'ssim': 0.8}) for i in range(count)]
 
     whole = to_markdown(scores_of(68)).splitlines()
     assert '| ours | 29.30 / 0.8000 |' in whole
@@ -119,8 +157,8 @@ def test_published_rows_stand_beside_whole_sets_alone():
 
 
 def test_files(tmp_path):
-    write_tables(tmp_path, SCORES)
-    write_tables(tmp_path, SCORES[:2])  # over what is there
+    write_tables(tmp_path, SCORES, {})
+    write_tables(tmp_path, SCORES[:2], {})  # over what is there
     assert sorted(path.name for path in tmp_path.iterdir()) == ['scores.csv', 'scores.json', 'scores.md']
     assert from_json((tmp_path / 'scores.json').read_text(encoding='utf-8')) == SCORES[:2]
     assert (tmp_path / 'scores.md').read_text(encoding='utf-8') == to_markdown(SCORES[:2])

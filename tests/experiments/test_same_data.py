@@ -82,8 +82,11 @@ def scripts(monkeypatch):
         if script == 'eval.py':
             folder = pathlib.Path(given['output'])
             folder.mkdir(exist_ok=True)
-            scores = [Score('Set12', 'sigma 25', 'any', 'denoise', f'{i}.png', 29 + i, 0.75) for i in range(2)]
-            (folder / 'scores.json').write_text(to_json(scores))
+            scores = [
+                Score('Set12', 'sigma 25', 'any', 'denoise', f'{i}.png', {'psnr': 29 + i, 'ssim': 0.75})
+                for i in range(2)
+            ]
+            (folder / 'scores.json').write_text(to_json(scores, {}))
             return 0
         code = started.codes.pop(0)
         if code == 0:
