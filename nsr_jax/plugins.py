@@ -15,6 +15,7 @@ from typing import Any
 
 from nsr_jax.errors import UserError
 from nsr_jax.losses import LOSSES
+from nsr_jax.metrics import METRICS
 from nsr_jax.models.build import NETWORKS
 from nsr_jax.nn.gates import GATES
 from nsr_jax.paths import local_path
@@ -23,6 +24,7 @@ from nsr_jax.tasks import TASKS
 EXTENSIBLE: Mapping[str, dict[str, Any]] = {
     'task': TASKS,
     'loss': LOSSES,
+    'metric': METRICS,
     'network': NETWORKS,
     'gate': GATES,
 }

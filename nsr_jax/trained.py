@@ -5,8 +5,8 @@ workdir/checkpoints/<step>/params      the network's weights, float32, one entry
                            optimizer   the optimizer's state (absent where only weights were saved)
                            metadata    JSON: the whole config, the step, the library's version, and what the arrays and
                                        the JSON itself are checked by
-                           metrics     JSON: the evaluation's PSNR in dB, where there was an evaluation, and a digest of
-                                       what it was measured on
+                           metrics     JSON: the validation's merit, which is the larger the better, where there was a
+                                       validation, and a digest of what it was measured on
 
 `training.checkpoints` writes them. Whatever a checkpoint holds, reading it runs no code of its own.
 """
@@ -32,7 +32,8 @@ from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.paths import local_path
 
 FOLDER = 'checkpoints'
-METRIC = 'psnr'
+MERIT = 'merit'
+_OLD_MERIT = 'psnr'  # what earlier versions chose by, in dB
 EMA = 'EMA'  # the kind of weights that are an exponential moving average
 MEASURED_ON = 'measured_on'
 
@@ -125,7 +126,7 @@ def find_checkpoint(directory: pathlib.Path) -> pathlib.Path:
 
 
 def find_best(metrics: Mapping[int, Mapping[str, Any]]) -> int | None:
-    """The step with the highest score; None where no step was scored.
+    """The step with the largest merit; None where no step was scored.
 
     Scores on other images, or by another protocol, say nothing of each other: only those that were measured like the
     newest one compete. Of equal ones the later is better.
@@ -133,11 +134,17 @@ def find_best(metrics: Mapping[int, Mapping[str, Any]]) -> int | None:
     Args:
         metrics: by step, as `training.checkpoints.make_metrics` makes them.
     """
-    scored = {step: each for step, each in metrics.items() if METRIC in each}
+    merits = {step: _merit(each) for step, each in metrics.items()}
+    scored = [step for step, merit in merits.items() if merit is not None]
     if not scored:
         return None
-    kind = scored[max(scored)].get(MEASURED_ON)
-    return max((each[METRIC], step) for step, each in scored.items() if each.get(MEASURED_ON) == kind)[1]
+    kind = metrics[max(scored)].get(MEASURED_ON)
+    return max((merits[step], step) for step in scored if metrics[step].get(MEASURED_ON) == kind)[1]
+
+
+def _merit(metrics: Mapping[str, Any]) -> float | None:
+    merit = metrics.get(MERIT, metrics.get(_OLD_MERIT))
+    return None if merit is None else float(merit)
 
 
 def _read_metrics(checkpoint: pathlib.Path) -> dict[str, Any]:
@@ -145,7 +152,7 @@ def _read_metrics(checkpoint: pathlib.Path) -> dict[str, Any]:
     path = checkpoint / 'metrics' / 'metrics'
     try:
         metrics = json.loads(path.read_text(encoding='utf-8'))
-        float(metrics.get(METRIC, 0))
+        _merit(metrics)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise BrokenCheckpointError(f'{path} cannot be read: {error}') from error
     return metrics

@@ -25,7 +25,7 @@ from nsr_jax.paths import check_for_libraries
 from nsr_jax.trained import (
     FOLDER,
     MEASURED_ON,
-    METRIC,
+    MERIT,
     BrokenCheckpointError,
     check_fingerprint,
     digest,
@@ -55,16 +55,16 @@ class KeepBest:
         return [each.step == best for each in checkpoints]
 
 
-def make_metrics(psnr: float | None, measured_on: Mapping[str, str]) -> dict[str, Any]:
+def make_metrics(merit: float | None, measured_on: Mapping[str, str]) -> dict[str, Any]:
     """What is kept beside a checkpoint for `find_best`.
 
     Args:
-        psnr: in dB; None and NaN are no score.
+        merit: of the validation, the larger the better; None and NaN are none.
         measured_on: what the score depends on besides the weights: images, protocol and so on.
     """
-    if psnr is None or math.isnan(psnr):
+    if merit is None or math.isnan(merit):
         return {}
-    return {METRIC: psnr, MEASURED_ON: digest(measured_on)[:16] if measured_on else None}
+    return {MERIT: merit, MEASURED_ON: digest(measured_on)[:16] if measured_on else None}
 
 
 class Checkpoints:
@@ -84,7 +84,7 @@ class Checkpoints:
         folder = pathlib.Path(workdir).resolve() / FOLDER
         policy = checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(keep), KeepBest()])
         # Without best_fn the metrics are not saved.
-        options = ocp.CheckpointManagerOptions(best_fn=lambda metrics: metrics[METRIC], preservation_policy=policy)
+        options = ocp.CheckpointManagerOptions(best_fn=lambda metrics: metrics[MERIT], preservation_policy=policy)
         make_output_folder(folder)
         try:
             self._manager = ocp.CheckpointManager(folder, options=options)
@@ -104,7 +104,7 @@ class Checkpoints:
         config: ml_collections.ConfigDict,
         params: Any,
         optimizer: Any = None,
-        psnr: float | None = None,
+        merit: float | None = None,
         *,
         ema: Any = None,
         images: str = '',
@@ -119,7 +119,7 @@ class Checkpoints:
             config: the whole config.
             params: the network's parameters.
             optimizer: the optimizer's state; None saves weights alone, which cannot be trained on.
-            psnr: the evaluation's score in dB; the checkpoint with the highest is kept.
+            merit: of the validation; the checkpoint with the largest is kept.
             ema: the moving average of the parameters; None: there is none.
             images: what is trained on, in words that change with it.
             measured_on: what the score depends on besides the weights, likewise; scores that were measured on
@@ -145,7 +145,7 @@ class Checkpoints:
         args['metadata'] = ocp.args.JsonSave(metadata | {'sha256': digest(metadata)})
         with self._written():
             self._manager.save(
-                step, args=ocp.args.Composite(**args), metrics=make_metrics(psnr, metadata['measured_on'])
+                step, args=ocp.args.Composite(**args), metrics=make_metrics(merit, metadata['measured_on'])
             )
         if not self._is_read_back:
             self._read_back(step)

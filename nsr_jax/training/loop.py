@@ -28,8 +28,7 @@ from nsr_jax.training.stopping import StopRequest
 from nsr_jax.training.warm_start import begin_with
 from nsr_jax.training.workdir import MetricsWriter, check_shared, lock_workdir, write_config
 
-# Parameters to the number by which the best checkpoint is chosen, the higher the better (None: by nothing), and scores
-# by name.
+# From parameters to their merit, by which the best checkpoint is chosen (None: by nothing), and to scores by name.
 Evaluate = Callable[[dict], tuple[float | None, dict[str, float]]]
 
 
@@ -77,7 +76,16 @@ def train(
             saver.say_changes(step)
         writer = stack.enter_context(contextlib.closing(MetricsWriter(workdir, step)))
         feed = stack.enter_context(contextlib.closing(run.images.open_feed(step)))
-        _take_steps(config, run, feed, state, evaluate, saver, writer, stop_after)
+        _take_steps(
+            config,
+            run,
+            state,
+            feed=feed,
+            evaluate=evaluate,
+            saver=saver,
+            writer=writer,
+            stop_after=stop_after,
+        )
 
 
 def first_state(
@@ -125,8 +133,9 @@ def first_state(
 def _take_steps(
     config: ml_collections.ConfigDict,
     run: Preparation,
-    feed: ResidentFeed | StreamedFeed,
     state: TrainState,
+    *,
+    feed: ResidentFeed | StreamedFeed,
     evaluate: Evaluate | None,
     saver: Saver,
     writer: MetricsWriter,
@@ -170,20 +179,20 @@ def _take_steps(
             writer.write(step, **means, learning_rate=rate, images_per_second=images_per_second, data_wait=waited)
             bar.set_postfix_str(f'loss {means["loss"]:.4f}, {means["psnr"]:.2f} dB, {images_per_second:.0f} images/s')
             bar.update(step - bar.n)
-            # 3. The evaluation.
-            psnr = None
+            # 3. The validation.
+            merit = None
             if evaluates:
-                psnr, scores = evaluate(gather(state.params, run.mesh))
+                merit, scores = evaluate(gather(state.params, run.mesh))
                 if state.ema is not None:  # what is used later, so it chooses
-                    psnr, averaged = evaluate(gather(state.ema, run.mesh))
+                    merit, averaged = evaluate(gather(state.ema, run.mesh))
                     scores |= {f'ema/{name}': score for name, score in averaged.items()}
                 writer.write(step, **scores)
                 if not bar.disable:
                     bar.write(f'step {step}: ' + ', '.join(f'{name} {score:.4g}' for name, score in scores.items()))
-            # 4. The checkpoint, with the evaluation's score.
+            # 4. The checkpoint, with the validation's merit.
             # After a step that changed nothing it would be that of an older step, and might push a better one out.
             if stops or is_last or (saves and int(state.skipped) == 0):
-                saver.save(step, state, psnr)
+                saver.save(step, state, merit)
             if stops and not is_last:
                 raise StoppedError(f'as asked to at step {step}, which is saved: the same command goes on')
             calls, since, started = [], step, time.perf_counter()

@@ -75,13 +75,13 @@ class Saver:
             raise UserError(f'{lost}; {self._rescue(step, state)}')
         self.checkpoints.check()
 
-    def save(self, step: int, state: TrainState, psnr: float | None) -> None:
+    def save(self, step: int, state: TrainState, merit: float | None) -> None:
         """As `Checkpoints.save`, after `check`."""
         self.check(step, state)
-        self._save(self.checkpoints, step, state, psnr)
+        self._save(self.checkpoints, step, state, merit)
 
-    def _save(self, checkpoints: Checkpoints, step: int, state: TrainState, psnr: float | None = None) -> None:
-        checkpoints.save(step, self._config, state.params, state.optimizer, psnr, ema=state.ema, **self._origin)
+    def _save(self, checkpoints: Checkpoints, step: int, state: TrainState, merit: float | None = None) -> None:
+        checkpoints.save(step, self._config, state.params, state.optimizer, merit, ema=state.ema, **self._origin)
 
     def _rescue(self, step: int, state: TrainState) -> str:
         """Save a state into a new folder beside the lost one, and say so."""

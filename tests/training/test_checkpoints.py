@@ -29,7 +29,7 @@ def plus(params, number):
 def test_the_last_ones_and_the_best_one_are_kept(tmp_path, config, params):
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step, psnr in ((1, 30.0), (2, 32.0), (3, None), (4, 31.0), (5, None)):
-        checkpoints.save(step, config, plus(params, step), psnr=psnr)
+        checkpoints.save(step, config, plus(params, step), merit=psnr)
     assert checkpoints.steps[-1] == 5
     checkpoints.close()
     assert sorted(path.name for path in (tmp_path / 'checkpoints').iterdir()) == ['2', '4', '5']
@@ -90,7 +90,7 @@ def same(tree, other):
 def test_a_score_that_is_no_number_is_never_the_best(tmp_path, config, params):
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step, psnr in ((1, 30.0), (2, float('nan')), (3, 20.0)):
-        checkpoints.save(step, config, params, psnr=psnr)
+        checkpoints.save(step, config, params, merit=psnr)
     checkpoints.close()
     assert load_model(tmp_path).step == 1
 
@@ -104,7 +104,7 @@ def test_scores_on_other_images_do_not_compete(tmp_path, config, params, until, 
     checkpoints = Checkpoints(tmp_path, keep=1)
     for step, psnr, images in SCORED[:until]:
         measured_on = {'images': images, 'protocol': 'sr-y'} if images else {}
-        checkpoints.save(step, config, params, psnr=psnr, images='c', measured_on=measured_on)
+        checkpoints.save(step, config, params, merit=psnr, images='c', measured_on=measured_on)
     checkpoints.close()
     assert checkpoints.read_origin(until) == ('c', measured_on)
     assert {int(path.name) for path in (tmp_path / 'checkpoints').iterdir()} == kept
@@ -115,7 +115,7 @@ def test_a_checkpoint_of_an_older_version_is_read(tmp_path, config, params):
     """Of one that kept the PSNR alone, and nothing of what it was measured on."""
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step, psnr in ((1, 31.0), (2, 30.0)):
-        checkpoints.save(step, config, params, psnr=psnr)
+        checkpoints.save(step, config, params, merit=psnr)
     checkpoints.close()
     for step, psnr in ((1, 31.0), (2, 30.0)):
         folder = tmp_path / 'checkpoints' / str(step)
@@ -127,7 +127,7 @@ def test_a_checkpoint_of_an_older_version_is_read(tmp_path, config, params):
     assert load_model(tmp_path).step == 1
     with contextlib.closing(Checkpoints(tmp_path, keep=2)) as checkpoints:
         assert checkpoints.read_origin(2) == ('', {})
-        checkpoints.save(3, config, params, psnr=29.0, measured_on={'images': 'a'})
+        checkpoints.save(3, config, params, merit=29.0, measured_on={'images': 'a'})
     assert load_model(tmp_path).step == 3
 
 

@@ -1,0 +1,1 @@
+"""A user's own files, outside the package: plug-ins, and photographs."""
