@@ -116,7 +116,9 @@ def find_losses(weights: Mapping[str, float]) -> WeightedLosses:
     """
     for name, weight in weights.items():
         if name not in LOSSES:
-            raise UserError(f'config.loss: unknown loss {name!r}: {", ".join(LOSSES)} are known')
+            raise UserError(
+                f'config.loss: unknown loss {name!r}: {", ".join(LOSSES)} are known, and those of a --plugin'
+            )
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             raise UserError(f'config.loss.{name} must be a weight from 0, not {weight!r}')
     chosen = {name: (LOSSES[name], float(weight)) for name, weight in weights.items() if weight}

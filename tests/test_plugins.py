@@ -74,5 +74,5 @@ def test_names_that_are_taken_are_refused(tmp_path):
 
 
 def test_a_name_that_a_plug_in_would_bring_is_said_to_be_missing():
-    with pytest.raises(UserError, match="unknown task 'deblur': one of sr, .* needed, or that of a --plugin"):
+    with pytest.raises(UserError, match=r"unknown task 'deblur': one of sr, .* needed, or that of a --plugin"):
         find_task('deblur')

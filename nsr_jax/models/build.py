@@ -79,9 +79,8 @@ def build_network(model: ml_collections.ConfigDict, compute_dtype: str = 'float3
     given = model.to_dict() if isinstance(model, ml_collections.ConfigDict) else {'model': model}
     name = given.pop('architecture', 'residual')
     if not isinstance(name, str) or name not in NETWORKS:
-        raise UserError(
-            f'unknown config.model.architecture {name!r}: one of {", ".join(NETWORKS)}, or that of a --plugin'
-        )
+        known = ', '.join(NETWORKS)
+        raise UserError(f'unknown config.model.architecture {name!r}: one of {known}, or that of a --plugin')
     fields = {field.name: field for field in dataclasses.fields(NETWORKS[name])}
     options = {}
     if 'dtype' in fields:

@@ -46,7 +46,7 @@ def find_gate(name: str) -> Activation:
         UserError: there is none.
     """
     if name not in GATES:
-        raise UserError(f'unknown gate {name!r}: one of {", ".join(GATES)}')
+        raise UserError(f'unknown gate {name!r}: one of {", ".join(GATES)}, or that of a --plugin')
     return GATES[name]
 
 
