@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import tensorflow_datasets as tfds
 
-from nsr_jax.images.decoding import encode_png
+from nsr_jax.images.writing import encode_png
 from nsr_jax.ops.imresize import imresize
 
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from configs import sr
-from nsr_jax.images.decoding import write_image
+from nsr_jax.images.writing import write_image
 from nsr_jax.trained import load_model
 from tests.processes import SLURM_PORT, free_port
 

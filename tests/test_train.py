@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from nsr_jax.images.decoding import write_image
+from nsr_jax.images.writing import write_image
 
 ROOT = pathlib.Path(__file__).parents[1]
 SR = 'configs/sr.py:scale=2,preset=edsr_s_nsr'

@@ -24,15 +24,9 @@ from google.protobuf import json_format
 from nsr_jax.atomic_files import sweep, temporary_folder
 from nsr_jax.data.digests import digest_files
 from nsr_jax.errors import UserError, listed
-from nsr_jax.images.decoding import (
-    check_file,
-    check_pair,
-    crop_to_multiple,
-    decode_image,
-    encode_png,
-    read_file,
-    read_limited,
-)
+from nsr_jax.images.reading import check_file, decode_image, read_file, read_stream
+from nsr_jax.images.sizes import check_pair, crop_to_multiple
+from nsr_jax.images.writing import encode_png
 from nsr_jax.ops.imresize import imresize
 
 # Of what is made of the files: to be raised when decoding, cropping or shrinking gives other pixels than before.
@@ -78,7 +72,7 @@ class ImageFile:
             return read_file(self.path)
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as file:
-                return read_limited(file, str(self))
+                return read_stream(file, str(self))
         except UserError:
             raise
         except ZIP_ERRORS as error:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from nsr_jax.data.builders import ZIP_ERRORS, ImageFile, ImagePair
 from nsr_jax.data.training_sets import TrainingSet
 from nsr_jax.errors import UserError, listed
-from nsr_jax.images.decoding import check_name, list_images
+from nsr_jax.images.reading import check_name, list_images
 
 # The colour photographs that come with scikit-image. The split is fixed, so that scores can be compared.
 PHOTOS = {

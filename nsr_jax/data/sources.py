@@ -14,7 +14,8 @@ from nsr_jax.data import builders, catalogue, layouts
 from nsr_jax.data.benchmark_sets import DIV2K_VALIDATION, find_benchmark
 from nsr_jax.data.training_sets import find_training_set
 from nsr_jax.errors import UserError
-from nsr_jax.images.decoding import check_name, check_pair, crop_to_multiple, decode_image, image_shape
+from nsr_jax.images.reading import check_name, decode_image, image_shape
+from nsr_jax.images.sizes import check_pair, crop_to_multiple
 from nsr_jax.ops.imresize import BORDERS
 from nsr_jax.paths import check_for_libraries, local_path
 from nsr_jax.tasks.task import Example

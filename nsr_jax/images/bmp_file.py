@@ -1,6 +1,5 @@
-"""Reading BMP files by Pillow, and the colour profile that Pillow passes over."""
+"""BMP files: which of the samples that Pillow reads count, and the colour profile, which it passes over."""
 
-import io
 import struct
 
 import numpy as np
@@ -8,11 +7,6 @@ from PIL.BmpImagePlugin import BmpImageFile
 
 _HEADER, _ALPHA_MASK, _COLOUR_SPACE, _PROFILE = 14, 66, 70, 126  # where they stand
 _LONGEST_HEADER, _EMBEDDED = 124, b'DEBM'  # MBED, as a number of little end
-
-
-def open_bmp(data: bytes) -> BmpImageFile:
-    """The image by its header, not decoded; raises what Pillow raises of broken files."""
-    return BmpImageFile(io.BytesIO(data))
 
 
 def samples_of(image: BmpImageFile, data: bytes) -> np.ndarray:

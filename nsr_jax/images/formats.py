@@ -53,7 +53,7 @@ _SIGNATURES = {
     b'II\x2b\x00': 'TIFF',
     b'MM\x00\x2b': 'TIFF',
 }
-_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # how long they may be; texts may begin with BM too
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # their lengths: a text may begin with BM too
 
 
 def format_of(start: bytes) -> str | None:
@@ -137,7 +137,7 @@ def check_output(form: str, height: int, width: int, channels: int, dtype: np.dt
 
     Raises:
         UserError: an unknown format, or it cannot; the line says which formats can.
-        ValueError: no such images are written at all.
+        ValueError: an image that no format holds.
     """
     check_format(form)
     dtype = np.dtype(dtype)

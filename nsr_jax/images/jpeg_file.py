@@ -1,13 +1,14 @@
-"""The segments of JPEG files: those that are kept, and those that carry metadata."""
+"""JPEG files: the segments that are kept or carry metadata, and whether a picture that has no end is whole."""
 
+import re
 import struct
 from collections.abc import Iterator
 
+import numpy as np
 from absl import logging
 
-from nsr_jax.images.jpeg_scans import end_of_picture
+from nsr_jax.images.libvips import pyvips
 from nsr_jax.images.metadata import Metadata
-from nsr_jax.images.photoshop import resources_of_upright
 
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 _JFIF, _EXIF_OR_XMP, _ICC, _DUCKY, _JUMBF, _IPTC, _ADOBE, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEC, 0xEB, 0xED, 0xEE, 0xFE
@@ -26,6 +27,17 @@ _OTHERS = {
     (_JUMBF, b'JP'): 'content credentials or other JUMBF',
 }
 _SILENT = ((_JFIF, b'JFIF'), (_JFIF, b'JFXX'), (_ADOBE, b'Adobe'), (_DUCKY, b'Ducky'), (_ICC, _ICC_HEAD))
+_PHOTOSHOP_HEAD, _RESOURCE = b'Photoshop 3.0\0', b'8BIM'
+# Resolution, thumbnails, print sizes and slices, which describe the former picture.
+_OF_SIZE = {0x03ED, 0x0409, 0x040C, 0x0408, 0x041A, 0x0426, 0x0FA0}
+END = b'\xff\xd9'
+# In a coded picture, 0xFF before zero is a number, and a restart marker ends nothing.
+_MARKER = re.compile(rb'\xff([^\x00\xff\xd0-\xd7])', re.DOTALL)
+_ALONE = (0x01, 0xD8)  # markers without a body
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_COEFFICIENTS = 64
+_FILLINGS = (b'\x00', b'\x55', b'\xaa')
+_FILLING_BYTES = 4096
 
 
 def segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
@@ -47,7 +59,7 @@ def kept_segments(data: bytes) -> bytes:
     """`Metadata.jpeg_segments` of a JPEG file."""
     kept = []
     for _, marker, body in segments(data):
-        body = resources_of_upright(body) if marker == _IPTC else body
+        body = _resources_of_upright(body) if marker == _IPTC else body
         if marker in (_IPTC, _COMMENT) and (body or marker == _COMMENT):
             kept.append(_segment(marker, body))
     return b''.join(kept)
@@ -69,7 +81,7 @@ def exif_and_xmp(data: bytes) -> tuple[bytes, bytes]:
 
 
 def names_of_kept(segments_kept: bytes) -> list[str]:
-    """What `Metadata.jpeg_segments` are called, each once."""
+    """Names of `Metadata.jpeg_segments`, each once."""
     markers = {marker for _, marker, _ in segments(b'\xff\xd8' + segments_kept)}
     return [name for marker, name in ((_COMMENT, 'comment'), (_IPTC, 'caption (IPTC)')) if marker in markers]
 
@@ -130,7 +142,7 @@ def metadata_segments(metadata: Metadata) -> bytes:
 
 
 def header_and_pixels(start: bytes) -> tuple[int, int] | None:
-    """Where in the beginning of a JPEG file its start ends and its metadata ends; None: further on."""
+    """Where the metadata of a JPEG file begin and end; None: they end behind this start of the file."""
     for place, marker, _ in segments(start):
         if marker not in _APPLICATIONS and marker != _COMMENT:
             return 2, place
@@ -139,3 +151,111 @@ def header_and_pixels(start: bytes) -> tuple[int, int] | None:
 
 def _segment(marker: int, body: bytes) -> bytes:
     return struct.pack('>BBH', 0xFF, marker, len(body) + 2) + body
+
+
+def _resources_of_upright(body: bytes) -> bytes:
+    """The body of a segment without what describes the picture's size; empty where nothing is left.
+
+    A segment that is laid out otherwise stays as it is.
+    """
+    if not body.startswith(_PHOTOSHOP_HEAD):
+        return body
+    kept = []
+    for kind, resource in _resources(body):
+        if kind is None:  # not laid out so
+            return body
+        if kind not in _OF_SIZE:
+            kept.append(resource)
+    return _PHOTOSHOP_HEAD + b''.join(kept) if kept else b''
+
+
+def _resources(body: bytes) -> Iterator[tuple[int | None, bytes]]:
+    """Kind and bytes of each resource; the kind None where what follows is no resource."""
+    place = len(_PHOTOSHOP_HEAD)
+    while place < len(body):
+        if body[place : place + 4] != _RESOURCE or place + 7 > len(body):
+            yield (None, b'') if any(body[place:]) else (0, b'')
+            return
+        (kind,) = struct.unpack_from('>H', body, place + 4)
+        length = body[place + 6] + 1  # of the name and the byte that says how long it is
+        start = place + 6 + length + length % 2
+        if start + 4 > len(body):
+            yield None, b''
+            return
+        (size,) = struct.unpack_from('>I', body, start)
+        end = start + 4 + size + size % 2
+        if start + 4 + size > len(body):  # it goes on in another segment
+            yield None, b''
+            return
+        yield kind, body[place:end]
+        place = end
+
+
+def end_of_picture(data: bytes) -> int | None:
+    """Where the first picture of a JPEG file ends, its end marker included; None: the file ends before."""
+    for marker, place in _markers(data):
+        if marker == _END:
+            return place
+    return None
+
+
+def without_end(data: bytes) -> bytes:
+    """A JPEG file that lacks its end marker, without half a marker or the zeros that an interrupted copy leaves."""
+    return data.rstrip(b'\0').rstrip(b'\xff')
+
+
+def is_whole(data: bytes, samples: np.ndarray) -> bool:
+    """Whether a JPEG file lacks its end marker alone.
+
+    Args:
+        data: as of `without_end`.
+        samples: what libvips decodes when an end is appended. It raises where much is missing, but says nothing of a
+            missing scan, or of a missing part of the last rows.
+
+    Raises:
+        pyvips.Error: the file is broken.
+    """
+    if not _are_all_there(*_frame_and_scans(data)):
+        return False
+    for filling in _FILLINGS:  # what comes behind a whole picture does not matter
+        filled = data + filling * _FILLING_BYTES + END
+        image = pyvips.Image.jpegload_buffer(filled, access='sequential', fail_on='none')
+        if not np.array_equal(np.frombuffer(image.write_to_memory(), np.uint8), samples.reshape(-1)):
+            return False
+    return True
+
+
+def _markers(data: bytes) -> Iterator[tuple[int, int]]:
+    """Each marker and where its segment's body begins."""
+    place = 2
+    while found := _MARKER.search(data, place):
+        marker, place = found[1][0], found.end()
+        yield marker, place
+        if marker not in _ALONE and place + 2 <= len(data):
+            place += struct.unpack_from('>H', data, place)[0]
+
+
+def _frame_and_scans(data: bytes) -> tuple[list[int], list[tuple[bytes, int, int, int]]]:
+    """The components of a picture; and of each scan its components, first and last coefficient, and missing bits."""
+    frame, scans = [], []
+    for marker, place in _markers(data):
+        if marker in _FRAMES:
+            frame = list(data[place + 8 : place + 8 + 3 * data[place + 7] : 3])
+        elif marker == _SCAN:
+            number = data[place + 2]
+            end = place + 3 + 2 * number
+            first, last, bits = data[end : end + 3]
+            scans.append((data[place + 3 : end : 2], first, last, bits & 15))
+    return frame, scans
+
+
+def _are_all_there(frame: list[int], scans: list[tuple[bytes, int, int, int]]) -> bool:
+    """Whether the scans send each coefficient of each component to its last bit."""
+    for component in frame:
+        sent = set()
+        for components, first, last, missing_bits in scans:
+            if component in components and not missing_bits:
+                sent |= set(range(first, last + 1))
+        if len(sent) < _COEFFICIENTS:
+            return False
+    return bool(frame)

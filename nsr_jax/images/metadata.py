@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from nsr_jax.images.exif import exif_of_upright, xmp_of_upright
-from nsr_jax.images.xmp import without_claims
+from nsr_jax.images.exif import exif_of_upright
+from nsr_jax.images.xmp import without_claims, xmp_of_upright
 
 _MOST_NAMES = 12  # of what is left out, in one line
 
@@ -22,7 +22,7 @@ class Metadata:
         resolution: in pixels per inch, across and down; None: unknown.
         png_chunks: whole chunks that only PNG files have: text, and what colours mean where there is no profile.
         jpeg_segments: whole segments that only JPEG files have: comments and captions (IPTC).
-        turned: whether the pixels were turned as EXIF or XMP ask. Only then what these say of it is made true.
+        turned: whether the pixels were turned as EXIF or XMP asks; only then is the orientation in these rewritten.
         name: how warnings call the image.
     """
 
@@ -36,7 +36,7 @@ class Metadata:
     name: str = 'image'
 
     def of_upright(self, height: int, width: int) -> 'Metadata':
-        """The same of an upright image of this size; EXIF that is broken is left out, with a warning."""
+        """The metadata of an upright image of this size; broken EXIF is left out, with a warning."""
         exif = self.exif
         if exif:
             try:
@@ -48,9 +48,9 @@ class Metadata:
         return dataclasses.replace(self, exif=exif, xmp=xmp)
 
     def without(self, claims: Sequence[str]) -> tuple['Metadata', list[str]]:
-        """The same without some of the XMP packet's claims (as in `xmp`), and which of them there were.
+        """These metadata without some claims of the XMP packet (as in `xmp`), and which of them it made.
 
-        A packet that has such claims but cannot be changed is left out, which is among what there was.
+        A packet that makes such claims but cannot be changed is left out; the reason is then in the list.
         """
         try:
             xmp, found = without_claims(self.xmp, claims)
@@ -60,7 +60,7 @@ class Metadata:
 
 
 def warn_left_out(name: str, lost: Sequence[str], why: str) -> None:
-    """Say in one line what of an image is not kept; nothing where that is nothing."""
+    """Warn in one line of what is not kept of an image; where all is kept, say nothing."""
     lost = list(dict.fromkeys(lost))
     if lost:
         more = f' and {len(lost) - _MOST_NAMES} more' if len(lost) > _MOST_NAMES else ''

@@ -12,8 +12,8 @@ from nsr_jax.images.metadata import Metadata
 SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _COLOUR = (b'gAMA', b'cHRM', b'sRGB', b'cICP', b'mDCV', b'mDCv', b'cLLI', b'cLLi')
 _TEXT = (b'tEXt', b'zTXt', b'iTXt')
-# Text that says elsewhere what is kept otherwise, or would be no longer true: XMP, ImageMagick's older profiles but for
-# captions, what it copies of EXIF, and where a thumbnail comes from.
+# Text that is kept in another way, or would no longer be true: XMP, ImageMagick's old profiles except captions, its
+# copies of EXIF, and where a thumbnail comes from.
 _NO_TEXT = re.compile(
     rb'XML:com\.adobe\.xmp|Raw profile type (?!iptc\0)|Thumb::|(exif|tiff):\w*(Orientation|Dimension|Width|Length)\0',
     re.IGNORECASE,
@@ -25,7 +25,7 @@ _XMP_HEAD = b'XML:com.adobe.xmp\0\0\0\0\0'  # not compressed, of no language
 _XMP_KEYWORD = b'XML:com.adobe.xmp'
 _EXIF_HEAD, _XMP_SEGMENT_HEAD = b'Exif\0\0', b'http://ns.adobe.com/xap/1.0/\0'
 _LARGEST_METADATA = 2**24  # unpacked, in bytes
-# Without a profile, pixels are those of sRGB, which these say too.
+# These say that colours are those of sRGB, which is assumed without them too.
 _GAMMA_OF_SRGB = {
     b'gAMA': struct.pack('>I', 45_455),
     b'cHRM': struct.pack('>8I', 31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000),
@@ -73,11 +73,11 @@ def kept_chunks(data: bytes) -> bytes:
 
 
 def names_of_kept(chunks_kept: bytes, *, has_profile: bool) -> list[str]:
-    """What `Metadata.png_chunks` are called where they are of importance, each once.
+    """Names of those of `Metadata.png_chunks` whose loss matters, each once.
 
     Args:
         chunks_kept: whole chunks.
-        has_profile: whether a colour profile stands beside them, which most of them do not outweigh.
+        has_profile: whether there is a colour profile, which outweighs gamma and primaries.
     """
     bodies = {kind: bytes(body) for kind, body in chunks(SIGNATURE + chunks_kept)}
     names = [kind.decode() for kind in (b'cICP', b'mDCV', b'mDCv', b'cLLI', b'cLLi') if kind in bodies]
@@ -107,7 +107,7 @@ def profile(data: bytes) -> bytes:
 def exif_and_xmp(data: bytes) -> tuple[bytes, bytes]:
     """The EXIF block and the XMP packet of a PNG file, wherever they stand in it.
 
-    Older programs wrote them as texts of their own; what the standards say goes before these.
+    Older programs wrote them as texts of their own; the places that the standards name come first.
     """
     exif = next((bytes(body) for kind, body in chunks(data) if kind == b'eXIf'), b'')
     texts = (bytes(body) for kind, body in chunks(data) if kind == b'iTXt' and _keyword(body) == _XMP_KEYWORD)
@@ -130,7 +130,7 @@ def _international_text(body: bytes) -> bytes:
 
 
 def _old_profile(data: bytes, name: bytes) -> bytes:
-    """What a text of ImageMagick's kind holds in hexadecimal digits; empty where there is none, or a broken one."""
+    """The bytes of a text that ImageMagick wrote in hexadecimal digits; empty where there is none, or a broken one."""
     for kind, body in chunks(data):
         if kind in _TEXT and _keyword(body).lower() == (_OLD_PROFILE + name).lower():
             text = bytes(body)
@@ -173,7 +173,7 @@ def metadata_chunks(metadata: Metadata) -> bytes:
 
 
 def header_and_pixels(start: bytes) -> tuple[int, int] | None:
-    """Where in the beginning of a PNG file its header ends and where its pixels begin; None: further on."""
+    """Where the header of a PNG file ends and where its pixels begin; None: behind this start of the file."""
     place = _IHDR_END
     while place + 8 <= len(start):
         length, kind = struct.unpack_from('>I4s', start, place)
@@ -183,16 +183,15 @@ def header_and_pixels(start: bytes) -> tuple[int, int] | None:
     return None
 
 
-def bare_png(strips: Iterable[np.ndarray], height: int, width: int, channels: int, dtype: np.dtype) -> Iterator[bytes]:
+def bare_png(strips: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype) -> Iterator[bytes]:
     """The pieces of a PNG file that holds samples as they are, neither compressed nor filtered, for another encoder.
 
     Args:
         strips: (rows, width, channels), from top to bottom.
-        height: of the image.
-        width: likewise.
-        channels: likewise.
+        shape: height, width and channels of the image.
         dtype: uint8 or uint16.
     """
+    height, width, channels = shape
     header = struct.pack('>IIBBBBB', width, height, 8 * dtype.itemsize, _COLOUR_TYPES[channels], 0, 0, 0)
     yield SIGNATURE + chunk(b'IHDR', header)
     packing = zlib.compressobj(0)

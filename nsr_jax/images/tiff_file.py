@@ -1,21 +1,25 @@
-"""TIFF files: what is kept of them beside their pixels, and a writer that streams.
+"""TIFF files: which image is the photograph, what is kept beside its pixels, and a writer that streams.
 
-libvips writes TIFF without its EXIF, and Pillow no 16-bit colours, so that the container is laid out here; the samples
-are compressed by zlib, with horizontal differences (TIFF 6.0, section 14).
+libvips writes TIFF without its EXIF, and Pillow no 16-bit colours, so the container is laid out here; the samples are
+compressed by zlib, with horizontal differences (TIFF 6.0, section 14).
 """
 
 import fractions
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from absl import logging
 
-from nsr_jax.images.directories import (
+from nsr_jax.errors import UserError
+from nsr_jax.images.exif import (
+    EXIF_DIRECTORY,
     LONG,
     LONG8,
+    ORIENTATION,
+    ORIENTATIONS,
     RATIONAL,
     SHORT,
     Entries,
@@ -25,14 +29,14 @@ from nsr_jax.images.directories import (
     entry_of,
     layout_of,
     number,
+    numbers,
     read_directory,
 )
-from nsr_jax.images.exif import EXIF_DIRECTORY
 from nsr_jax.images.metadata import Metadata
 
 _GPS_DIRECTORY, _INTEROPERABILITY_DIRECTORY = 0x8825, 0xA005
-# Of a TIFF's first directory, what a person or a camera has said: names, makers, texts, dates, rights, ratings, IPTC.
-SAID = {269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, 33723, *range(40091, 40096)}
+# What a person or a camera says in a TIFF directory: names, makers, texts, dates, rights, ratings, IPTC.
+_SAID = {269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, 33723, *range(40091, 40096)}
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIP_OFFSETS, _CHANNELS, _ROWS_PER_STRIP, _STRIP_SIZES, _RESOLUTION_X, _RESOLUTION_Y = 273, 277, 278, 279, 282, 283
@@ -44,32 +48,136 @@ _DESCRIPTION, _SHAPE = 270, b'{"shape": '  # which tifffile writes, and believes
 _STRIP_BYTES = 2**20
 _LARGEST = 2**32 - 2**26  # of the samples; beyond, offsets have 64 bits
 
+# Nobody can say which part of these, if any, is true of a restored image.
+_OTHERS = {
+    (33550, 33920, 33922, 34264, 34735, 34736, 34737, 42112, 42113): 'place on the earth (GeoTIFF)',
+    (34377, 37724): 'layers and other data of Photoshop',
+    (301, 318, 319, 532): 'what colours mean without a profile',
+    (52545,): 'content credentials',
+}
+# Tags of how samples are stored, of size and printing, and of what is kept in another way.
+_STORAGE = {254, 255, *range(256, 267), *range(273, 285), *range(288, 298), 317, *range(320, 326), 330, 332, 333, 334}
+_STORAGE |= {336, 337, 338, 339, 340, 341, 347, *range(512, 522), 529, 530, 531, 559, 700, 34665, 34675, 34853, 50341}
 
-def exif_and_xmp(data: bytes, place: int) -> tuple[bytes, bytes]:
-    """What a TIFF file says of the image whose directory stands at `place`: an EXIF block, and the XMP packet.
+_SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _DNG_VERSION = 254, 255, 50706
+_REDUCED, _MASK, _OLD_REDUCED = 1, 4, 2  # of the subfile types
+_JPEG, _RGB, _PALETTE, _YCBCR = 7, 2, 3, 6
+_ALPHAS = (1, 2)  # multiplied with the colours, and not; 0 is of unknown meaning
+_PHOTOMETRICS = {5: 'CMYK', 6: 'YCbCr', 8: 'CIE L*a*b*', 9: 'CIE L*a*b*', 10: 'CIE L*a*b*', 32803: 'raw sensor data'}
+_MOST_PAGES = 32
 
-    Either is empty where there is none.
+
+class Picture(NamedTuple):
+    """Which of a TIFF file's images is the photograph.
+
+    Attributes:
+        page: its number, from 0.
+        others: how many there are beside it, all of them smaller versions or masks.
+        layout: of the file.
+        entries: of its directory.
+    """
+
+    page: int
+    others: int
+    layout: Layout
+    entries: dict[int, Entry]
+
+    def number(self, tag: int) -> int | None:
+        """The first whole number that the directory holds for a tag; None: it holds none."""
+        return number(self.layout, self.entries.get(tag))
+
+
+def find_picture(data: bytes) -> Picture:
+    """The one image of a TIFF file that is no smaller version of another, nor a mask.
 
     Raises:
+        UserError: there are several, or none, or what libvips would read as something else: a raw photograph, or
+            other than gray, RGB or palette values; the line does not name the file.
         ValueError: the file is broken.
     """
-    layout, _ = layout_of(data)
-    said = _said(data, layout, place)
-    xmp = read_directory(data, layout, place)[0].get(_XMP)
-    small = Layout(layout.order)
-    return small.header(8) + directory_bytes(said, small, 8) if said else b'', xmp.value if xmp else b''
+    layout, place = layout_of(data)
+    found, seen = [], []
+    while place and place not in seen:
+        if len(seen) == _MOST_PAGES:
+            raise UserError(f'more than {_MOST_PAGES} frames or pages in one file; save them as one file each')
+        try:
+            entries, end = read_directory(data, layout, place)
+            (following,) = struct.unpack_from(layout.offset, data, end)
+        except (ValueError, struct.error):
+            if not seen:
+                raise
+            break
+        if not seen and _DNG_VERSION in entries:
+            break
+        page = Picture(len(seen), 0, layout, entries)
+        if (
+            not (page.number(_SUBFILE_TYPE) or 0) & (_REDUCED | _MASK)
+            and page.number(_OLD_SUBFILE_TYPE) != _OLD_REDUCED
+        ):
+            found.append(page)
+        seen.append(place)
+        place = following
+    if not found:
+        raise UserError('a raw photograph, or a file of previews; develop it first')
+    if len(found) > 1:
+        raise UserError(f'{len(found)} frames or pages in one file; save them as one file each')
+    (picture,) = found
+    photometric = picture.number(_PHOTOMETRIC) or 0
+    if photometric > 3 and (photometric, picture.number(_COMPRESSION)) != (_YCBCR, _JPEG):
+        name = _PHOTOMETRICS.get(photometric, f'photometric interpretation {photometric}')
+        raise UserError(f'TIFF of {name}; accepted are gray, RGB and palettes')
+    return picture._replace(others=len(seen) - 1)
 
 
-def is_about_the_former(description: bytes) -> bool:
-    """Whether a description says of which size or kind the image is, for programs: those of tifffile and OME."""
-    return description.startswith(_SHAPE) or (description.startswith(b'<?xml') and b'<OME' in description)
+def alpha_of(picture: Picture) -> tuple[int, int | None] | None:
+    """How many channels of a picture are colours, and which one the file calls alpha (None: none of them).
+
+    None where all channels are colours, or become so by a palette.
+    """
+    channels, photometric = picture.number(_CHANNELS) or 1, picture.number(_PHOTOMETRIC)
+    colours = 3 if photometric in (_RGB, _YCBCR) else 1
+    if photometric == _PALETTE or channels <= colours:
+        return None
+    extra = picture.entries.get(_EXTRA_SAMPLES)
+    kinds = numbers(picture.layout, extra)[: channels - colours] if extra else ()
+    return colours, next((colours + i for i, kind in enumerate(kinds) if kind in _ALPHAS), None)
 
 
-def _said(data: bytes, layout: Layout, first: int) -> dict[int, Entry | Entries]:
-    """What is kept of the first directory, and those of EXIF and GPS."""
-    entries, _ = read_directory(data, layout, first)
-    said: dict[int, Entry | Entries] = {tag: entry for tag, entry in entries.items() if tag in SAID}
-    if _DESCRIPTION in said and is_about_the_former(said[_DESCRIPTION].value):
+def orientation(picture: Picture) -> int | None:
+    """1 to 8; None where the file says none of these."""
+    said = picture.number(ORIENTATION)
+    return said if said in ORIENTATIONS else None
+
+
+def exif_and_xmp(data: bytes, picture: Picture) -> tuple[bytes, bytes]:
+    """What a TIFF file says of a picture: an EXIF block, and the XMP packet; either is empty where there is none."""
+    said = _said(data, picture.layout, picture.entries)
+    xmp = picture.entries.get(_XMP)
+    small = Layout(picture.layout.order)
+    return small.header(8) + directory_bytes(said, small, 8) if said else b'', bytes(xmp.value) if xmp else b''
+
+
+def left_out(picture: Picture) -> list[str]:
+    """Names of what a TIFF file holds beside a picture or says of it, and is not kept, each once."""
+    tags = picture.entries.keys()
+    names = [f'smaller versions or masks ({picture.others})'] if picture.others else []
+    names += [name for known, name in _OTHERS.items() if tags & set(known)]
+    if _DESCRIPTION in tags and _is_about_the_former(picture.entries[_DESCRIPTION]):
+        names.append('description of its size')
+    unknown = tags - _SAID - _STORAGE - {tag for known in _OTHERS for tag in known}
+    return [*names, *(f'tag {tag}' for tag in sorted(unknown))]
+
+
+def _is_about_the_former(description: Entry) -> bool:
+    """Whether a description tells programs the size or kind of the former image, as those of tifffile and OME do."""
+    text = bytes(description.value)
+    return text.startswith(_SHAPE) or (text.startswith(b'<?xml') and b'<OME' in text)
+
+
+def _said(data: bytes, layout: Layout, entries: dict[int, Entry]) -> dict[int, Entry | Entries]:
+    """What is kept of a directory, and of those for EXIF and GPS that it points to."""
+    said: dict[int, Entry | Entries] = {tag: entry for tag, entry in entries.items() if tag in _SAID}
+    if _DESCRIPTION in said and _is_about_the_former(entries[_DESCRIPTION]):
         del said[_DESCRIPTION]
     for tag in (EXIF_DIRECTORY, _GPS_DIRECTORY):
         place = number(layout, entries.get(tag))
@@ -88,26 +196,25 @@ def _said(data: bytes, layout: Layout, first: int) -> dict[int, Entry | Entries]
 def write_tiff(
     file: BinaryIO,
     strips: Iterable[np.ndarray],
-    height: int,
-    width: int,
-    channels: int,
+    shape: tuple[int, int, int],
     dtype: np.dtype,
     metadata: Metadata,
 ) -> None:
     """Write an image; the directory follows the samples. Beyond 4 GiB the file is a BigTIFF.
 
     Args:
-        file: empty, and can be sought in.
+        file: empty and seekable.
         strips: (rows, width, channels), from top to bottom, exactly `height` rows of them.
-        height: of the image.
-        width: likewise.
-        channels: likewise.
+        shape: height, width and channels of the image.
         dtype: uint8 or uint16.
         metadata: of the image as it is written.
     """
+    height, width, channels = shape
     row_bytes = width * channels * dtype.itemsize
     exif_layout, first = layout_of(metadata.exif) if metadata.exif else (Layout(), 0)
-    # In the byte order of the EXIF block, whose values need no change then.
+    entries = read_directory(metadata.exif, exif_layout, first)[0] if metadata.exif else {}
+    entries = _said(metadata.exif, exif_layout, entries)
+    # In the byte order of the EXIF block, so that its values need no change.
     layout = Layout(exif_layout.order, big=height * row_bytes > _LARGEST)
     rows = min(height, max(1, _STRIP_BYTES // row_bytes))
     places, sizes = [], []
@@ -121,8 +228,7 @@ def write_tiff(
         file.write(packed)
     file.write(bytes(file.tell() % 2))
     start = file.tell()
-    entries = _said(metadata.exif, exif_layout, first) if metadata.exif else {}
-    entries |= _entries(layout, height, width, channels, dtype, metadata)
+    entries |= _entries(layout, shape, dtype, metadata)
     entries[_ROWS_PER_STRIP] = entry_of(layout, LONG, rows)
     entries[_STRIP_OFFSETS] = entry_of(layout, LONG8 if layout.big else LONG, *places)
     entries[_STRIP_SIZES] = entry_of(layout, LONG, *sizes)
@@ -132,7 +238,7 @@ def write_tiff(
 
 
 def _of_rows(strips: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
-    """The same in strips of `rows` each; the last one may be shorter."""
+    """The image cut into strips of `rows` each; the last one may be shorter."""
     rest = None
     for strip in strips:
         joined = strip if rest is None else np.concatenate([rest, strip])
@@ -144,8 +250,11 @@ def _of_rows(strips: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
 
 
 def _entries(
-    layout: Layout, height: int, width: int, channels: int, dtype: np.dtype, metadata: Metadata
+    layout: Layout, shape: tuple[int, int, int], dtype: np.dtype, metadata: Metadata
 ) -> dict[int, Entry | Entries]:
+    """What the directory says of an image, but for where its samples stand."""
+    height, width, channels = shape
+
     def shorts(*values: int) -> Entry:
         return entry_of(layout, SHORT, *values)
 

@@ -1,25 +1,60 @@
-"""Writing images strip by strip, in any of the formats, so that a file is whole or not there."""
+"""Writing images so that a file is whole or not there: 8-bit ones as PNG, and any kind strip by strip in any format."""
 
+import dataclasses
+import io
 import os
+import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
 import numpy as np
 import PIL.Image
 
-from nsr_jax.atomic_files import replacing
+from nsr_jax.atomic_files import make_output_folder, replacing, write_atomically
 from nsr_jax.errors import UserError
-from nsr_jax.images.fitting import fitted
+from nsr_jax.images import jpeg_file, png_file, xmp
 from nsr_jax.images.formats import check_output, check_quality
 from nsr_jax.images.libvips import pyvips
-from nsr_jax.images.metadata import Metadata
-from nsr_jax.images.strip_writer import write_stream
+from nsr_jax.images.metadata import Metadata, warn_left_out
 from nsr_jax.images.tiff_file import write_tiff
 
 JPEG_QUALITY = 95
 _MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}  # Pillow's, by the number of channels
+_GRAY, _COLOUR = b'GRAY', b'RGB '  # what profiles say they are for
+_READ_AT_ONCE = 2**20
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """The bytes of a PNG file of a uint8 image, (H, W, 3) RGB or (H, W, 1) or (H, W) gray.
+
+    Raises:
+        ValueError: another type or shape; floats are refused because whoever has them must say how to round.
+    """
+    if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))):
+        raise ValueError(f'image must be uint8 (H, W), (H, W, 1) or (H, W, 3), got {image.dtype} {image.shape}')
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(np.ascontiguousarray(image)).save(buffer, format='PNG')
+    return buffer.getvalue()
+
+
+def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Write a uint8 image (as in `encode_png`) as a PNG file, making its folder; never leaves a part of a file.
+
+    Raises:
+        UserError: the name does not end in .png, or the file cannot be written.
+        ValueError: as in `encode_png`.
+    """
+    path = pathlib.Path(path)
+    if path.suffix.lower() != '.png':
+        raise UserError(f'{path}: images are written without loss, as PNG: the name must end in .png')
+    data = encode_png(image)
+    make_output_folder(path.parent)
+    write_atomically(path, data)
 
 
 def write_photo(
@@ -35,7 +70,7 @@ def write_photo(
     quality: int | None = None,
     name: str | None = None,
 ) -> None:
-    """Write an upright image of which the strips may still have to be made.
+    """Write an upright image, whose strips may be computed while it is written.
 
     PNG, JPEG and TIFF hold a few strips at a time; encoders of WebP and BMP want the whole picture, at four bytes a
     pixel and more. Strips are pulled in this thread; what they raise is raised, and nothing is left then.
@@ -62,16 +97,17 @@ def write_photo(
     dtype = np.dtype(dtype)
     check_output(format, height, width, channels, dtype, name)
     check_quality(format, quality)
-    metadata = fitted((metadata or Metadata()).of_upright(height, width), format, channels)
-    checked = _Strips(strips, height, width, channels, dtype)
+    metadata = _fitted((metadata or Metadata()).of_upright(height, width), format, channels)
+    shape = height, width, channels
+    checked = _checked(strips, shape, dtype)
 
     def write(file: BinaryIO) -> None:
         if format == 'TIFF':
-            write_tiff(file, checked, height, width, channels, dtype, metadata)
+            write_tiff(file, checked, shape, dtype, metadata)
         elif format in ('PNG', 'JPEG'):
-            write_stream(file, checked, height, width, channels, dtype, format, metadata, quality or JPEG_QUALITY)
+            _encode(file, png_file.bare_png(checked, shape, dtype), format, metadata, quality or JPEG_QUALITY)
         else:
-            _write_whole(file, checked, height, width, channels, format, metadata, quality)
+            _write_whole(file, checked, shape, format, metadata, quality)
 
     try:
         if is_path:
@@ -82,58 +118,176 @@ def write_photo(
                 write(file)
                 file.seek(0)
                 shutil.copyfileobj(file, target)
+    except _StripsFailedError as failed:
+        raise failed.error from None
     except OSError as error:
-        if error is checked.failure:
-            raise
         raise UserError(f'{name}: cannot be written: {error.strerror or error}') from error
     except pyvips.Error as error:
         raise UserError(f'{name}: cannot be written: {" ".join(str(error).split())}') from error
 
 
-class _Strips:
-    """Strips that are checked as they are pulled, and whose own failure is told from that of writing them."""
+def _fitted(metadata: Metadata, form: str, channels: int) -> Metadata:
+    """The part of metadata that a file can hold; a warning names the image and what is left out.
 
-    def __init__(self, strips: Iterable[np.ndarray], height: int, width: int, channels: int, dtype: np.dtype):
-        self._strips = strips
-        self._shape = height, width, channels
-        self._dtype = dtype
-        self.failure: OSError | None = None
+    Args:
+        metadata: of the image as it is written.
+        form: of the file, one of `formats.FORMATS`.
+        channels: of the image, from 1 to 4.
+    """
+    lost, claims = [], []
+    kept = dataclasses.replace(metadata)
+    if form != 'PNG':
+        lost += png_file.names_of_kept(metadata.png_chunks, has_profile=bool(metadata.icc))
+        kept = dataclasses.replace(kept, png_chunks=b'')
+    if form != 'JPEG':
+        lost += jpeg_file.names_of_kept(metadata.jpeg_segments)
+        kept = dataclasses.replace(kept, jpeg_segments=b'')
+    if png_file.CAPTION in lost:
+        claims.append(xmp.CAPTION)
+    if metadata.icc and (reason := _reason_against_profile(metadata.icc, form, channels)):
+        lost.append(f'colour profile, {reason}')
+        claims.append(xmp.PROFILE)
+        kept = dataclasses.replace(kept, icc=b'')
+    if form == 'BMP':
+        lost += [name for name, part in (('EXIF', kept.exif), ('XMP', kept.xmp)) if part]
+        kept = dataclasses.replace(kept, exif=b'', xmp=b'')
+    kept, found = kept.without(claims)
+    warn_left_out(metadata.name, [*lost, *found], f'a {form} file cannot hold it')
+    return kept
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        height, *row = self._shape
-        done = 0
-        strips = iter(self._strips)
-        while True:
-            try:
-                strip = next(strips, None)
-            except OSError as error:
-                self.failure = error
-                raise
-            if strip is None:
-                break
-            done += len(strip)
-            if list(strip.shape[1:]) != row or strip.dtype != self._dtype or done > height:
-                raise ValueError(f'a strip of {strip.dtype} {strip.shape} in row {done - len(strip)} of {self}')
-            if len(strip):
-                yield strip
-        if done < height:
-            raise ValueError(f'{done} rows of {self}')
 
-    def __str__(self) -> str:
-        return f'an image of {self._dtype} {self._shape}'
+def _reason_against_profile(icc: bytes, form: str, channels: int) -> str | None:
+    """Why a profile cannot stand in a file; None where it can."""
+    space = icc[16:20]
+    if form == 'BMP':
+        return 'for which it has no place'
+    fits = space == (_GRAY if channels < 3 and form != 'WEBP' else _COLOUR)  # WebP stores gray as colours
+    # A profile of colours says which gray is meant; only PNG forbids one beside gray.
+    if fits or (space == _COLOUR and form != 'PNG'):
+        return None
+    return f'which is for {space.decode("latin-1")!r} and does not fit {channels} channels'
+
+
+class _StripsFailedError(Exception):
+    """The strips could not be made, which is not the same as that they could not be written."""
+
+    def __init__(self, error: OSError):
+        super().__init__(error)
+        self.error = error
+
+
+def _checked(strips: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype) -> Iterator[np.ndarray]:
+    """The strips, without empty ones; raises `ValueError` where they do not make up such an image."""
+    strips, done = iter(strips), 0
+    while True:
+        try:
+            strip = next(strips, None)
+        except OSError as error:
+            raise _StripsFailedError(error) from error
+        if strip is None:
+            break
+        done += len(strip)
+        if strip.shape[1:] != shape[1:] or strip.dtype != dtype or done > shape[0]:
+            place = f'in row {done - len(strip)} of an image of {dtype} {shape}'
+            raise ValueError(f'a strip of {strip.dtype} {strip.shape} {place}')
+        if len(strip):
+            yield strip
+    if done < shape[0]:
+        raise ValueError(f'{done} rows of an image of {dtype} {shape}')
+
+
+def _encode(file: BinaryIO, pieces: Iterable[bytes], form: str, metadata: Metadata, quality: int) -> None:
+    """Encode an image as PNG or JPEG by libvips, in another thread, while its pieces are still being made in this one.
+
+    So the strips are made in the caller's thread, where they can be interrupted: libvips would pull them in its own
+    threads, where Python sees neither signals nor exceptions.
+
+    Args:
+        file: written from where it stands.
+        pieces: of a bare PNG file (`png_file.bare_png`).
+        form: 'PNG' or 'JPEG'.
+        metadata: of the image as it is written.
+        quality: of JPEG, 1 to 100.
+
+    Raises:
+        OSError: the file cannot be written.
+        pyvips.Error: libvips fails otherwise.
+    """
+    if form == 'PNG':
+        output = _Output(file, png_file.metadata_chunks(metadata), png_file.header_and_pixels)
+    else:
+        output = _Output(file, jpeg_file.metadata_segments(metadata), jpeg_file.header_and_pixels)
+    failures: list[Exception] = []
+
+    def write(data: bytes) -> int:
+        try:
+            output.write(bytes(data))
+        except OSError as error:  # C would not hand it on
+            failures.append(error)
+            return -1
+        return len(data)
+
+    def work(read_end: int) -> None:
+        target = pyvips.TargetCustom()
+        target.on_write(write)
+        try:
+            source = pyvips.Source.new_from_descriptor(read_end)
+            image = pyvips.Image.pngload_source(source, access='sequential', fail_on='error', unlimited=True)
+            if form == 'PNG':
+                image.pngsave_target(target, compression=6, filter='all', keep='none')
+            else:
+                image.jpegsave_target(target, Q=quality, keep='none')
+        except pyvips.Error as error:
+            failures.append(error)
+        finally:
+            while os.read(read_end, _READ_AT_ONCE):  # so that nobody waits for room in the pipe
+                pass
+
+    read_end, write_end = os.pipe()
+    thread = threading.Thread(target=work, args=(read_end,), daemon=True)
+    thread.start()
+    try:
+        with open(write_end, 'wb') as pipe:  # what ends too early, the encoder takes for a truncated file, and stops
+            for piece in pieces:
+                pipe.write(piece)
+                if failures:
+                    break
+    finally:
+        thread.join()
+        os.close(read_end)
+    if failures:
+        raise failures[0]
+
+
+class _Output:
+    """A file with our metadata between header and pixels, in place of what the encoder writes there."""
+
+    def __init__(self, file: BinaryIO, metadata: bytes, places: Callable[[bytes], tuple[int, int] | None]):
+        self._file = file
+        self._metadata = metadata
+        self._places = places
+        self._start: bytes | None = b''  # not yet written; None once the pixels have begun
+
+    def write(self, data: bytes) -> None:
+        if self._start is not None:
+            self._start += data
+            if (places := self._places(self._start)) is None:
+                return
+            data = self._start[: places[0]] + self._metadata + self._start[places[1] :]
+            self._start = None
+        self._file.write(data)
 
 
 def _write_whole(
     file: BinaryIO,
     strips: Iterable[np.ndarray],
-    height: int,
-    width: int,
-    channels: int,
+    shape: tuple[int, int, int],
     format: str,
     metadata: Metadata,
     quality: int | None,
 ) -> None:
     """WebP and BMP, by Pillow."""
+    height, width, channels = shape
     picture = PIL.Image.new(_MODES[channels], (width, height))
     done = 0
     for strip in strips:

@@ -1,12 +1,15 @@
-"""What XMP claims of things that a restored image no longer has; all else of a packet is kept byte by byte.
+"""XMP packets: size and orientation are made true, and claims about what a restored image lacks are cut out.
 
-Names are told by their namespaces, whatever prefixes stand for them.
+All else of a packet is kept byte by byte. Claims are known by their namespaces, whatever prefixes stand for them.
 """
 
+import itertools
 import re
 import xml.parsers.expat
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+from nsr_jax.images.exif import ORIENTATIONS
 
 _NOTE = 'http://ns.adobe.com/xmp/note/'
 _PHOTOSHOP = 'http://ns.adobe.com/photoshop/1.0/'
@@ -25,7 +28,16 @@ _REGIONS = {
     ('http://www.metadataworkinggroup.com/schemas/regions/', 'Regions'),
     ('http://ns.microsoft.com/photo/1.2/', 'RegionInfo'),
 }
-# Possessive, and whitespace is looked at from where it begins alone: hostile lengths would be squared otherwise.
+_MOST_PREFIXES = 4
+
+_TIFF_NAMESPACE = rb'xmlns:([\w.-]+)\s*=\s*["\']http://ns\.adobe\.com/tiff/1\.0/["\']'
+# The size of the image that its regions (marked parts of it) refer to.
+_SIZE_OF_REGIONS = re.compile(
+    rb'<[\w-]+:AppliedToDimensions\b[^>]{0,300}(?:/>|>.{0,300}?AppliedToDimensions>)', re.DOTALL
+)
+# An attribute (name="3") or an element (<name>3</name>, which may have attributes).
+_XMP_VALUE = rb'(\s*=\s*["\']\s*|(?:\s[^<>]{0,100})?>\s*)(\d+)'
+# Possessive, and whitespace is matched only from its start: hostile texts would take quadratic time otherwise.
 _START_TAG = re.compile(rb'<(?:[^"\'>]|"[^"]*"|\'[^\']*\')*+>')
 _ATTRIBUTE = re.compile(rb'(?<!\s)\s++([^\s=/>]++)\s*+=\s*+(?:"[^"]*"|\'[^\']*\')')
 
@@ -34,8 +46,8 @@ class _Claim(NamedTuple):
     """A kind of claim.
 
     Attributes:
-        words: of which one stands in every packet that claims it.
-        is_meant: whether a property, by its namespace and name, claims it.
+        words: one of them stands in every packet that makes the claim.
+        is_meant: whether a property of this namespace and name makes the claim.
     """
 
     words: tuple[bytes, ...]
@@ -63,14 +75,14 @@ CAPTION, PROFILE, REGIONS = 'digest of a caption', 'name of a colour profile', '
 
 
 def without_claims(xmp: bytes, kinds: Sequence[str]) -> tuple[bytes, list[str]]:
-    """A packet without some of its claims, and which kinds of them it had.
+    """A packet without some of its claims, and the kinds of claims that were cut out.
 
     Args:
         xmp: a packet, or nothing.
         kinds: of claims: `FURTHER_PICTURES`, `CAPTION`, `PROFILE`, `REGIONS`.
 
     Raises:
-        ValueError: the packet claims such, but is no XML in UTF-8, so that the claims cannot be taken out.
+        ValueError: the packet makes such claims but is no XML in UTF-8, so that they cannot be cut out.
     """
     kinds = [kind for kind in kinds if any(word in xmp for word in _CLAIMS[kind].words)]
     if not kinds:
@@ -84,7 +96,7 @@ def without_claims(xmp: bytes, kinds: Sequence[str]) -> tuple[bytes, list[str]]:
 
 
 class _Finder:
-    """Where in a packet claims stand: attributes, and elements with all that they hold."""
+    """Finds where claims stand in a packet: attributes, and elements with all that they hold."""
 
     def __init__(self, xmp: bytes, kinds: Sequence[str]):
         self.cuts: list[tuple[int, int]] = []
@@ -143,3 +155,53 @@ class _Finder:
             self.cuts.append((start, stop))
             self._cut = None
         self._spaces.pop()
+
+
+def orientation_of_xmp(xmp: bytes) -> int | None:
+    """1 to 8; None where an XMP packet says none of these."""
+    found = re.search(rb'\b' + _orientation_name(xmp) + _XMP_VALUE, xmp)
+    return next((each for each in ORIENTATIONS if found and found[2] == b'%d' % each), None)
+
+
+def xmp_of_upright(xmp: bytes, height: int, width: int, *, turned: bool = True) -> bytes:
+    """The XMP packet of an upright image of another size, without the thumbnails of the former one.
+
+    Args:
+        xmp: the packet.
+        height: of the image that it is now for, in pixels.
+        width: likewise.
+        turned: as of `exif_of_upright`.
+    """
+    for names, value in (
+        *([(_orientation_name(xmp), 1)] if turned else []),
+        (rb'tiff:ImageWidth|exif:PixelXDimension', width),
+        (rb'tiff:ImageLength|exif:PixelYDimension', height),
+    ):
+        xmp = _with_number(xmp, names, value)
+
+    def of_this_size(regions: re.Match) -> bytes:
+        return _with_number(_with_number(regions[0], rb'stDim:w', width), rb'stDim:h', height)
+
+    xmp = _SIZE_OF_REGIONS.sub(of_this_size, xmp)
+    return _without_thumbnails(_without_thumbnails(xmp, b'xmp'), b'xap')
+
+
+def _with_number(xmp: bytes, names: bytes, value: int) -> bytes:
+    """A packet in which a property of one of these names, a pattern, has this value."""
+    return re.sub(rb'\b(' + names + rb')' + _XMP_VALUE, rb'\g<1>\g<2>%d' % value, xmp)
+
+
+def _orientation_name(xmp: bytes) -> bytes:
+    """A pattern for the orientation's name in a packet, which is free to choose its prefix."""
+    found = itertools.islice(re.finditer(_TIFF_NAMESPACE, xmp), _MOST_PREFIXES)
+    prefixes = sorted({b'tiff', *(each[1] for each in found)})
+    return rb'(?:' + b'|'.join(map(re.escape, prefixes)) + rb'):Orientation'
+
+
+def _without_thumbnails(xmp: bytes, prefix: bytes) -> bytes:
+    # No regular expression: it would look for the end anew from each start, in quadratic time.
+    kept, place, start_tag, end_tag = [], 0, b'<%s:Thumbnails' % prefix, b'</%s:Thumbnails>' % prefix
+    while (start := xmp.find(start_tag, place)) >= 0 and (end := xmp.find(end_tag, start)) >= 0:
+        kept.append(xmp[place:start])
+        place = end + len(end_tag)
+    return b''.join([*kept, xmp[place:]])

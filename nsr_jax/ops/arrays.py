@@ -1,4 +1,4 @@
-"""What users give for arrays, as plain NumPy arrays."""
+"""Plain NumPy arrays of what users give for arrays."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from nsr_jax.errors import UserError
 
 
 def plain_array(values: Any, name: str = 'an image') -> np.ndarray:
-    """Anything that NumPy can make an array of, without what subclasses of `np.ndarray` do differently.
+    """A plain array of anything that NumPy can convert; subclasses of `np.ndarray` would compute otherwise.
 
     Args:
         values: an array of NumPy, in any order of bytes and with any strides; of JAX or another library; a matrix, a

@@ -10,10 +10,10 @@ _ROWS_AT_ONCE = 256
 def find_gray(pixels: np.ndarray, alpha: np.ndarray | None = None) -> np.ndarray | None:
     """The gray image that an image of colours is, if it is one.
 
-    It is where the channels of each pixel differ by no more than what decoders round by: 2 of 255 (of a full alpha's
-    worth in other types), and no more than a tenth of what lies between the darkest and the brightest value. So an
-    image that is dark or flat throughout is gray only where the channels are closer, and R = G = B always is. What
-    nobody sees, where alpha is zero, does not count.
+    It is gray if the channels of each pixel differ by no more than decoders round, 2 of 255 (or that share of the range
+    of other types), and by no more than a tenth of the range between the darkest and the brightest value. So the
+    channels of a dark or flat image have to be closer, and R = G = B is always gray. Pixels that nobody sees, where
+    alpha is zero, do not count.
 
     Args:
         pixels: (H, W, 3), uint8, uint16, or floats on [0, 1].

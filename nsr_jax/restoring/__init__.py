@@ -1,1 +1,1 @@
-"""Restoring images that someone has: any file, any size, with weights that come with the package."""
+"""Restoring image files of any size, with the weights that come with the package."""

@@ -1,4 +1,4 @@
-"""A page to look at: images before and after, under a slider that a mouse, a finger or the keyboard moves."""
+"""A page that shows images before and after under a slider, which a mouse, a finger or the keyboard moves."""
 
 import base64
 import importlib.resources
@@ -69,7 +69,7 @@ def write_comparison(path: str | os.PathLike, jobs: Sequence[Job], title: str, l
 
 
 def make_preview(name: str, before: np.ndarray, after: np.ndarray) -> Preview:
-    """The part of an image with the most detail; without loss, but that 16 bits are shown with 8.
+    """The part of an image with the most detail; lossless, except that 16 bits are shown as 8.
 
     Args:
         name: what the page calls it.

@@ -12,8 +12,8 @@ from nsr_jax.errors import UserError
 from nsr_jax.images.formats import SIGNATURE_BYTES, SUFFIXES, format_of
 
 STANDARD = '-'  # how standard input and output are written in a command
-NO_SUFFIX = '.png'  # of what becomes of an image whose name does not say its format
-# Raw photographs begin as TIFF files do, and are none that could be restored.
+NO_SUFFIX = '.png'  # of an output whose input does not name its format
+# Raw photographs begin as TIFF files do, but cannot be restored.
 _RAW = {
     '.3fr', '.arw', '.cr2', '.dcr', '.dng', '.erf', '.fff', '.iiq', '.k25', '.kdc', '.mef', '.mos', '.nef', '.nrw',
     '.pef', '.raw', '.sr2', '.srf', '.srw',
@@ -62,24 +62,24 @@ def plan(
 
     An image file becomes a file of its name directly in the output folder, one of a folder keeps its place below that
     folder, and one of a pattern its place below the part of the pattern without wildcards. Files and folders that are
-    there are meant by their names, whatever characters these have. Of folders and patterns, files of other suffixes
-    than those of images, or without one, are told by what they begin with; those that are no images are counted and
-    named in one line of the log. Hidden files are passed over, and so is what lies in the output folder, where that is
-    below an input: it was restored already.
+    there are taken by their names, whatever characters these have. In folders and patterns, a file without the suffix
+    of an image is known by its first bytes; files that are no images are counted and named in one line of the log.
+    Hidden files are passed over, and so is the output folder where it lies below an input: its images were restored
+    already.
 
     Args:
         inputs: image files; folders, of which all images are taken; patterns with *, ? and [] ('**' for any folders);
             '-' for standard input.
         output: the folder of the outputs; '-' for standard output, where there is one image alone.
-        suffix: of all outputs, in the place of their own; None: each keeps its own as it is written, and where that is
-            none of an image, or there is no name, it is '.png'. To a name in a folder or pattern that ends in none of
-            an image it is added, so that a.jpg_original does not become the file that a.jpg does.
+        suffix: of all outputs; None: each keeps the suffix of its input, and gets '.png' where that is not one of an
+            image or there is no name. In folders and patterns a suffix that is not one of an image is kept before it,
+            so that a.jpg_original and a.jpg do not become one file.
         recursive: whether images in folders of folders are taken too.
 
     Raises:
         UserError: no input, a path that is not there, a folder or pattern without images, two inputs that would become
-            one file, several for standard output, or an output that is one of the inputs, a folder, or by a link not
-            in the output's folder.
+            one file, several for standard output, or an output that is one of the inputs, is a folder, or would lie
+            outside of the output folder because of a link.
     """
     if not inputs:
         raise UserError('nothing to restore: name image files, folders or patterns, or - for standard input')
@@ -183,7 +183,7 @@ def _images(paths: Iterator[pathlib.Path], base: pathlib.Path, output: pathlib.P
 
 
 def _is_image(path: pathlib.Path) -> bool:
-    """By its name, or where that says nothing, by what it begins with; only of files, as pipes and devices may wait."""
+    """Whether it is one by its suffix or its first bytes; pipes and devices, which may wait, are not opened."""
     if not path.is_file():
         return False
     if path.suffix.lower() in SUFFIXES:

@@ -1,4 +1,4 @@
-"""How far the restoring of images is, and how long the rest will take: a bar on a terminal, else lines."""
+"""How far the restoring of images is and how long the rest will take: a bar on a terminal, lines of a log elsewhere."""
 
 import itertools
 import time
@@ -13,10 +13,10 @@ _LOOK = '{desc}{percentage:3.0f}%|{bar}| {elapsed} passed, {remaining} left'
 
 
 class Progress:
-    """Counts bytes of the inputs, for how long an image takes goes with its size.
+    """Counts bytes of the inputs, because an image takes the longer the larger it is.
 
-    What is short is done without a line: the first one comes when the rest will take half a minute, as soon as that is
-    known. The time until the first tile is done is left out of the estimate, for the network is compiled in it.
+    Short work is done without a line: the first one comes once the rest is known to take half a minute or more. The
+    time until the first tile is done does not count, because the network is compiled in it.
 
     Args:
         sizes: of all images, in bytes.
@@ -30,7 +30,7 @@ class Progress:
         self._clock = clock
         self._number = 0
         self._done = 0.0
-        self._start: tuple[float, float] | None = None  # when the first tile was done, and what was
+        self._start: tuple[float, float] | None = None  # when the first tile was done, and how much was then
         self._last_line: float | None = None
         self._bar = tqdm.tqdm(total=self._ends[-1], bar_format=_LOOK, disable=None if is_shown else True)
 
@@ -74,7 +74,10 @@ class Progress:
             percentage = 100 * self._done / total
             logging.info(
                 'image %d of %d: %.0f%% of all is done, about %s left',
-                *(self._number, len(self._ends) - 1, percentage, _in_words(rest)),
+                self._number,
+                len(self._ends) - 1,
+                percentage,
+                _in_words(rest),
             )
 
 

@@ -1,4 +1,4 @@
-"""From files to files: what a restorer makes of each image is written as it comes."""
+"""Restoring from files to files: an output is written while it is computed."""
 
 import collections
 import contextlib
@@ -45,7 +45,7 @@ def restore_files(
         output_format: one of `formats.FORMATS`, for all; None: what the suffix of each target names, and where it names
             none, as of standard output, that of the input.
         quality: 1 to 100, of JPEG and WebP; None: the format's own, WebP without loss. Where formats differ from file
-            to file, those that lose nothing pass it over; standard output, which is alone, then fails.
+            to file, lossless ones ignore it; on standard output, a lossless format is an error.
         largest_pixels: of an image that is read; a larger one fails.
     """
     failed = []
@@ -79,7 +79,7 @@ def restore_files(
 
 @contextlib.contextmanager
 def _taken_by_all(strips: Iterator[np.ndarray]) -> Iterator[None]:
-    """Take the strips that the block leaves, if it fails too: other processes need this one's devices for theirs."""
+    """Take the strips that the block leaves, even if it fails: other processes need this one's devices for theirs."""
     failure = None
     try:
         yield
@@ -93,15 +93,12 @@ def _taken_by_all(strips: Iterator[np.ndarray]) -> Iterator[None]:
 
 def _read(source: pathlib.Path | None, largest_pixels: int) -> Photo:
     if source is None:
-        try:
-            return read_photo(sys.stdin.buffer, name='standard input', largest_pixels=largest_pixels)
-        except OSError as error:  # as it is closed, or a folder
-            raise UserError(f'standard input: cannot be read: {error.strerror}') from error
+        return read_photo(sys.stdin.buffer, name='standard input', largest_pixels=largest_pixels)
     return read_photo(source, largest_pixels=largest_pixels)
 
 
 def _check_misnamed(job: Job, photo: Photo, scale: int, form: str) -> None:
-    """Where a file's suffix is of another format than its contents, say so before it is written as the name says.
+    """Warn of a file whose suffix is of another format than its contents, before it is written as the name says.
 
     Raises:
         UserError: that format cannot hold the image.
@@ -111,8 +108,8 @@ def _check_misnamed(job: Job, photo: Photo, scale: int, form: str) -> None:
         return
     true = f'{job}: a {photo.format} file by its contents (--format={photo.format.lower()} keeps it so)'
     height, width, channels = photo.pixels.shape
-    about = channels + (photo.alpha is not None), photo.pixels.dtype
-    check_output(form, scale * height, scale * width, *about, true)
+    channels += photo.alpha is not None
+    check_output(form, scale * height, scale * width, channels, photo.pixels.dtype, true)
     logging.warning('%s; as its name says, %s is written', true, form)
 
 
@@ -142,14 +139,14 @@ def _write(
 
 
 def _about(job: Job, strips: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The strips as they come; errors say of which image they speak."""
+    """The strips as they come; errors name the image."""
     with _named(job):
         yield from strips
 
 
 @contextlib.contextmanager
 def _named(job: Job) -> Iterator[None]:
-    """Let errors of restoring say of which image they speak."""
+    """Name the image in errors of restoring."""
     try:
         yield
     except UserError as error:

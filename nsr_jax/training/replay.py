@@ -16,7 +16,7 @@ from jax import lax
 from nsr_jax import markdown
 from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
-from nsr_jax.images.decoding import write_image
+from nsr_jax.images.writing import write_image
 from nsr_jax.losses import weighted_sum
 from nsr_jax.ops.settings import without_x64
 from nsr_jax.training.checkpoints import Checkpoints

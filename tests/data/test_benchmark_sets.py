@@ -5,7 +5,8 @@ import pytest
 from nsr_jax.data.benchmark_sets import BENCHMARKS, find_benchmark
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
-from nsr_jax.images.decoding import list_images, read_image, write_image
+from nsr_jax.images.reading import list_images, read_image
+from nsr_jax.images.writing import write_image
 
 HERE = ('BSD100', 'BSD68', 'CBSD68', 'Classic5', 'LIVE1', 'Set12', 'Set14', 'Set5')
 

@@ -18,7 +18,8 @@ from absl import logging
 
 from nsr_jax.data import builders
 from nsr_jax.errors import UserError
-from nsr_jax.images.decoding import decode_image, write_image
+from nsr_jax.images.reading import decode_image
+from nsr_jax.images.writing import write_image
 from nsr_jax.ops.imresize import imresize
 
 
@@ -316,6 +317,6 @@ def test_all_images_that_cannot_be_used_are_listed(tmp_path):
         builders.open_records(config, tmp_path / 'tfds')
     told = str(caught.value)
     assert told.startswith(f'3 images cannot be used: {files[3].path}: not a PNG, JPEG or BMP image')
-    assert f'{files[60].path}: broken or truncated' in told
+    assert f'{files[60].path}: broken, truncated' in told
     assert told.endswith(f'{files[119].path} is too small')
     assert not list((tmp_path / 'tfds').rglob('*.array_record*'))

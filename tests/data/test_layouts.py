@@ -7,7 +7,7 @@ import pytest
 
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
-from nsr_jax.images.decoding import encode_png
+from nsr_jax.images.writing import encode_png
 from nsr_jax.ops.imresize import imresize
 
 

@@ -12,7 +12,7 @@ from nsr_jax.data.mapped_store import open_store
 from nsr_jax.data.sources import Source, open_source
 from nsr_jax.data.store import Needs, build_store
 from nsr_jax.errors import UserError
-from nsr_jax.images.decoding import encode_png
+from nsr_jax.images.writing import encode_png
 
 SIZES = [(60, 91), (111, 50), (73, 73)]  # of inputs
 FORMAT = {'channels': 3, 'smallest': 20}

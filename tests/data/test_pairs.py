@@ -5,7 +5,7 @@ import pytest
 
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
-from nsr_jax.images.decoding import write_image
+from nsr_jax.images.writing import write_image
 
 
 def write_pair(folder, name, size=(8, 10), scale=1, channels=3, value=50):

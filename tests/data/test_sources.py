@@ -15,7 +15,8 @@ import skimage.data
 from nsr_jax.data import digests
 from nsr_jax.data.sources import Source, open_source
 from nsr_jax.errors import UserError
-from nsr_jax.images.decoding import encode_png, read_image, write_image
+from nsr_jax.images.reading import read_image
+from nsr_jax.images.writing import encode_png, write_image
 from nsr_jax.ops.imresize import imresize
 from tests.catalogue import PreparedElsewhere, noise
 
@@ -207,7 +208,7 @@ def test_a_source_that_is_made_without_a_fingerprint_has_that_of_its_records():
 
 def test_a_corrupted_image_is_named(folder, tfds_dir):
     (folder / '1.png').write_bytes((folder / '1.png').read_bytes()[:60])
-    with pytest.raises(UserError, match=r'images/1\.png: broken or truncated') as caught:
+    with pytest.raises(UserError, match=r'images/1\.png: broken, truncated') as caught:
         open_source(folder, 'train', 2, tfds_dir=tfds_dir)
     assert '\n' not in str(caught.value)
 

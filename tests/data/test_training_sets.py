@@ -9,7 +9,8 @@ from nsr_jax.data.layouts import training_set
 from nsr_jax.data.sources import open_source
 from nsr_jax.data.training_sets import TRAINING_SETS, TrainingSet, find_training_set
 from nsr_jax.errors import UserError
-from nsr_jax.images.decoding import read_image, write_image
+from nsr_jax.images.reading import read_image
+from nsr_jax.images.writing import write_image
 
 WOMAN = '302003'
 

@@ -12,7 +12,7 @@ from nsr_jax.data.validation_split import (
     open_validation_images,
 )
 from nsr_jax.errors import UserError
-from nsr_jax.images.decoding import write_image
+from nsr_jax.images.writing import write_image
 
 
 @pytest.fixture

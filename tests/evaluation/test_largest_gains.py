@@ -27,7 +27,7 @@ from nsr_jax.evaluation.protocols import score
 from nsr_jax.evaluation.scoring import evaluate
 from nsr_jax.evaluation.sweep import Contender, Sweep, baseline_contenders, digest_weights, run_sweep
 from nsr_jax.evaluation.tables import from_json, read_models
-from nsr_jax.images.decoding import write_image
+from nsr_jax.images.writing import write_image
 from nsr_jax.inference.prediction import predict
 from nsr_jax.inference.restorer import Restorer
 from nsr_jax.inference.tiling import Tiling

@@ -12,7 +12,7 @@ from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.protocols import compared_images, score
 from nsr_jax.evaluation.scoring import evaluate, means
-from nsr_jax.images.decoding import list_images, read_image
+from nsr_jax.images.reading import list_images, read_image
 from nsr_jax.metrics import find_metrics, psnr
 from nsr_jax.ops.imresize import imresize
 from nsr_jax.tasks import Degradation, all_protocols, find_protocols

@@ -26,7 +26,7 @@ from nsr_jax.evaluation.sweep import (
     run_sweep,
 )
 from nsr_jax.evaluation.tables import from_json, read_models
-from nsr_jax.images.decoding import write_image
+from nsr_jax.images.writing import write_image
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.metrics import METRICS, Metric, find_metrics
 from nsr_jax.tasks import Degradation, find_protocols

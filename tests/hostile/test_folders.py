@@ -17,8 +17,8 @@ from nsr_jax.data.builders import ImageFile
 from nsr_jax.data.sources import open_source
 from nsr_jax.data.store import Needs, build_store
 from nsr_jax.errors import UserError
-from nsr_jax.images import decoding
-from nsr_jax.images.decoding import encode_png
+from nsr_jax.images import reading
+from nsr_jax.images.writing import encode_png
 from nsr_jax.restoring.plan import plan
 from tests.catalogue import PreparedElsewhere, noise
 from tests.hostile.changes import ODD_VALUES, changed, changes, examples, is_one_line, with_odd_value
@@ -63,9 +63,9 @@ def test_what_is_no_image_file_is_passed_over(tmp_path, kind):
 @pytest.mark.parametrize(
     ('name', 'data', 'message'),
     [
-        (b'empty.png', b'', r'empty\.png: not a PNG, JPEG or BMP image'),
+        (b'empty.png', b'', r'empty\.png: an empty file'),
         (b'text.png', b'text', r'text\.png: not a PNG, JPEG or BMP image'),
-        (b'cut.png', PNG[:60], r'cut\.png: broken or truncated'),
+        (b'cut.png', PNG[:60], r'cut\.png: broken, truncated'),
         (b'gray.png', GRAY, r'gray\.png has 1 channels, the network takes 3'),
         (b'small.png', encode_png(noise(0, 1, 9, 3)), r'small\.png: 9x1 pixels are too few for scale 2'),
         (b'line\nend.png', PNG, r"the name 'line\\nend\.png' has characters that are no text"),
@@ -187,7 +187,7 @@ def test_names_in_zips_that_are_no_text_are_refused(tmp_path):
 
 def test_a_member_that_inflates_is_read_to_the_limit(tmp_path, monkeypatch):
     (tmp_path / 'a.zip').write_bytes(zip_with('a.png', data=PNG + bytes(2**27)))
-    monkeypatch.setattr(decoding, 'LARGEST_PIXELS', 1000)
+    monkeypatch.setattr(reading, 'LARGEST_PIXELS', 1000)
     with pytest.raises(UserError, match=r'a\.zip:a\.png: a larger file than any image'):
         ImageFile(tmp_path / 'a.zip', 'a.png').read()
 

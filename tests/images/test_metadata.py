@@ -15,20 +15,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsr_jax.images.directories import (
+from nsr_jax.images.exif import (
     SHORT,
     Entry,
     Layout,
     directory_bytes,
     entry_of,
+    exif_of_upright,
     layout_of,
     number,
     read_directory,
 )
-from nsr_jax.images.exif import exif_of_upright, xmp_of_upright
 from nsr_jax.images.metadata import Metadata
 from nsr_jax.images.reading import read_photo
 from nsr_jax.images.writing import write_photo
+from nsr_jax.images.xmp import xmp_of_upright
 from tests.reference.images import picture
 
 IMAGES = pathlib.Path(picture.__file__).parent

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsr_jax.errors import UserError
-from nsr_jax.images import strip_writer
-from nsr_jax.images.reading import read_photo
-from nsr_jax.images.writing import write_photo
+from nsr_jax.images import writing
+from nsr_jax.images.reading import read_image, read_photo
+from nsr_jax.images.writing import write_image, write_photo
 
 
 def noise(*shape, dtype=np.uint8):
@@ -266,7 +266,7 @@ def test_a_full_disk_is_told_and_ends_the_work(tmp_path, monkeypatch, capfd, for
             pulled.append(1)
             yield noise(4, 2000, 3)
 
-    monkeypatch.setattr(strip_writer._Output, 'write', full)
+    monkeypatch.setattr(writing._Output, 'write', full)
     with pytest.raises(UserError, match='photo: cannot be written: No space left on device'):
         write(tmp_path / 'photo', np.empty((1600, 2000, 3), np.uint8), form, strips())
     assert list(tmp_path.iterdir()) == []
@@ -312,3 +312,56 @@ def test_memory_is_bounded_while_a_large_image_is_written(tmp_path, form, most):
             assert image.size == (16_000, 16_000)
     finally:
         PIL.Image.MAX_IMAGE_PIXELS = limit
+
+
+# --- 8-bit PNG ---
+
+
+@pytest.mark.parametrize('shape', [(5, 7, 3), (5, 7, 1), (1, 1, 3), (300, 2, 1)])
+def test_write_and_read_again(tmp_path, shape):
+    image = noise(*shape)
+    path = tmp_path / 'new folder' / 'image.png'
+    write_image(path, image)
+    read = read_image(path)
+    assert read.dtype == np.uint8
+    np.testing.assert_array_equal(read, image)
+    assert [entry.name for entry in path.parent.iterdir()] == ['image.png']
+
+
+def test_gray_without_a_channel_axis_is_written_as_gray(tmp_path):
+    write_image(tmp_path / 'gray.png', noise(4, 6))
+    with PIL.Image.open(tmp_path / 'gray.png') as image:
+        assert image.mode == 'L'
+    np.testing.assert_array_equal(read_image(tmp_path / 'gray.png')[:, :, 0], noise(4, 6))
+
+
+@pytest.mark.parametrize('image', [noise(4, 4, 3) / 255, noise(4, 4, 4), noise(4), noise(4, 4).astype(np.uint16)])
+def test_only_uint8_images_are_written(tmp_path, image):
+    with pytest.raises(ValueError, match='image must be uint8'):
+        write_image(tmp_path / 'x.png', image)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_png_is_written(tmp_path):
+    with pytest.raises(UserError, match=r'x\.jpg: .* must end in \.png'):
+        write_image(tmp_path / 'x.jpg', noise(4, 4, 3))
+
+
+def test_a_write_that_fails_keeps_the_old_file_and_leaves_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / 'x.png'
+    write_image(path, noise(4, 4, 3))
+
+    def full(source, target):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(os, 'replace', full)
+    with pytest.raises(UserError, match=r'x\.png: cannot be written: No space left'):
+        write_image(path, noise(8, 8, 3))
+    np.testing.assert_array_equal(read_image(path), noise(4, 4, 3))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match='cannot be written'):
+        write_image(tmp_path / 'file' / 'x.png', noise(4, 4, 3))

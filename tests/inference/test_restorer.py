@@ -19,7 +19,7 @@ import nsr_jax
 from nsr_jax import shipped
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.protocols import round_prediction
-from nsr_jax.images.decoding import read_image
+from nsr_jax.images.reading import read_image
 from nsr_jax.inference.prediction import predict
 from nsr_jax.inference.restorer import Restorer, make_tiling
 from nsr_jax.inference.tiling import Tiling

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from nsr_jax.images.decoding import crop_to_multiple, list_images, read_image
+from nsr_jax.images.reading import list_images, read_image
+from nsr_jax.images.sizes import crop_to_multiple
 from nsr_jax.ops.colour import rgb_to_y, rgb_to_y_uint8
 from nsr_jax.ops.imresize import imresize
 

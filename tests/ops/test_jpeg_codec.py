@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsr_jax.images.decoding import list_images, read_image
+from nsr_jax.images.reading import list_images, read_image
 from nsr_jax.ops.jpeg_codec import CHROMINANCE_TABLE, LUMINANCE_TABLE, jpeg, quantisation_table
 
 jitted = jax.jit(jpeg)

@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 
 from nsr_jax.errors import UserError
-from nsr_jax.images.decoding import read_image
+from nsr_jax.images.reading import read_image
 from nsr_jax.tasks.denoise import Noise, check_sigma
 from nsr_jax.tasks.jpeg import Jpeg, check_quality
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from configs.base import get_base
-from nsr_jax.images.decoding import write_image
+from nsr_jax.images.writing import write_image
 
 
 @pytest.fixture(scope='session')

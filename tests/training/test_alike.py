@@ -13,7 +13,7 @@ import pytest
 
 from nsr_jax import agreement
 from nsr_jax.errors import UserError
-from nsr_jax.images.decoding import write_image
+from nsr_jax.images.writing import write_image
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.training.checkpoints import save_model

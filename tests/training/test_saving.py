@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from nsr_jax.errors import UserError
-from nsr_jax.images.decoding import write_image
+from nsr_jax.images.writing import write_image
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.trained import load_model

@@ -12,12 +12,12 @@ import PIL.PngImagePlugin
 import pytest
 
 from nsr_jax.errors import UserError
-from nsr_jax.images.exif import exif_of_upright, xmp_of_upright
+from nsr_jax.images.exif import exif_of_upright
 from nsr_jax.images.metadata import Metadata
 from nsr_jax.images.png_file import SIGNATURE, chunk, chunks
 from nsr_jax.images.reading import read_photo
 from nsr_jax.images.writing import write_photo
-from nsr_jax.images.xmp import FURTHER_PICTURES, without_claims
+from nsr_jax.images.xmp import FURTHER_PICTURES, without_claims, xmp_of_upright
 
 tifffile = pytest.importorskip('tifffile')
 NAME = 'of a stranger.img'
