@@ -3,8 +3,8 @@
     python -m benchmarks.tiling --checkpoints=runs/gray25 --datasets=set12 --levels=25 --tiles=48,96 --overlaps=8,16 \
         --output=tiling.json
 
-Of each dataset the images count that are large enough for the authors' rule. The tilings take turns in restoring all of
-them: twice to compile what there is to compile and to be scored, then `--rounds` times to be timed.
+Only images that are large enough for the authors' rule are used. The tilings take turns in restoring all of them: twice
+to compile what there is to compile and to be scored, then `--rounds` times to be timed.
 """
 
 import itertools
@@ -25,7 +25,7 @@ from nsr_jax.inference.prediction import predict
 from nsr_jax.inference.tiling import SMALLEST_SIDE, Tiling
 from nsr_jax.metrics import find_metrics
 from nsr_jax.models.build import Network, build_network
-from nsr_jax.tasks import find_degradations, find_protocols
+from nsr_jax.tasks import find_degradations, find_protocols, find_task
 from nsr_jax.tasks.task import Protocol
 from nsr_jax.trained import load_model
 
@@ -102,13 +102,21 @@ def main(argv: Sequence[str]) -> int:
     for checkpoint in options.checkpoints:
         model = load_model(checkpoint)
         network, params = build_network(model.config.model), jax.device_put(model.params)
-        (protocol,) = find_protocols([options.protocol or model.config.evaluation.protocol])
-        degradations = find_degradations(protocol.task, network.scale, options.levels)
+        task = model.config.task
+        (protocol,) = find_protocols(task, [options.protocol or model.config.evaluation.protocol])
+        degradations = find_degradations(task, network.scale, options.levels)
         for dataset, degradation in itertools.product(options.datasets, degradations):
-            source = open_source(dataset, '', network.scale, data_dir=options.data_dir, tfds_dir=options.tfds_dir)
+            source = open_source(
+                dataset,
+                '',
+                network.scale,
+                data_dir=options.data_dir,
+                tfds_dir=options.tfds_dir,
+                inputs=find_task(task).inputs,
+            )
             examples = []
             for example in itertools.islice(source, options.images or None):
-                image = protocol.network_input(source.name, example, degradation.level)
+                image = protocol.network_input(example, degradation.level)
                 if min(image.shape[:2]) >= SMALLEST_SIDE:
                     examples.append((image, example.hr))
             if not examples:

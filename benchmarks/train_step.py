@@ -4,11 +4,12 @@
     python -m benchmarks.train_step --presets=resnet,resnet_nsr_capacity --dtype=bfloat16 --notorch
     python -m benchmarks.train_step --memory
 
-Ratios are to the first preset, which should be the plain network of the comparison. Each step draws its own batch from
-a resident store of random images. Beside the whole step stand forward and backward pass, optimizer and sampling, each
-alone. Where PyTorch is installed, the same networks in PyTorch take part, from the same weights, on batches that are on
-the device already. Losses and gradients are checked in the same run against ours, computed sample by sample in float32
-at the highest precision. `--memory` compiles the step of each preset and runs nothing: bytes, and seconds to compile.
+Ratios are to the first preset, which should be the plain network of the comparison. Each step draws its own batch
+from a resident store of random images. Forward and backward pass, optimizer and sampling are also timed alone. The
+optimizer is Adam at a constant rate. Where PyTorch is installed, the same networks in PyTorch take part, from the
+same weights, on batches that are on the device already. Losses and gradients are checked in the same run against
+ours, computed sample by sample in float32 at the highest precision. `--memory` compiles the step of each preset and
+runs nothing: it prints bytes, and seconds to compile.
 """
 
 import functools

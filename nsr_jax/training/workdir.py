@@ -21,7 +21,7 @@ from nsr_jax.paths import check_for_libraries
 CONFIG = 'config.json'
 LOCK = '.lock'
 
-# What may differ when a run goes on: nothing of it changes a batch, a weight or a step.
+# What may differ when a run goes on, because it changes no batch, weight or step.
 _FREE = (
     'data.data_dir', 'data.tfds_dir', 'data.resident_megabytes', 'data.store_dir', 'remat', 'steps_per_call',
     'checkpoints_to_keep', 'stop_after_skipped', 'microbatch_size',
@@ -29,7 +29,7 @@ _FREE = (
 _FREE_SECTIONS = ('mesh.', 'evaluation.', 'validation.')
 _FREE_PERIODS = ('log_every_steps', 'evaluate_every_steps', 'checkpoint_every_steps')
 
-# What runs did before there was a field for it; whatever else they lack was off, as it is by default.
+# What older runs did that have no field for it; any other field that they lack was off, as it is by default.
 _BEFORE = {
     'loss.l1': 1.0, 'optimizer.name': 'adam', 'optimizer.accumulate_steps': 1, 'learning_rate_schedule': 'steps',
 }  # fmt: skip
@@ -67,7 +67,7 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
 def lock_workdir(workdir: pathlib.Path) -> Iterator[bool]:
     """Keep other jobs out of the folder; the operating system takes the lock from a process that dies.
 
-    Of a job of several processes the first one holds the lock. The block is given whether this process holds it.
+    The first process of a job holds the lock. The block is given whether this process holds it.
 
     Raises:
         UserError: another job trains in the folder, or the lock cannot be written.
@@ -134,7 +134,7 @@ def _leaves(section: dict, prefix: str = '') -> Iterator[tuple[str, object]]:
 
 
 class MetricsWriter:
-    """Writes each step's numbers to `metrics.jsonl` and to TensorBoard; of several processes the first one does.
+    """Writes each step's numbers to `metrics.jsonl` and to TensorBoard, in the first process of a job alone.
 
     Args:
         workdir: an existing folder.
@@ -192,7 +192,7 @@ class MetricsWriter:
 
 
 def _lines_until(path: pathlib.Path, step: int) -> list[bytes]:
-    """The lines of a file of metrics up to a step, without what is none: a process that is killed tears its last."""
+    """The lines of a file of metrics up to a step, without damaged ones: a killed process leaves its last line torn."""
     kept, lines = [], path.read_bytes().splitlines()
     for number, line in enumerate(lines, start=1):
         try:

@@ -89,6 +89,7 @@ def test_wrong_losses_and_gradients_are_found_out(training):
         training.check(*gradient_of.run(gradient_of.prepare(1))[0])
 
 
+@pytest.mark.slow
 def test_every_whole_step_draws_its_batch_and_a_wrong_update_is_found_out(training):
     whole, _, optimizer, _ = training.candidates(2)
     first = float(whole.run(whole.prepare(0))['loss'])
