@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
     with agreement.agreed():
         command_line.check_config(base.check, CONFIG.value)
-        config, asked, output = CONFIG.value, CONFIG.value.evaluation, local_path(OUTPUT.value, '--output')
+        config, asked, output = CONFIG.value, CONFIG.value.evaluation, local_path(OUTPUT.value or '', '--output')
         protocols = find_protocols(config.task, PROTOCOL.value or [asked.protocol])
         metrics = find_metrics(METRICS.value or asked.metrics.split(','))
         tilings = [Tiling(name, asked.tile, asked.overlap) for name in TILING.value or [asked.tiling]]

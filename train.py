@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
     """Check what was asked for, then train."""
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
-    workdir = local_path(WORKDIR.value, '--workdir')
+    workdir = local_path(WORKDIR.value or '', '--workdir')
     stop_after = None if STOP_AFTER.value is None else parse_duration(STOP_AFTER.value, '--stop_after')
     with agreement.agreed():
         command_line.check_config(base.check, CONFIG.value)

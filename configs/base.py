@@ -1,6 +1,8 @@
 """Every field of a config, with its unit, its default and what is accepted; the task's config fills in the rest."""
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -128,7 +130,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
-def _are_fractions(values: object) -> bool:
+def _are_fractions(values: Iterable[Any]) -> bool:
     return all(_is_number(value) and value <= 1 for value in values)
 
 

@@ -59,7 +59,7 @@ def agreed() -> Iterator[None]:
         raise failure
     for number, each in enumerate(told):
         if each is not None:
-            if number == jax.process_index():
+            if failure is not None and number == jax.process_index():
                 raise failure
             is_mistake, text = each
             raise UserError(text) if is_mistake else RuntimeError(f'process {number} failed: {text}')

@@ -108,7 +108,7 @@ def _split_cores() -> None:
 
     XLA computes a convolution of small images on one core. Devices that share a batch compute at the same time.
     """
-    if jax.config.jax_num_cpu_devices == -1 and _DEVICES_FLAG not in os.environ.get('XLA_FLAGS', ''):
+    if jax.config.values['jax_num_cpu_devices'] == -1 and _DEVICES_FLAG not in os.environ.get('XLA_FLAGS', ''):
         jax.config.update('jax_num_cpu_devices', count_cores())
 
 
@@ -118,17 +118,18 @@ def _join_job() -> None:
     Raises:
         UserError: the flags are incomplete, or the processes do not find each other.
     """
-    explicit = {flag.name: flag.value for flag in (COORDINATOR_ADDRESS, NUM_PROCESSES, PROCESS_ID)}
+    address, count, index = COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value
+    explicit = {COORDINATOR_ADDRESS.name: address, NUM_PROCESSES.name: count, PROCESS_ID.name: index}
     given = {name: value for name, value in explicit.items() if value is not None}
     if not given and not DISTRIBUTED.value:
         return
     if given and len(given) < len(explicit):
         missing = ', '.join(f'--{name}' for name in explicit if name not in given)
         raise UserError(f'a job of several processes that is described by flags needs {missing} too')
-    if given:
-        _check_coordinator(*explicit.values())
+    if address is not None and count is not None and index is not None:
+        _check_coordinator(address, count, index)
     try:
-        jax.distributed.initialize(**given, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
+        jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
     except (ValueError, RuntimeError) as error:
         raise UserError(f'the processes of the job do not find each other: {str(error).splitlines()[0]}') from error
 
@@ -146,7 +147,7 @@ def _check_coordinator(address: str, count: int, index: int) -> None:
             socket.create_server(('', int(port)), **ipv6).close()
         except OSError as error:
             raise UserError(
-                f'--coordinator_address={address}: this process cannot listen there ({os.strerror(error.errno)}): '
+                f'--coordinator_address={address}: this process cannot listen there ({os.strerror(error.errno or 0)}): '
                 'choose a free port of the machine of process 0'
             ) from error
 
@@ -159,7 +160,7 @@ def _find_devices() -> None:
     """
     variables = ('JAX_PLATFORMS', 'JAX_PLATFORM_NAME', 'JAX_NUM_CPU_DEVICES', 'XLA_FLAGS')
     given = ' '.join(f'{name}={os.environ[name]}' for name in variables if os.environ.get(name))
-    if (count := jax.config.jax_num_cpu_devices) < 1 and count != -1:
+    if (count := jax.config.values['jax_num_cpu_devices']) < 1 and count != -1:
         raise UserError(f'JAX_NUM_CPU_DEVICES={count}: the number of CPU devices must be from 1')
     try:
         jax.local_devices()
@@ -179,7 +180,7 @@ def _check_flags() -> None:
     """Raise `UserError` where the processes of a job were started by different flags or configs."""
     values = {'config': flags.FLAGS.config.to_dict()} if 'config' in flags.FLAGS else {}
     for name in flags.FLAGS:
-        is_own = name in _OWN_FLAGS or flags.FLAGS.find_module_defining_flag(name, '').startswith('absl.')
+        is_own = name in _OWN_FLAGS or str(flags.FLAGS.find_module_defining_flag(name)).startswith('absl.')
         is_config = name == 'config' or name.startswith('config.')  # whose values are compared, not their spelling
         if flags.FLAGS[name].present and not is_own and not is_config:
             values[f'--{name}'] = flags.FLAGS[name].value
@@ -192,7 +193,7 @@ def _keep_compiled_programs() -> None:
     if folder is None:
         folder = os.path.join(os.environ.get('XDG_CACHE_HOME') or '~/.cache', 'nsr_jax', 'compilation')
     reason = None
-    if not folder or not jax.config.jax_enable_compilation_cache:
+    if not folder or not jax.config.values['jax_enable_compilation_cache']:
         reason = 'switched off by the environment'
     elif '://' not in folder:  # a bucket is made by JAX
         try:

@@ -5,7 +5,9 @@ a batch may be computed a few samples at a time. `LOSSES` holds them by name; a 
 `config.loss = {'l1': 1.0, 'fft': 0.05}`.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Callable, Mapping
 
 import jax
@@ -138,4 +140,5 @@ def weighted_sum(
         target: the same shape.
     """
     terms = {name: loss(prediction, target) for name, (loss, _) in losses.items()}
-    return sum(weight * terms[name] for name, (_, weight) in losses.items()), terms
+    weighted = [weight * terms[name] for name, (_, weight) in losses.items()]
+    return functools.reduce(operator.add, weighted), terms

@@ -42,7 +42,7 @@ def steps(step: jax.Array, *, num_steps: int, drops: Sequence[float], factor: fl
 
 def cosine(step: jax.Array, *, num_steps: int) -> jax.Array:
     """Half a cosine from 1 to 0 over the run."""
-    return optax.schedules.cosine_decay_schedule(1.0, num_steps)(step.astype(jnp.float32))
+    return jnp.asarray(optax.schedules.cosine_decay_schedule(1.0, num_steps)(step.astype(jnp.float32)))
 
 
 def constant(step: jax.Array) -> jax.Array:
@@ -88,10 +88,9 @@ def _at_rate(direction: optax.GradientTransformation, schedule: Schedule) -> opt
     The step is the run's, and not one that is counted here: a step that was skipped counts.
     """
 
-    def update(gradients: Any, state: Any, params: Any = None, *, step: jax.Array, **others: Any) -> tuple[Any, Any]:
-        del others
-        updates, state = direction.update(gradients, state, params)
-        rate = schedule(step)
+    def update(updates: Any, state: Any, params: Any = None, **told: Any) -> tuple[Any, Any]:
+        updates, state = direction.update(updates, state, params)
+        rate = schedule(told['step'])
         return jax.tree.map(lambda each: -rate * each, updates), state
 
     return optax.GradientTransformationExtraArgs(direction.init, update)
@@ -189,13 +188,13 @@ def find_optimizer(
     if clip_norm:
         optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
     if accumulate_steps > 1:
-        accumulated = optax.MultiSteps(optimizer, accumulate_steps)
+        accumulated: Any = optax.MultiSteps(optimizer, accumulate_steps)
         optimizer = optax.GradientTransformationExtraArgs(accumulated.init, accumulated.update)
     optimizer = optax.with_extra_args_support(optimizer)
 
-    def update(gradients: Any, state: Any, params: Any, *, step: jax.Array) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None, **told: Any) -> tuple[Any, Any]:
         with jax.numpy_dtype_promotion('standard'):  # Optax needs it
-            return optimizer.update(gradients, state, params, step=step)
+            return optimizer.update(updates, state, params, **told)
 
     return optax.GradientTransformationExtraArgs(optimizer.init, update)
 

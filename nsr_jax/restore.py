@@ -83,6 +83,10 @@ def list_models() -> str:
     return text
 
 
+def _text(path: pathlib.Path | None) -> str | None:
+    return None if path is None else os.fspath(path)
+
+
 def find_jobs(inputs: Sequence[str], output: str, suffix: str | None) -> tuple[list[Job], list[Job]]:
     """All jobs, and those that wait to be done, as the first process sees them: to another, some may be done already.
 
@@ -92,7 +96,8 @@ def find_jobs(inputs: Sequence[str], output: str, suffix: str | None) -> tuple[l
 
     def look() -> list[tuple[str | None, str | None, bool]]:
         jobs = plan(inputs, output, suffix=suffix, recursive=flags.FLAGS.recursive)
-        return [(*(path and os.fspath(path) for path in job), flags.FLAGS.overwrite or not job.is_done) for job in jobs]
+        again = flags.FLAGS.overwrite
+        return [(_text(job.source), _text(job.target), again or not job.is_done) for job in jobs]
 
     jobs, waiting = [], []
     for *paths, waits in agreement.by_first(look):

@@ -1,6 +1,7 @@
 """Standard input, output and error of a command, whatever state they are in when it starts."""
 
 import contextlib
+import io
 import os
 import sys
 
@@ -23,7 +24,7 @@ def prepare() -> None:
     sys.stdout = sys.stdout or os.fdopen(1, 'w', closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, 'w', closefd=False)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, 'reconfigure'):  # what a program or a test has put in the place of one need not have it
+        if isinstance(stream, io.TextIOWrapper):  # what a program or a test has put in its place need not be one
             stream.reconfigure(errors='backslashreplace')
 
 

@@ -119,7 +119,7 @@ def _read_records(records: _Records) -> Any:
     program, tuples = records.read(pickles[0]), 0
     for opcode, argument, _ in pickletools.genops(program):
         # The unpickler makes room for the largest number that an object is kept under, whatever it is.
-        if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and argument > len(program):
+        if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and int(argument or 0) > len(program):
             raise UserError(f'its pickle numbers an object {argument}')
         tuples += opcode.name in _TUPLES
     if tuples > _MOST_TUPLES:

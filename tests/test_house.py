@@ -97,7 +97,8 @@ def test_imports_point_one_way(path):
         ('ops', 'import flax.linen as nn'),
         ('nn', 'import nsr_jax.models.residual'),
         ('models', 'def f():\n    from nsr_jax import training'),
-        ('data', 'from nsr_jax.models.residual import MEAN'),
+        ('images', 'from nsr_jax.models.residual import MEAN'),
+        ('tasks', 'from nsr_jax.data.sources import Source'),
         ('training', 'from nsr_jax.evaluation import metrics'),
         ('evaluation', 'from nsr_jax.training.checkpoints import load_model'),
         ('evaluation', 'from nsr_jax import restore'),
@@ -120,10 +121,14 @@ def test_a_wrong_import_is_seen(part, line):
     assert not violations('import jax\nfrom absl import logging\nfrom nsr_jax.errors import UserError', 'models')
 
 
-def test_configs_import_ml_collections_and_each_other_alone():
+def test_configs_import_the_standard_library_ml_collections_and_each_other_alone():
     assert len(CONFIGS) > 2
     for path in CONFIGS:
-        wrong = {name for name in imported_names(text_of(path)) if not is_within(name, {'ml_collections', 'configs'})}
+        wrong = {
+            name
+            for name in imported_names(text_of(path))
+            if not is_within(name, {'ml_collections', 'configs'} | sys.stdlib_module_names)
+        }
         assert not wrong, f'{relative(path)} imports {wrong}'
 
 

@@ -164,6 +164,7 @@ class ImagePairs(tfds.core.ShardBasedBuilder):
     pairs: TFDS's usual builder would sort by hash, in memory, and needs TensorFlow for splits over 1000 MiB.
     """
 
+    builder_config: ImagePairsConfig
     name = 'nsr_image_pairs'
     VERSION = tfds.core.Version('1.0.0')
     # Without this TFDS looks the source file up through importlib_resources, which is not installed with it.
@@ -265,7 +266,8 @@ def _builder(config: ImagePairsConfig, tfds_dir: str | os.PathLike) -> ImagePair
 
 def undecoded(builder: tfds.core.DatasetBuilder, split: str, folder: pathlib.Path) -> Sequence[Mapping[str, bytes]]:
     """The records of a split by index, with images as the encoded bytes; reading a damaged one raises `UserError`."""
-    images = (name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image))
+    features: Any = builder.info.features  # a dictionary of them
+    images = (name for name, feature in features.items() if isinstance(feature, tfds.features.Image))
     decoders = {name: tfds.decode.SkipDecoding() for name in images}
     return _Records(builder.as_data_source(split, decoders=decoders), folder)
 

@@ -54,7 +54,7 @@ def digest_files(paths: Iterable[pathlib.Path], folder: str | os.PathLike | None
         read = dict(zip(unknown, done, strict=True))
     settled = {path: entry for path, entry in read.items() if max(entry[0][-2:]) < now - _SETTLED}
     if cache and settled:
-        kept = {path: found[path] for path in digests} | settled
+        kept = {path: entry for path, entry in found.items() if entry is not None and path in digests} | settled
         _write(cache, {os.path.abspath(path): entry for path, entry in kept.items()})
     return {path: digests[path] if path in digests else read[path][1] for path in paths}
 
@@ -104,7 +104,7 @@ def _read(cache: pathlib.Path) -> dict[str, tuple[_Status, str]]:
 def _write(cache: pathlib.Path, entries: Mapping[str, tuple[_Status, str]]) -> None:
     """Keep these entries besides what others have written meanwhile."""
     others = {path: entry for path, entry in _read(cache).items() if path not in entries}
-    files = dict(list((others | entries).items())[-max(_MOST, len(entries)) :])
+    files = dict([*others.items(), *entries.items()][-max(_MOST, len(entries)) :])
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(cache, json.dumps({'sha256': _checksum(files), 'files': files}))

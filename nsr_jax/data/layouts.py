@@ -37,7 +37,7 @@ def photos(split: str) -> list[ImagePair]:
         UserError: scikit-image, or a photograph of it, is not installed.
     """
     package = importlib.util.find_spec('skimage')
-    if package is None:
+    if package is None or package.origin is None:
         raise UserError('photos: these images come with scikit-image, which is not installed: pip install scikit-image')
     folder = pathlib.Path(package.origin).parent / 'data'
     missing = [name for name in PHOTOS[split] if not (folder / name).is_file()]

@@ -12,7 +12,7 @@ import os
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from absl import logging
@@ -66,6 +66,7 @@ def open_store(source: Source, folder: str | os.PathLike, needs: Needs, *, budge
         if store is None:
             _write_file(path, source, layout, needs.to_gray)
             store = _map_file(path, len(source), needs)
+            assert store is not None  # just written
     return store
 
 
@@ -105,7 +106,7 @@ def _map_file(path: pathlib.Path, count: int, needs: Needs) -> ImageStore | None
     return None
 
 
-def _map(file: pathlib.Path | BinaryIO, layout: StoreLayout, mode: str) -> ImageStore:
+def _map(file: pathlib.Path | BinaryIO, layout: StoreLayout, mode: Literal['r', 'r+']) -> ImageStore:
     targets, inputs, _ = _starts(layout)
     return ImageStore(
         np.memmap(file, np.uint8, mode, targets, layout.targets),
@@ -128,7 +129,7 @@ def _write_file(path: pathlib.Path, examples: Sequence[Example], layout: StoreLa
             store = _map(file, layout, 'r+')
             fill_store(store, examples, layout, to_gray)
             for array in (store.targets, store.inputs):
-                if array is not None:
+                if isinstance(array, np.memmap):
                     array.flush()
     except OSError as error:
         raise UserError(f'{path}: {end / 1e6:.0f} MB cannot be written: {error.strerror}') from error

@@ -7,6 +7,7 @@ same, bit for bit, however the images are kept, and all that there is to resume 
 import functools
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import grain
 import jax
@@ -186,7 +187,7 @@ def _steps(regions: Regions, start: int, stop: int) -> Regions | None:
     return jax.tree.map(lambda array: array[start:stop], regions) if start < stop else None
 
 
-def _cpu_device() -> jax.Device:
+def _cpu_device() -> Any:
     try:
         return jax.local_devices(backend='cpu')[0]
     except RuntimeError as error:

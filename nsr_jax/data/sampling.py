@@ -31,7 +31,7 @@ class Regions(NamedTuple):
 def sample_patches(
     store: ImageStore,
     key: jax.Array,
-    step: jax.Array,
+    step: jax.Array | int,
     indices: jax.Array,
     *,
     scale: int,
@@ -79,7 +79,7 @@ def region_size(patch_size: int, channels: int, corruption: Corruption | None) -
 
 
 def draw_places(
-    sizes: jax.Array, key: jax.Array, step: jax.Array, indices: jax.Array, *, size: int, margin: int
+    sizes: jax.Array | np.ndarray, key: jax.Array, step: jax.Array | int, indices: jax.Array, *, size: int, margin: int
 ) -> tuple[jax.Array, jax.Array]:
     """Choose an image for each sample, and a place in it.
 
@@ -107,7 +107,7 @@ def draw_places(
 def finish_patches(
     regions: Regions,
     key: jax.Array,
-    step: jax.Array,
+    step: jax.Array | int,
     indices: jax.Array,
     *,
     patch_size: int,
@@ -133,28 +133,28 @@ def finish_patches(
         target = _orient(regions.targets, flips)
         if corruption is not None:
             return corruption(corruption_key, target, patch_size)
-        patches = _orient(regions.inputs, flips), target
-        return tuple(patch.astype(jnp.float32) / 255 for patch in patches)
+        assert regions.inputs is not None  # `check_inputs` has seen them
+        return _orient(regions.inputs, flips).astype(jnp.float32) / 255, target.astype(jnp.float32) / 255
 
     with fixed_bits():
         return jax.vmap(finish)(_sample_keys(key, step, indices), regions)
 
 
-def _sample_keys(key: jax.Array, step: jax.Array, indices: jax.Array) -> jax.Array:
+def _sample_keys(key: jax.Array, step: jax.Array | int, indices: jax.Array) -> jax.Array:
     """`(B, 4)`: for the image, the place, the flips and the corruption of each sample."""
     with fixed_bits():
         key = jax.random.fold_in(key, step)
         return jax.vmap(lambda index: jax.random.split(jax.random.fold_in(key, index), 4))(indices)
 
 
-def _cut(array: jax.Array, images: jax.Array, corners: jax.Array, side: int) -> jax.Array:
+def _cut(array: jax.Array | np.ndarray, images: jax.Array, corners: jax.Array, side: int) -> jax.Array:
     def cut(image: jax.Array, corner: jax.Array) -> jax.Array:
         return lax.dynamic_slice(array, (image, corner[0], corner[1], np.int32(0)), (1, side, side, array.shape[-1]))[0]
 
     return jax.vmap(cut)(images, corners)
 
 
-def _orient(patch: jax.Array, flips: jax.Array) -> jax.Array:
+def _orient(patch: jax.Array | np.ndarray, flips: jax.Array) -> jax.Array:
     patch = jnp.where(flips[0], patch[::-1], patch)
     patch = jnp.where(flips[1], patch[:, ::-1], patch)
     return jnp.where(flips[2], patch.swapaxes(0, 1), patch)

@@ -81,6 +81,7 @@ class KnowsShapes(Protocol):
 
     def hr_shape(self, index: int) -> tuple[int, int, int]:
         """Height, width and channels of a clean image as its file says, turned upright and cropped or not."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +133,7 @@ def measure_images(examples: Sequence[Example], needs: Needs) -> StoreLayout:
     def measure(index: int) -> tuple[int, int, int] | str:
         """The shape of an image, or what is wrong with it."""
         try:
-            if knows_shapes:
+            if isinstance(examples, KnowsShapes):
                 shape, name = examples.hr_shape(index), examples.names[index]
             else:
                 shape, name = examples[index].hr.shape, examples[index].name
@@ -143,7 +144,6 @@ def measure_images(examples: Sequence[Example], needs: Needs) -> StoreLayout:
 
     if len(examples) == 0:
         raise UserError('no training image: the source is empty')
-    knows_shapes = isinstance(examples, KnowsShapes)
     measured = list(_by_threads(measure, len(examples)))
     if failures := [each for each in measured if isinstance(each, str)]:
         raise UserError(listed(failures, 'images cannot be used'))
@@ -153,8 +153,8 @@ def measure_images(examples: Sequence[Example], needs: Needs) -> StoreLayout:
 
 def build_in_memory(examples: Sequence[Example], layout: StoreLayout, to_gray: ToGray | None) -> ImageStore:
     """As `build_store`, of images that have been measured."""
-    targets, inputs = (shape and _aligned_zeros(shape) for shape in (layout.targets, layout.inputs))
-    store = ImageStore(targets, inputs, layout.sizes)
+    inputs = None if layout.inputs is None else _aligned_zeros(layout.inputs)
+    store = ImageStore(_aligned_zeros(layout.targets), inputs, layout.sizes)
     fill_store(store, examples, layout, to_gray)
     return store
 

@@ -7,7 +7,6 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
-import flax.linen as nn
 import jax
 import matplotlib
 import matplotlib.figure
@@ -20,6 +19,7 @@ from nsr_jax.atomic_files import write_atomically
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.protocols import round_prediction
 from nsr_jax.inference.prediction import checked_image, to_network_input
+from nsr_jax.models.build import Network
 
 PANEL_INCHES = 2.6
 DOTS_PER_INCH = 150
@@ -43,14 +43,14 @@ class GateMaps:
     window: int
 
 
-def gate_names(network: nn.Module) -> tuple[str, ...]:
+def gate_names(network: Network) -> tuple[str, ...]:
     """The convolutions of a `RestorationNetwork` that have a gate, in order: 'block_00/conv_1', 'block_00/conv_2', …"""
     if network.groups == 1:
         return ()
     return tuple(f'block_{block:02}/conv_{conv}' for block in range(network.num_blocks) for conv in (1, 2))
 
 
-def check_gates(network: nn.Module, names: Sequence[str]) -> None:
+def check_gates(network: Network, names: Sequence[str]) -> None:
     """Check that a network has gates, and those of these names.
 
     Raises:
@@ -65,7 +65,7 @@ def check_gates(network: nn.Module, names: Sequence[str]) -> None:
 
 
 @functools.partial(jax.jit, static_argnames=('network', 'names'))
-def _gammas(network: nn.Module, params, windows: jax.Array, names: tuple[str, ...]) -> dict[str, jax.Array]:
+def _gammas(network: Network, params, windows: jax.Array, names: tuple[str, ...]) -> dict[str, jax.Array]:
     _, state = network.apply({'params': params}, windows, method='body', mutable='intermediates')
     gammas = {}
     for name in names:
@@ -75,7 +75,7 @@ def _gammas(network: nn.Module, params, windows: jax.Array, names: tuple[str, ..
 
 
 def map_gates(
-    network: nn.Module,
+    network: Network,
     params,
     image: np.ndarray,
     names: Sequence[str] = (),
@@ -101,23 +101,23 @@ def map_gates(
         UserError: as in `check_gates`, an image that does not fit the network or is smaller than
             a window, or a size below one.
     """
-    image = checked_image(network, image)
+    pixels = checked_image(network, image)
     check_gates(network, names)
     names = tuple(names) or gate_names(network)
     for name, size in (('window', window), ('stride', stride), ('window_batch', window_batch)):
         if size < 1:
             raise UserError(f'the {name} of gate maps must be at least 1, not {size}')
-    if min(image.shape[:2]) < window:
-        raise UserError(f'an image of size {image.shape[:2]} has no window of {window} pixels')
+    if min(pixels.shape[:2]) < window:
+        raise UserError(f'an image of size {pixels.shape[:2]} has no window of {window} pixels')
     rows, columns = (
-        (side - window) % stride // 2 + np.arange(0, side - window + 1, stride) for side in image.shape[:2]
+        (side - window) % stride // 2 + np.arange(0, side - window + 1, stride) for side in pixels.shape[:2]
     )
     places = [(row, column) for row in rows for column in columns]
     batches = []
     for start in range(0, len(places), window_batch):
         batch = places[start : start + window_batch]
         batch += [batch[-1]] * (window_batch - len(batch))
-        windows = np.stack([image[row : row + window, column : column + window] for row, column in batch])
+        windows = np.stack([pixels[row : row + window, column : column + window] for row, column in batch])
         with jax.default_matmul_precision('float32'):
             batches.append(_gammas(network, params, to_network_input(windows, network.channels), names))
     gammas = {
@@ -156,7 +156,7 @@ def save_gate_maps(path: str | os.PathLike, maps: GateMaps) -> None:
         UserError: the file cannot be written.
     """
     buffer = io.BytesIO()
-    np.savez(buffer, rows=maps.rows, columns=maps.columns, window=maps.window, **maps.gammas)
+    np.savez(buffer, **{'rows': maps.rows, 'columns': maps.columns, 'window': np.asarray(maps.window), **maps.gammas})
     write_atomically(path, buffer.getvalue())
 
 
@@ -205,7 +205,7 @@ def draw_gate_maps(
 
 
 def write_gate_maps(
-    path: str | os.PathLike, title: str, network: nn.Module, params, image: np.ndarray, names: Sequence[str]
+    path: str | os.PathLike, title: str, network: Network, params, image: np.ndarray, names: Sequence[str]
 ) -> dict[str, float]:
     """Map an image at the default windows: arrays and picture of some gates, and the entropy of all in the log.
 
@@ -243,7 +243,7 @@ def write_gate_maps(
 def _group_colours(groups: int) -> np.ndarray:
     """Colours (k, 3) that are told apart: ten by hand, evenly spread hues where there are more groups."""
     if groups <= 10:
-        return np.array(matplotlib.colormaps['tab10'].colors[:groups])
+        return matplotlib.colormaps['tab10'](np.arange(groups))[:, :3]
     return matplotlib.colormaps['hsv'](np.arange(groups) / groups)[:, :3]
 
 

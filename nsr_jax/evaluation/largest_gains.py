@@ -111,7 +111,8 @@ def check_architectures(asked: Mapping[str, object], saved: Mapping[str, Mapping
     """
     for path, model in saved.items():
         fields = dict.fromkeys([*asked, *model]) if len(saved) == 1 else ('scale',)
-        check_architecture(*({name: each[name] for name in fields if name in each} for each in (asked, model)), path)
+        ours, theirs = ({name: each[name] for name in fields if name in each} for each in (asked, model))
+        check_architecture(ours, theirs, path)
 
 
 def check_architecture(asked: Mapping[str, object], saved: Mapping[str, object], checkpoint: str | os.PathLike) -> None:

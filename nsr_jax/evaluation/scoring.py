@@ -6,7 +6,6 @@ import functools
 import queue
 from collections.abc import Collection, Mapping, Sequence
 
-import flax.linen as nn
 import jax
 import numpy as np
 import tqdm
@@ -18,6 +17,7 @@ from nsr_jax.evaluation.protocols import check_channels, check_size, score
 from nsr_jax.inference.prediction import predict
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.metrics import Metric
+from nsr_jax.models.build import Network
 from nsr_jax.tasks import Degradation, find_protocols
 from nsr_jax.tasks.task import Predictor, Protocol
 
@@ -59,7 +59,7 @@ class Mean:
 COLUMNS = {field.name for record in (Score, Mean) for field in dataclasses.fields(record)} - {'values'}
 
 
-def device_predictors(network: nn.Module, params: dict, tiling: Tiling, *, ensemble: bool = False) -> list[Predictor]:
+def device_predictors(network: Network, params: dict, tiling: Tiling, *, ensemble: bool = False) -> list[Predictor]:
     """A network as one predictor for each local device, which the parameters are moved to once.
 
     Args:

@@ -199,5 +199,5 @@ def bare_png(strips: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: n
         samples = np.ascontiguousarray(strip, dtype.newbyteorder('>')).reshape(len(strip), -1).view(np.uint8)
         rows = np.zeros((len(strip), 1 + samples.shape[1]), np.uint8)  # before each row, the number of its filter
         rows[:, 1:] = samples
-        yield chunk(b'IDAT', packing.compress(rows))
+        yield chunk(b'IDAT', packing.compress(rows.tobytes()))
     yield chunk(b'IDAT', packing.flush()) + chunk(b'IEND', b'')

@@ -136,10 +136,11 @@ class _Finder:
             return
         if any(self._is_claim(*pair) for pair in names.items()):
             tag = _START_TAG.match(self._xmp, place)
+            assert tag is not None  # the parser has read it
             for attribute in _ATTRIBUTE.finditer(self._xmp, place, tag.end()):
                 key = attribute[1].decode()
                 if self._is_claim(key, names[key]):
-                    self.found |= {self._kind_of(key)} - {None}
+                    self.found |= {kind for kind in [self._kind_of(key)] if kind is not None}
                     self.cuts.append(attribute.span())
 
     def _is_claim(self, key: str, value: str) -> bool:
@@ -149,7 +150,9 @@ class _Finder:
     def _end(self, _: str) -> None:
         if self._cut and self._cut[0] == len(self._spaces):
             start = self._cut[1]
-            stop = _START_TAG.match(self._xmp, start).end()
+            tag = _START_TAG.match(self._xmp, start)
+            assert tag is not None  # the parser has read it
+            stop = tag.end()
             if self._xmp[stop - 2 : stop] != b'/>':
                 stop = self._xmp.index(b'>', self._parser.CurrentByteIndex) + 1
             self.cuts.append((start, stop))

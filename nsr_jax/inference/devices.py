@@ -6,7 +6,7 @@ all of this alike.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -19,7 +19,7 @@ from nsr_jax.errors import UserError
 Item = TypeVar('Item')
 
 
-def find_devices(platform: str | None) -> list[jax.Device]:
+def find_devices(platform: str | None) -> list[Any]:
     """The devices of a platform such as 'cpu', 'gpu' or 'tpu', of all processes; None: of JAX's default platform.
 
     Raises:
@@ -36,7 +36,7 @@ def find_devices(platform: str | None) -> list[jax.Device]:
         raise UserError(f'no device {platform!r} here; there is {" and ".join(there)}') from error
 
 
-def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
+def mesh_of(devices: Sequence[Any]) -> Mesh:
     """The devices in a row."""
     return Mesh(np.array(devices), ('tiles',))
 
@@ -67,7 +67,8 @@ def on_first_device(tree):
 def own_part(batch: Sequence[Item], mesh: Mesh) -> list[Item]:
     """What of a batch is for the devices of this process, in order."""
     places = _split(mesh).addressable_devices_indices_map((len(batch),)).values()
-    return [item for index in sorted(place.indices(len(batch)) for (place,) in places) for item in batch[slice(*index)]]
+    parts = sorted(place[0].indices(len(batch)) for place in places if place is not None)
+    return [item for part in parts for item in batch[slice(*part)]]
 
 
 def apply_on_mesh(

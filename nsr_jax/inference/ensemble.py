@@ -5,6 +5,7 @@ Each tile has its own, so that memory is as bounded as that of the tiles; an ima
 
 import functools
 import itertools
+import operator
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -33,7 +34,8 @@ def average(restore: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
             given, ends = (extents[0], extents[0] * network.scale) if extents else (None, None)
             flipped = [jnp.stack([flip(image, given, *each) for each in _FLIPS]) for image in images]
             answers = jax.lax.map(lambda each: restore(network, params, *each, *extents), flipped)
-            return sum(flip(answer, ends, *each) for answer, each in zip(answers, _FLIPS, strict=True))
+            upright = [flip(answer, ends, *each) for answer, each in zip(answers, _FLIPS, strict=True)]
+            return functools.reduce(operator.add, upright)
 
         transposed = sum_of_four([image.swapaxes(1, 2) for image in images], *(each[:, ::-1] for each in extents))
         return (sum_of_four(images, *extents) + transposed.swapaxes(1, 2)) / 8

@@ -68,7 +68,7 @@ def _run(
     """Outputs of `function` on batches of what `cut` gives, all of one shape: the last tile fills up the last batch."""
     if mesh is not None:
         tile_batch *= mesh.size
-    running = None
+    running: tuple[list[Tile], jax.Array] | None = None
     for start in range(0, len(tiles), tile_batch):
         batch = list(tiles[start : start + tile_batch])
         filled = batch + [batch[-1]] * (tile_batch - len(batch))
@@ -83,6 +83,7 @@ def _run(
         if running is not None:  # the device works on the next batch while the host blends this one
             yield from zip(running[0], np.asarray(running[1]), strict=False)
         running = batch, outputs
+    assert running is not None  # there is a tile at least
     yield from zip(running[0], np.asarray(running[1]), strict=False)
 
 
@@ -119,7 +120,7 @@ def _fit(network: Network, pixels: np.ndarray, largest: int | None) -> tuple[np.
     extent = pixels.shape[:2]
     if not getattr(network, 'takes_extents', False):
         return (pixels,)
-    shape = shape_for(*extent, largest)
+    shape = shape_for(extent[0], extent[1], largest)
     if extent == (shape if largest is None else (largest, largest)):
         return (pixels,)
     margins = [(0, most - side) for most, side in zip(shape, extent, strict=True)]
@@ -183,7 +184,7 @@ def _strips(
         tiles = authors_tiles(height, width, network.scale)
         function = _restore_patches_ensemble if ensemble else _restore_patches
 
-        def cut(tile: Tile) -> tuple[np.ndarray, np.ndarray]:
+        def cut(tile: Tile) -> tuple[np.ndarray, ...]:
             rows, columns = (np.arange(first - BORDER, first - BORDER + PATCH) for first in (tile.row, tile.column))
             pixels = image[_reflected(rows, height)[:, None], _reflected(columns, width)]
             inside = (rows == rows.clip(0, height - 1))[:, None] & (columns == columns.clip(0, width - 1))
@@ -261,12 +262,12 @@ def predict(
     Raises:
         UserError: the image's shape, type or channels do not fit, or this process was forked after JAX had been used.
     """
-    image = checked_image(network, image)
+    pixels = checked_image(network, image)
     options = {'tiling': tiling, 'ensemble': ensemble, 'tile_batch': tile_batch, 'mesh': mesh}
-    strips = predict_strips(network, params, image, **options)
+    strips = predict_strips(network, params, pixels, **options)
     prediction = next(strips)
     done = len(prediction)
-    if done < (height := network.scale * image.shape[0]):
+    if done < (height := network.scale * pixels.shape[0]):
         whole = np.empty((height, *prediction.shape[1:]), np.float32)
         whole[:done] = prediction
         for strip in strips:

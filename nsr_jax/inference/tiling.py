@@ -171,6 +171,7 @@ def blend(outputs: Iterable[tuple[Tile, np.ndarray]], width: int, scale: int) ->
         if canvas is None:
             canvas = np.zeros((len(output), scale * width, output.shape[-1]), np.float32)
             weights = np.zeros((len(output), scale * width, 1), np.float32)
+        assert weights is not None
         if finished := scale * tile.row - done:
             yield canvas[:finished] / weights[:finished]
             for rows in (canvas, weights):
@@ -181,4 +182,5 @@ def blend(outputs: Iterable[tuple[Tile, np.ndarray]], width: int, scale: int) ->
         place = slice(scale * tile.column, scale * tile.column + output.shape[1])
         canvas[:, place] += weight * output
         weights[:, place] += weight
+    assert canvas is not None and weights is not None  # there is a tile at least
     yield canvas / weights

@@ -102,7 +102,7 @@ def plan(
             if target and target.exists() and _identity(target) in sources:
                 replaced = sources[_identity(target)]
                 raise UserError(f'{target} would overwrite the input {replaced}: give another --output')
-            if target and not target.parent.resolve().is_relative_to(folder.resolve()):
+            if folder and target and not target.parent.resolve().is_relative_to(folder.resolve()):
                 raise UserError(f'{target.parent}: a link in {folder} leads out of it')
             if target and target.is_dir():
                 raise UserError(f'{target} is a folder: {job} cannot become it')

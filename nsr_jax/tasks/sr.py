@@ -50,7 +50,7 @@ def _authors_low_resolution(example: Example, scale: float) -> np.ndarray:
 
 
 def _y(image: np.ndarray) -> np.ndarray:
-    return image[..., 0] if image.shape[-1] == 1 else rgb_to_y(image)
+    return image[..., 0] if image.shape[-1] == 1 else np.asarray(rgb_to_y(image))
 
 
 def _y_uint8(image: np.ndarray) -> np.ndarray:

@@ -141,7 +141,7 @@ class Checkpoints:
             'images': images,
             'measured_on': dict(measured_on or {}),
         }
-        args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        args: dict[str, ocp.args.CheckpointArgs] = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         args['metadata'] = ocp.args.JsonSave(metadata | {'sha256': digest(metadata)})
         with self._written():
             self._manager.save(

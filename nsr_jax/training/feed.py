@@ -46,13 +46,14 @@ class StreamedFeed:
     """
 
     def __init__(self, store: ImageStore, config: ml_collections.ConfigDict, size: int, first_step: int, mesh: Mesh):
+        indices = np.arange(config.batch_size)
         parts = over_batch(mesh).addressable_devices_indices_map((config.batch_size,)).values()
         self._sharding: NamedSharding = over_calls(mesh)
         self._axes = config.steps_per_call, config.batch_size
         self._stream = RegionStream(
             store,
             key=new_key(config.seed),
-            indices=np.unique(np.concatenate([np.arange(config.batch_size)[part] for (part,) in parts])),
+            indices=np.unique(np.concatenate([indices[part] for part in parts if part is not None])),
             scale=config.model.scale,
             size=size,
             margin=config.data.margin,

@@ -90,7 +90,10 @@ def compare_and_differentiate(
             return jax.tree.map(jnp.add, sums, (found, gradients)), None
 
         zero = jnp.float32(0)
-        zeros = Comparison(zero, dict.fromkeys(losses, zero), zero), jax.tree.map(jnp.zeros_like, kernels)
+        zeros = (
+            Comparison(zero, {name: zero for name, _ in losses.items()}, zero),
+            jax.tree.map(jnp.zeros_like, kernels),
+        )
         microbatches = [images.reshape(-1, microbatch_size, *images.shape[1:]) for images in (inputs, targets)]
         sums, _ = lax.scan(add, zeros, microbatches)
         found, gradients = jax.tree.map(lambda leaf: leaf / (len(microbatches[0]) * mesh.size), sums)

@@ -5,7 +5,7 @@ import pathlib
 import re
 import time
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -94,8 +94,8 @@ def profile(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, num_
     window, events = read_trace(jax.profiler.ProfileData.from_file(str(trace)))
     if not events:
         raise UserError(f'{trace} names no operations: profiling is not possible on {jax.devices()[0].device_kind}')
-    nanoseconds = share_time(window, events, rows_of(program.as_text()))
-    memory = program.memory_analysis()
+    nanoseconds = share_time(window, events, rows_of(program.as_text() or ''))
+    memory: Any = program.memory_analysis()
     text = _table(nanoseconds, num_steps) + (
         f'\n{num_steps} steps of {config.batch_size} patches on {jax.device_count()} x {jax.devices()[0].device_kind}. '
         f'On each device: {memory.argument_size_in_bytes / 1e9:.2f} GB of state and images, '
@@ -111,7 +111,7 @@ def profile(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, num_
 def _compile(run: Preparation, images: ImageStore | Regions) -> jax.stages.Compiled:
     """The program, compiled anew: one from the cache may carry the operations' names of another version."""
     program = run.train_steps.lower(run.abstract, images, jax.ShapeDtypeStruct((), np.int32))
-    uses_cache = jax.config.jax_enable_compilation_cache
+    uses_cache = jax.config.values['jax_enable_compilation_cache']
     try:
         jax.config.update('jax_enable_compilation_cache', False)
         compilation_cache.reset_cache()  # which looks at the option once
@@ -161,7 +161,7 @@ def rows_of(program: str) -> dict[str, str | None]:
     return {name: None if kind in _CONTAINERS else find_row(name) for name, kind in kinds.items()}
 
 
-def read_trace(data: jax.profiler.ProfileData) -> tuple[tuple[float, float], list[Event]]:
+def read_trace(data: Any) -> tuple[tuple[float, float], list[Event]]:
     """The profiled time span, and what one device did in it.
 
     Operations are traced on the plane of each device, and where there is none, for CPUs, among the host's threads.
@@ -207,7 +207,7 @@ def share_time(
         first, last = max(event.start, start), min(event.end, end)
         if first < last:
             changes += [(first, 1, row), (last, -1, row)]
-    shares = dict.fromkeys(ROWS, 0.0)
+    shares: dict[str, float] = dict.fromkeys(ROWS, 0.0)
     running: collections.Counter[str | None] = collections.Counter()
     moment = start
     for next_moment, change, row in [*sorted(changes, key=lambda change: change[0]), (end, 0, None)]:

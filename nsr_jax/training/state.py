@@ -1,8 +1,10 @@
 """What training changes, and the optimizer that changes it."""
 
 import functools
+from typing import Any
 
 import flax
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -47,7 +49,8 @@ def average_weights(ema: dict, params: dict, step: jax.Array, decay: float) -> d
         decay: from 0 to 1.
     """
     share = jnp.maximum(jnp.float32(1 - decay), 9 / (10 + step.astype(jnp.float32)))
-    return optax.incremental_update(params, ema, share)
+    averaged: Any = optax.incremental_update(params, ema, share)
+    return averaged
 
 
 def init_state(

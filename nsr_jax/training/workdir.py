@@ -8,6 +8,7 @@ import os
 import pathlib
 import socket
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import ml_collections
 import tensorboardX
@@ -147,7 +148,8 @@ class MetricsWriter:
 
     def __init__(self, workdir: pathlib.Path, step: int):
         self._path = workdir / 'metrics.jsonl'
-        self._file = self._tensorboard = None
+        self._file: BinaryIO | None = None
+        self._tensorboard: tensorboardX.SummaryWriter | None = None
         with agreement.agreed():
             if agreement.is_first():
                 self._open(step)
@@ -166,7 +168,7 @@ class MetricsWriter:
         Raises:
             UserError: it cannot be written.
         """
-        if self._file is None:
+        if self._file is None or self._tensorboard is None:
             return
         written = {name: number if math.isfinite(number) else str(number) for name, number in numbers.items()}
         line = json.dumps({'step': step, **written}, allow_nan=False) + '\n'
@@ -178,7 +180,7 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Flush and close both; raises `UserError` as `write` does."""
-        if self._file is not None:
+        if self._file is not None and self._tensorboard is not None:
             self._file.close()
             with self._written():
                 self._tensorboard.close()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nsr_jax import plugins
-from nsr_jax.images.decoding import write_image
+from nsr_jax.images.writing import write_image
 
 
 def photograph(seed, size=(72, 80)):
