@@ -53,7 +53,7 @@ def get_base() -> ConfigDict:
     config.loss.ms_ssim = 0.0  # 1 - multi-scale structural similarity
 
     config.optimizer = ConfigDict()
-    config.optimizer.name = 'adam'  # adam, adamw, lion, muon
+    config.optimizer.name = 'adam'  # adam, adamw, lion, muon, schedule_free
     config.optimizer.b1 = placeholder(float)  # decay of the mean gradient; None, here and below: the optimizer's own
     config.optimizer.b2 = placeholder(float)  # decay of the mean squared gradient
     config.optimizer.eps = placeholder(float)  # added to what is divided by

@@ -144,11 +144,31 @@ def muon(
     return _at_rate(direction, schedule)
 
 
+def schedule_free(
+    schedule: Schedule, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.0
+) -> optax.GradientTransformationExtraArgs:
+    """Schedule-free AdamW (Defazio et al., 2024), for a constant rate; decay as in `adamw`.
+
+    What is trained is not what is used: `averaged_weights` gives that.
+    """
+    if not b1 > 0:
+        raise UserError(f'config.optimizer.b1 must be above 0 for schedule_free, not {b1!r}')
+    rms = optax.scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True)
+    base = _at_rate(optax.chain(rms, optax.add_decayed_weights(weight_decay, decayed)), schedule)
+
+    def update(gradients: Any, state: Any, params: Any = None, *, step: jax.Array, **others: Any) -> tuple[Any, Any]:
+        del others
+        return contrib.schedule_free(base, schedule(step), b1=b1).update(gradients, state, params, step=step)
+
+    return optax.GradientTransformationExtraArgs(contrib.schedule_free(base, 0.0, b1=b1).init, update)
+
+
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     'adam': adam,
     'adamw': adamw,
     'lion': lion,
     'muon': muon,
+    'schedule_free': schedule_free,
 }
 
 
@@ -197,6 +217,33 @@ def find_optimizer(
             return optimizer.update(updates, state, params, **told)
 
     return optax.GradientTransformationExtraArgs(optimizer.init, update)
+
+
+# Weights that an optimizer averages itself.
+
+
+def averaged_weights(optimizer_state: Any, params: Any) -> Any:
+    """The average that `schedule_free` trains, which is what is evaluated and used; None of another optimizer."""
+    found = [each for each in jax.tree.leaves(optimizer_state, is_leaf=_is_schedule_free) if _is_schedule_free(each)]
+    return _evaluated(found[0], params) if found else None
+
+
+@jax.jit
+def _evaluated(state: contrib.ScheduleFreeState, params: Any) -> Any:
+    return contrib.schedule_free_eval_params(state, params)
+
+
+def begin_average_with(optimizer_state: Any, params: Any) -> Any:
+    """A new optimizer's state for other weights than it was made for; it keeps the arrays of `params`."""
+    return jax.tree.map(
+        lambda each: each._replace(z=params) if _is_schedule_free(each) else each,
+        optimizer_state,
+        is_leaf=_is_schedule_free,
+    )
+
+
+def _is_schedule_free(value: Any) -> bool:
+    return isinstance(value, contrib.ScheduleFreeState)
 
 
 def _check_number(name: str, value: Any, largest: float = math.inf) -> None:

@@ -1,7 +1,7 @@
 """Weights that were trained here: finding the checkpoint of a workdir and reading it. No optimizer is needed.
 
 workdir/checkpoints/<step>/params      the network's weights, float32, one entry a block
-                           ema         their moving average, alike (absent without config.ema_decay)
+                           ema, schedule_free   their average, alike, where a run has one
                            optimizer   the optimizer's state (absent where only weights were saved)
                            metadata    JSON: the whole config, the step, the library's version, and what the arrays and
                                        the JSON itself are checked by
@@ -34,7 +34,8 @@ from nsr_jax.paths import local_path
 FOLDER = 'checkpoints'
 MERIT = 'merit'
 _OLD_MERIT = 'psnr'  # what earlier versions chose by, in dB
-EMA = 'EMA'  # the kind of weights that are an exponential moving average
+# What is used instead of the weights themselves, where it is there, and what it is called.
+AVERAGES = {'ema': 'EMA', 'schedule_free': 'schedule-free average'}
 MEASURED_ON = 'measured_on'
 
 _LONGEST_REASON = 400  # characters of a library's message that are shown
@@ -54,7 +55,7 @@ class LoadedModel:
         params: the network's parameter tree, on the default device.
         step: of the optimizer.
         path: the checkpoint's folder.
-        kind: of weights: 'EMA' where `params` are the moving average, '' where they are those of the step itself.
+        kind: of weights: a value of `AVERAGES`, or '' where they are those of the step itself.
     """
 
     config: ml_collections.ConfigDict
@@ -70,7 +71,7 @@ class LoadedModel:
 
 
 def load_model(directory: str | pathlib.Path) -> LoadedModel:
-    """Read a network's weights and its config; where it has a moving average of its weights, that, and the log says so.
+    """Read a network's weights and its config; where it has an average of its weights, that, and the log says so.
 
     Args:
         directory: a workdir, of which the best checkpoint is taken, as `find_best` says, or the last one where
@@ -92,15 +93,15 @@ def load_model(directory: str | pathlib.Path) -> LoadedModel:
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), parameter_shapes(network)
     )
-    item, kind = ('ema', EMA) if 'ema' in metadata['fingerprints'] else ('params', '')
+    item = next((name for name in AVERAGES if name in metadata['fingerprints']), 'params')
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             params = checkpointer.restore(path / item, shapes)
     except Exception as error:  # of a file that is missing, cut or changed; Orbax raises Exception itself
         raise BrokenCheckpointError(f'{path} cannot be read: {one_line(error)}') from error
     check_fingerprint(path / item, params, metadata['fingerprints'].get(item))
-    if kind:
-        logging.info('%s: taking the moving average of its weights (EMA)', path)
+    if kind := AVERAGES.get(item, ''):
+        logging.info('%s: taking the average of its weights (%s)', path, kind)
     return LoadedModel(config, params, metadata['step'], path, kind)
 
 

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from optax import contrib
 
 from nsr_jax.errors import UserError
-from nsr_jax.optimizers import OPTIMIZERS, decayed, find_optimizer, find_schedule
+from nsr_jax.optimizers import OPTIMIZERS, averaged_weights, decayed, find_optimizer, find_schedule
 
 RUN = {'num_steps': 600, 'drops': (2 / 3, 5 / 6), 'factor': 0.2}
 
@@ -68,6 +69,22 @@ def test_optimizers_are_those_of_optax(params, name, options, reference):
     ours, _ = take(find_optimizer(name, find_schedule('constant', 1e-3), options=options), params, 3)
     theirs, _ = take(reference, params, 3, is_told=False)
     assert_close(ours, theirs)
+
+
+def test_schedule_free_is_that_of_optax_and_so_are_the_weights_to_use(params):
+    optimizer = find_optimizer('schedule_free', find_schedule('constant', 1e-3), clip_norm=1e6, accumulate_steps=2)
+    ours, state = take(optimizer, params, 6)
+    reference = contrib.schedule_free_adamw(1e-3)
+    theirs, their_state = params, reference.init(params)
+    for step in (0, 2, 4):
+        mean = jax.tree.map(lambda a, b: (a + b) / 2, gradients_of(params, step), gradients_of(params, step + 1))
+        updates, their_state = reference.update(mean, their_state, theirs)
+        theirs = optax.apply_updates(theirs, updates)
+    assert_close(ours, theirs, atol=1e-6)
+    expected = contrib.schedule_free_eval_params(their_state, theirs)
+    assert_close(averaged_weights(state, ours), expected, atol=1e-6)
+    assert float(jnp.abs(ours['head']['bias'] - expected['head']['bias']).max()) > 1e-5
+    assert averaged_weights(find_optimizer('adam', find_schedule('constant', 1e-3)).init(params), params) is None
 
 
 def test_muon_makes_the_updates_of_kernels_orthogonal_and_those_of_the_rest_nadams(params):

@@ -93,7 +93,7 @@ def test_a_moving_average_is_named_wherever_the_weights_are(package, tmp_path, r
     config, parameters = random_model('sr', 2, 3)
     run = tmp_path / 'run'
     with Checkpoints(run, keep=1) as checkpoints:
-        checkpoints.save(30, config, jax.tree.map(np.zeros_like, parameters), ema=parameters)
+        checkpoints.save(30, config, jax.tree.map(np.zeros_like, parameters), averages={'ema': parameters})
     ((name, form, model),) = shipped.load_named([str(run)], [])
     assert (name, model.kind) == (f'{run}, step 30, EMA', 'EMA')
     path = tmp_path / 'scores.json'

@@ -106,7 +106,7 @@ class Checkpoints:
         optimizer: Any = None,
         merit: float | None = None,
         *,
-        ema: Any = None,
+        averages: Mapping[str, Any] | None = None,
         images: str = '',
         measured_on: Mapping[str, str] | None = None,
     ) -> None:
@@ -120,7 +120,7 @@ class Checkpoints:
             params: the network's parameters.
             optimizer: the optimizer's state; None saves weights alone, which cannot be trained on.
             merit: of the validation; the checkpoint with the largest is kept.
-            ema: the moving average of the parameters; None: there is none.
+            averages: by a name in `trained.AVERAGES`, what is to be used instead of the parameters.
             images: what is trained on, in words that change with it.
             measured_on: what the score depends on besides the weights, likewise; scores that were measured on
                 something else do not compete with it.
@@ -131,7 +131,7 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
-        trees = {'params': params, 'optimizer': optimizer, 'ema': ema}
+        trees = {'params': params, 'optimizer': optimizer, **(averages or {})}
         items = {name: tree for name, tree in trees.items() if tree is not None}
         metadata = {
             'config': json.loads(config.to_json()),

@@ -23,7 +23,7 @@ from nsr_jax.training.feed import ResidentFeed, StreamedFeed
 from nsr_jax.training.preparation import Preparation, check_run, prepare
 from nsr_jax.training.saving import Saver
 from nsr_jax.training.sharding import gather
-from nsr_jax.training.state import TrainState
+from nsr_jax.training.state import TrainState, averages_of
 from nsr_jax.training.stopping import StopRequest
 from nsr_jax.training.warm_start import begin_with
 from nsr_jax.training.workdir import MetricsWriter, check_shared, lock_workdir, write_config
@@ -45,7 +45,7 @@ def train(
     Args:
         config: a whole config of the `configs` folder.
         workdir: gets config.json, metrics.jsonl, tensorboard/ and checkpoints/.
-        evaluate: scores parameters; called every `config.evaluate_every_steps` and at the end. Where there is a moving
+        evaluate: scores parameters; called every `config.evaluate_every_steps` and at the end. Where there is an
             average of the parameters, that is scored too, and chooses the best checkpoint.
         measured_on: what the scores depend on besides the parameters, by name, in words that change with it. Once it
             has changed, the best checkpoint is chosen among those of the new scores alone.
@@ -183,9 +183,9 @@ def _take_steps(
             merit = None
             if evaluates:
                 merit, scores = evaluate(gather(state.params, run.mesh))
-                if state.ema is not None:  # what is used later, so it chooses
-                    merit, averaged = evaluate(gather(state.ema, run.mesh))
-                    scores |= {f'ema/{name}': score for name, score in averaged.items()}
+                for kind, weights in averages_of(state).items():  # what is used later, so it chooses
+                    merit, averaged = evaluate(gather(weights, run.mesh))
+                    scores |= {f'{kind}/{name}': score for name, score in averaged.items()}
                 writer.write(step, **scores)
                 if not bar.disable:
                     bar.write(f'step {step}: ' + ', '.join(f'{name} {score:.4g}' for name, score in scores.items()))

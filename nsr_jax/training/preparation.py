@@ -122,6 +122,8 @@ def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) ->
         UserError: what is wrong, and what would be accepted.
     """
     make_optimizer(config)
+    if config.ema_decay and config.optimizer.name == 'schedule_free':
+        raise UserError('config.ema_decay: the optimizer schedule_free keeps an average of the weights itself')
     side = config.model.scale * config.data.patch_size
     patches = jax.ShapeDtypeStruct((1, side, side, config.model.channels), jnp.float32)
     jax.eval_shape(functools.partial(weighted_sum, find_losses(config.loss)), patches, patches)

@@ -14,7 +14,7 @@ from nsr_jax.errors import UserError
 from nsr_jax.trained import FOLDER
 from nsr_jax.training.checkpoints import Checkpoints
 from nsr_jax.training.presence import Presence
-from nsr_jax.training.state import TrainState
+from nsr_jax.training.state import TrainState, averages_of
 from nsr_jax.training.workdir import LOCK, write_config
 
 
@@ -81,7 +81,9 @@ class Saver:
         self._save(self.checkpoints, step, state, merit)
 
     def _save(self, checkpoints: Checkpoints, step: int, state: TrainState, merit: float | None = None) -> None:
-        checkpoints.save(step, self._config, state.params, state.optimizer, merit, ema=state.ema, **self._origin)
+        checkpoints.save(
+            step, self._config, state.params, state.optimizer, merit, averages=averages_of(state), **self._origin
+        )
 
     def _rescue(self, step: int, state: TrainState) -> str:
         """Save a state into a new folder beside the lost one, and say so."""

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from nsr_jax.models.build import EXAMPLE_SIDE, Network
 from nsr_jax.ops.settings import fixed_bits, new_key
+from nsr_jax.optimizers import averaged_weights, begin_average_with
 from nsr_jax.training.sharding import state_shardings
 
 # Initialising runs once: on a CPU it takes longer to optimise than to run. The weights are the same.
@@ -35,6 +36,23 @@ class TrainState:
     optimizer: optax.OptState
     skipped: jax.Array
     ema: dict | None = None
+
+
+def averages_of(state: TrainState) -> dict[str, dict]:
+    """By name the weights that are evaluated and used in place of those that are trained, as they lie on the devices.
+
+    That is 'ema' or 'schedule_free', whose average the optimizer keeps; or nothing.
+    """
+    trees = {'ema': state.ema, 'schedule_free': averaged_weights(state.optimizer, state.params)}
+    return {name: tree for name, tree in trees.items() if tree is not None}
+
+
+def begin_with_weights(state: TrainState, params: dict) -> TrainState:
+    """A new state with other weights, which lie on the devices as its own do; averages begin with them too."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, params)
+    copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=shardings)
+    optimizer = begin_average_with(state.optimizer, copy(params))
+    return state.replace(params=params, optimizer=optimizer, ema=None if state.ema is None else copy(params))
 
 
 def average_weights(ema: dict, params: dict, step: jax.Array, decay: float) -> dict:

@@ -11,7 +11,7 @@ from absl import logging
 from nsr_jax import agreement
 from nsr_jax.errors import UserError
 from nsr_jax.trained import FOLDER, LoadedModel, fingerprint, load_model
-from nsr_jax.training.state import TrainState
+from nsr_jax.training.state import TrainState, begin_with_weights
 
 # The layers whose output has scale² times the channels: of another scale, none of their weights fits.
 _OF_ITS_SCALE = ('tail', 'skip')
@@ -36,7 +36,7 @@ def check_warm_start(config: ml_collections.ConfigDict, workdir: str | os.PathLi
 def begin_with(state: TrainState, config: ml_collections.ConfigDict) -> TrainState:
     """The state of a new run with the weights that `config.warm_start` names in place of random ones.
 
-    Where that run kept a moving average of its weights, the average is taken. The optimizer's state stays empty and the
+    Where that run kept an average of its weights, the average is taken. The optimizer's state stays empty and the
     step 0. Where the scales differ, tail and skip stay random; the log says so.
 
     Args:
@@ -58,8 +58,7 @@ def begin_with(state: TrainState, config: ml_collections.ConfigDict) -> TrainSta
     )
     kept = {name: state.params[name] for name in taken}
     params = state.params | jax.tree.map(_place, taken, kept)
-    ema = None if state.ema is None else state.ema | jax.tree.map(_place, taken, kept)
-    return state.replace(params=params, ema=ema)
+    return begin_with_weights(state, params)
 
 
 def _load(config: ml_collections.ConfigDict) -> LoadedModel:

@@ -69,7 +69,7 @@ def test_weights_alone_are_not_trained_on(tmp_path, config, params):
 
 def test_the_moving_average_is_kept_beside_the_weights_and_loaded_instead(tmp_path, config, params):
     with Checkpoints(tmp_path, keep=2) as checkpoints:
-        checkpoints.save(1, config, params, {'count': np.zeros(2, 'f')}, ema=plus(params, 1))
+        checkpoints.save(1, config, params, {'count': np.zeros(2, 'f')}, averages={'ema': plus(params, 1)})
         checkpoints.save(2, config, params, {'count': np.zeros(2, 'f')})
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
         optimizer = {'count': jax.ShapeDtypeStruct((2,), 'f')}

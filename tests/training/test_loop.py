@@ -41,7 +41,8 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, config, metrics_of):
     assert metrics_of(tmp_path / 'whole') == metrics_of(tmp_path / 'parts')
 
 
-def test_with_a_moving_average_it_is_scored_chosen_by_and_resumed_exactly(tmp_path, config, metrics_of):
+@pytest.mark.parametrize(('kind', 'words'), [('ema', 'EMA'), ('schedule_free', 'schedule-free average')])
+def test_an_average_is_scored_chosen_by_and_resumed_exactly(tmp_path, config, metrics_of, kind, words):
     def evaluate(params):
         if stopping:
             raise StopError
@@ -50,14 +51,18 @@ def test_with_a_moving_average_it_is_scored_chosen_by_and_resumed_exactly(tmp_pa
         score = [1, 9, 2, 8][len(seen) - 1]
         return score, {'validation/psnr': score}
 
-    config.ema_decay, seen, stopping = 0.9, [], False
+    if kind == 'ema':
+        config.ema_decay = 0.9
+    else:
+        config.optimizer.name = 'schedule_free'
+    seen, stopping = [], False
     train(config, tmp_path / 'whole', evaluate)
-    raw, average = load_both(tmp_path / 'whole' / 'checkpoints' / '12')
+    raw, average = load_both(tmp_path / 'whole' / 'checkpoints' / '12', kind)
     assert not same(raw, average)
     assert same(seen[2], raw) and same(seen[3], average)
-    assert load_model(tmp_path / 'whole').origin == 'step 8, EMA'
+    assert load_model(tmp_path / 'whole').origin == f'step 8, {words}'
     lines = [line for line in metrics_of(tmp_path / 'whole') if 'validation/psnr' in line]
-    assert [(line['validation/psnr'], line['ema/validation/psnr']) for line in lines] == [(1, 9), (2, 8)]
+    assert [(line['validation/psnr'], line[f'{kind}/validation/psnr']) for line in lines] == [(1, 9), (2, 8)]
 
     stopping = True
     with pytest.raises(StopError):
@@ -65,7 +70,7 @@ def test_with_a_moving_average_it_is_scored_chosen_by_and_resumed_exactly(tmp_pa
     seen, stopping = [], False
     train(config, tmp_path / 'parts', evaluate)
     assert metrics_of(tmp_path / 'parts') == metrics_of(tmp_path / 'whole')
-    again = load_both(tmp_path / 'parts' / 'checkpoints' / '12')
+    again = load_both(tmp_path / 'parts' / 'checkpoints' / '12', kind)
     assert same(again, (raw, average))
 
 
@@ -73,10 +78,10 @@ def same(tree, other):
     return jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), tree, other))
 
 
-def load_both(checkpoint):
-    """The weights of a checkpoint, and their moving average."""
+def load_both(checkpoint, kind):
+    """The weights of a checkpoint, and their average."""
     with ocp.StandardCheckpointer() as checkpointer:
-        return tuple(checkpointer.restore(checkpoint / name) for name in ('params', 'ema'))
+        return tuple(checkpointer.restore(checkpoint / name) for name in ('params', kind))
 
 
 def test_streamed_equals_resident(tmp_path, config, metrics_of):

@@ -220,7 +220,7 @@ with contextlib.closing(Checkpoints(sys.argv[2], keep=1)) as checkpoints:
         mesh = make_mesh(data, fsdp, 16)
         if not results:
             losses, state = take_ten(create_state(network, ADAM, mesh, 0, True), mesh)
-            checkpoints.save(10, config, state.params, state.optimizer, ema=state.ema)
+            checkpoints.save(10, config, state.params, state.optimizer, averages={'ema': state.ema})
             results['first ten'] = losses, [], 0
             continue
         losses, state = take_ten(restored(mesh), mesh)

@@ -15,7 +15,7 @@ from nsr_jax.training.checkpoints import Checkpoints, save_model
 from nsr_jax.training.loop import first_state, train
 from nsr_jax.training.preparation import check_run, prepare
 from nsr_jax.training.sharding import make_mesh
-from nsr_jax.training.state import create_state
+from nsr_jax.training.state import averages_of, create_state
 from nsr_jax.training.warm_start import begin_with, check_warm_start
 
 ADAM = adam(lambda step: 1e-3)
@@ -76,13 +76,20 @@ def test_the_moving_average_of_another_run_is_taken_and_begins_that_of_this_run(
     weights = load_model(other_run).params
     ema = jax.tree.map(lambda leaf: leaf + 1, weights)
     with Checkpoints(tmp_path / 'averaged', 1) as checkpoints:
-        checkpoints.save(5, config, weights, ema=ema)
+        checkpoints.save(5, config, weights, averages={'ema': ema})
     config.warm_start, config.ema_decay, config.model.scale = str(tmp_path / 'averaged'), 0.9, 3
     state, log = state_and_log(config, tmp_path / 'run', caplog)
     for tree in (state.params, state.ema):
         assert_same(tree['head'], ema['head'])
     assert_same(state.ema, state.params)
     assert 'step 5, EMA: head, 1 blocks taken; ' in log
+
+
+def test_the_average_of_schedule_free_begins_with_the_weights_too(config, other_run, tmp_path, caplog):
+    config.warm_start, config.optimizer.name = str(other_run), 'schedule_free'
+    state, _ = state_and_log(config, tmp_path, caplog)
+    for leaf, wanted in zip(*map(jax.tree.leaves, (averages_of(state), load_model(other_run).params)), strict=True):
+        np.testing.assert_allclose(leaf, wanted, rtol=1e-5, atol=1e-7)
 
 
 def test_a_chain_of_another_scale_takes_everything(config, tmp_path):
