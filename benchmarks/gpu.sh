@@ -6,11 +6,10 @@
 #                                                    conv, conv_more, step, step_compiled
 #
 # Needs: JAX 0.10 or 0.11 with CUDA, Flax, Optax, Orbax (which brings absl), ml_collections, Pillow, SciPy, tqdm, and
-# PyTorch with CUDA and Triton for its peers. Where there is no network, carry ml_collections as a wheel, made elsewhere
-# by `pip download --no-deps ml_collections==1.1.0`. No TFDS, no TensorFlow.
+# PyTorch with CUDA and Triton for its peers. No TFDS, no TensorFlow.
 #
-# PYTHON names the interpreter. Each part ends within nine minutes and writes JSON and Markdown to $OUT; a shape that
-# did not fit into them is missing there. The exit code is 1 where a candidate failed: its row says why.
+# PYTHON names the interpreter. Each part writes JSON and Markdown to $OUT, and is cut off after nine minutes; a shape that
+# was not done by then is missing there. The exit code is 1 where a candidate failed: its row says why.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 PYTHON="${PYTHON:-python3}"

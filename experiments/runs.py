@@ -6,8 +6,6 @@ import os
 
 import ml_collections
 
-from nsr_jax.training.checkpoints import FOLDER
-
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -41,12 +39,12 @@ class Run:
         return arguments + ([f'--config.warm_start={folder}/{self.warm_start}'] if self.warm_start else [])
 
     def score_arguments(self, folder: str | os.PathLike, steps: int | None = None) -> list[str]:
-        """The same for its scores, which are those of the last step."""
+        """The same for its scores, which are those of the weights that did best on the images that were held out."""
         return [
             'eval.py',
             self._config_flag(steps),
             '--config.compute_dtype=float32',
-            f'--checkpoint={folder}/{self.name}/{FOLDER}/{self.config(steps).num_steps}',
+            f'--checkpoint={folder}/{self.name}',
             f'--datasets={",".join(self.datasets)}',
             f'--protocol={",".join(self.protocols)}',
             f'--output={folder}/{self.name}/eval',

@@ -5,9 +5,9 @@
     python -m experiments.same_data --workdir=/tmp/trial --steps=20
 
 Each run is `train.py` into a folder of --workdir, then `eval.py` on the test sets that its rivals were scored on, in
-float32, by the weights of the last step. The same command again goes on where it stopped: exit code 75 says that there
-is more to do. What a whole run scored is kept as experiments/results/NAME.json, and a run that has this file is done;
-with --steps nothing is kept, and the scores stand in the folders alone.
+float32, by the weights that did best on held-out training images. The same command again goes on where it stopped: exit
+code 75 says that there is more to do. What a whole run scored is kept as experiments/results/NAME.json, and a run that
+has this file is done; with --steps nothing is kept, and the scores stand in the folders alone.
 """
 
 import dataclasses

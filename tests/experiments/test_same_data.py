@@ -111,7 +111,7 @@ def test_a_run_that_stops_goes_on_and_is_scored_once_it_is_trained(scripts, tmp_
     assert (score['model'], score['dataset'], score['psnr']) == ('denoise_25', 'Set12', 29.5)
     assert record['config']['num_steps'] == 30
     scored = scripts.calls[-1][1]
-    assert scored['checkpoint'] == f'{tmp_path}/denoise_25/checkpoints/30'
+    assert scored['checkpoint'] == f'{tmp_path}/denoise_25'
     assert same_data.complete(run, tmp_path, steps=30, stop_after=None) == record  # nothing is trained again
 
 
