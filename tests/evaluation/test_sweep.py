@@ -11,7 +11,6 @@ import sys
 import jax
 import numpy as np
 import pytest
-from nsr_jax.models.network import RestorationNetwork
 
 from nsr_jax.atomic_files import TEMPORARY
 from nsr_jax.data.sources import open_source
@@ -29,6 +28,7 @@ from nsr_jax.evaluation.tables import from_json, read_models
 from nsr_jax.images.writing import write_image
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.metrics import METRICS, Metric, find_metrics
+from nsr_jax.models.residual import RestorationNetwork
 from nsr_jax.tasks import Degradation, find_protocols
 
 SIGMAS = [Degradation('denoise', sigma) for sigma in (15, 25)]
