@@ -18,13 +18,13 @@ from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.gate_maps import check_gates
-from nsr_jax.evaluation.largest_gains import check_architectures, show
+from nsr_jax.evaluation.largest_gains import show
 from nsr_jax.evaluation.scoring import check_images
 from nsr_jax.evaluation.sweep import Sweep, baseline_contenders, network_contenders, parse_ensembles, run_sweep
 from nsr_jax.evaluation.tables import to_markdown
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.metrics import find_metrics
-from nsr_jax.models.build import build_network
+from nsr_jax.models.build import build_network, check_same_network
 from nsr_jax.paths import local_path
 from nsr_jax.shipped import load_named
 from nsr_jax.tasks import find_degradations, find_protocols, find_task
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
         if not (CHECKPOINT.value or SHIPPED.value or BASELINES.value):
             raise UserError('nothing to score: give --checkpoint, --shipped=sr_x2, --baselines=bicubic, or several')
         models = load_named(CHECKPOINT.value, SHIPPED.value)
-        check_architectures(config.model, {name: model.config.model for name, model in models.items()})
+        check_same_network(config.model, {name: model.config.model for name, model in models.items()})
         ensembles, datasets = parse_ensembles(ENSEMBLE.value), DATASETS.value or asked.datasets.split(',')
         folders = {'data_dir': config.data.data_dir, 'tfds_dir': config.data.tfds_dir}
         inputs = find_task(config.task).inputs

@@ -24,6 +24,8 @@ def get_base() -> ConfigDict:
     config.model.groups = 1  # k sparsity groups; 1 = plain convolutions
     config.model.cardinality = 1  # d parts of the channels that choose on their own
     config.model.gate = 'softmax'  # softmax, sigmoid, uniform (no adaptivity), hard (inference only)
+    config.model.gate_pooling = 'mean'  # what a gate reads: mean, normalized_mean, rms, mean_and_deviation
+    config.model.gate_scale = 1.0  # what the gates' logits are multiplied by
     config.warm_start = ''  # run or checkpoint whose weights a new run begins with; of another scale: tail and skip new
     config.compute_dtype = 'float32'  # of the convolutions: float32 or bfloat16; parameters are float32
     config.remat = False  # compute each block again in the backward pass: less memory, more time
@@ -59,6 +61,7 @@ def get_base() -> ConfigDict:
     config.optimizer.eps = placeholder(float)  # added to what is divided by
     config.optimizer.momentum = placeholder(float)  # of muon
     config.optimizer.weight_decay = placeholder(float)  # of kernels; scales, biases and gates have none
+    config.optimizer.gate_rate = 1.0  # of the gates' steps, by which they are longer than those of other weights
     config.optimizer.clip_norm = 0.0  # gradients with a larger norm are scaled down to it; 0 = never
     config.optimizer.accumulate_steps = 1  # steps whose gradients are averaged before the weights change
     config.learning_rate = 1e-3  # of the optimizer, at the start

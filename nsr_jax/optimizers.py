@@ -176,6 +176,7 @@ def find_optimizer(
     name: str,
     schedule: Schedule,
     *,
+    gate_rate: float = 1.0,
     clip_norm: float = 0.0,
     accumulate_steps: int = 1,
     options: Mapping[str, float | None] | None = None,
@@ -185,6 +186,7 @@ def find_optimizer(
     Args:
         name: in `OPTIMIZERS`.
         schedule: the learning rate of each step.
+        gate_rate: what the steps of gates' weights are multiplied by.
         clip_norm: gradients whose norm over all weights is larger are scaled down to it; 0: never.
         accumulate_steps: over how many steps gradients are averaged before the weights change.
         options: by name; None stands for the optimizer's own default.
@@ -202,6 +204,9 @@ def find_optimizer(
             raise UserError(f'config.optimizer.{key}: {name} takes no such option; it takes {", ".join(accepted)}')
         _check_number(f'config.optimizer.{key}', value, largest=1 if key in ('b1', 'b2', 'momentum') else math.inf)
     _check_number('config.optimizer.clip_norm', clip_norm)
+    _check_number('config.optimizer.gate_rate', gate_rate)
+    if name == 'schedule_free' and gate_rate != 1:
+        raise UserError('config.optimizer.gate_rate must be 1 for schedule_free, whose steps are those of an average')
     if not isinstance(accumulate_steps, int) or not 1 <= accumulate_steps < 2**31:
         raise UserError(f'config.optimizer.accumulate_steps must be a whole number from 1, not {accumulate_steps!r}')
     optimizer = optax.with_extra_args_support(make(schedule, **given))
@@ -214,9 +219,16 @@ def find_optimizer(
 
     def update(updates: Any, state: Any, params: Any = None, **told: Any) -> tuple[Any, Any]:
         with jax.numpy_dtype_promotion('standard'):  # Optax needs it
-            return optimizer.update(updates, state, params, **told)
+            updates, state = optimizer.update(updates, state, params, **told)
+        return (updates if gate_rate == 1 else _faster_gates(updates, gate_rate)), state
 
     return optax.GradientTransformationExtraArgs(optimizer.init, update)
+
+
+def _faster_gates(updates: Any, rate: float) -> Any:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, update: update * rate if 'gate' in _names(path) else update, updates
+    )
 
 
 # Weights that an optimizer averages itself.

@@ -118,6 +118,21 @@ def test_clipping_scales_the_whole_gradient(params):
     np.testing.assert_allclose(optax.tree.norm(moments.mu), 0.1 * 0.5, rtol=1e-5)
 
 
+def test_gates_may_take_longer_steps(params):
+    gradients = jax.tree.map(jnp.ones_like, params)
+    usual, faster = (find_optimizer('adam', lambda step: 1e-3, gate_rate=rate) for rate in (1.0, 10.0))
+    ours, theirs = (each.update(gradients, each.init(params), params, step=0)[0] for each in (faster, usual))
+    ratios = jax.tree_util.tree_map_with_path(
+        lambda path, a, b: (float(np.mean(a / b)), 'gate' in [each.key for each in path]), ours, theirs
+    )
+    found = jax.tree.leaves(ratios, is_leaf=lambda each: isinstance(each, tuple))
+    assert {is_gate for _, is_gate in found} == {True, False}
+    for ratio, is_gate in found:
+        assert ratio == pytest.approx(10 if is_gate else 1)
+    with pytest.raises(UserError, match='gate_rate must be 1 for schedule_free'):
+        find_optimizer('schedule_free', lambda step: 1e-3, gate_rate=3.0)
+
+
 def test_accumulation_steps_along_the_mean_gradient(params):
     optimizer = find_optimizer('adam', find_schedule('constant', 1e-3), accumulate_steps=2)
     state = optimizer.init(params)
@@ -160,7 +175,7 @@ def test_schedules(name, options, steps, expected):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ({'name': 'adma'}, "unknown optimizer 'adma': adam, adamw, lion, muon are known"),
+        ({'name': 'adma'}, "unknown optimizer 'adma': adam, adamw, lion, muon, schedule_free are known"),
         ({'name': 'lion', 'options': {'eps': 1e-8}}, 'eps: lion takes no such option; it takes b1, b2, weight_decay'),
         ({'name': 'adam', 'options': {'weight_decay': 0.1}}, 'adam takes no such option; it takes b1, b2, eps'),
         ({'name': 'adam', 'options': {'b1': 1.0}}, 'config.optimizer.b1 must be a number from 0 and below 1, not 1.0'),

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import itertools
 import math
-import os
 import pathlib
 import re
 import unicodedata
@@ -16,7 +15,6 @@ import numpy as np
 from nsr_jax import agreement
 from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.data.sources import Source
-from nsr_jax.errors import UserError
 from nsr_jax.evaluation.gate_maps import write_gate_maps
 from nsr_jax.evaluation.pictures import choose_crop, draw_comparison, plot_losses
 from nsr_jax.evaluation.protocols import round_prediction
@@ -101,33 +99,6 @@ def _file_name(dataset: str, degradation: str, image: str) -> str:
 
 def _folded(name: str) -> str:
     return unicodedata.normalize('NFC', name.casefold())
-
-
-def check_architectures(asked: Mapping[str, object], saved: Mapping[str, Mapping[str, object]]) -> None:
-    """Compare the model section of a config with those of checkpoints: of one, every field; of several, their scale.
-
-    Raises:
-        UserError: they differ; the line says where.
-    """
-    for path, model in saved.items():
-        fields = dict.fromkeys([*asked, *model]) if len(saved) == 1 else ('scale',)
-        ours, theirs = ({name: each[name] for name in fields if name in each} for each in (asked, model))
-        check_architecture(ours, theirs, path)
-
-
-def check_architecture(asked: Mapping[str, object], saved: Mapping[str, object], checkpoint: str | os.PathLike) -> None:
-    """Compare the model section of a config with that of a checkpoint.
-
-    Raises:
-        UserError: they differ; the line says where.
-    """
-    differences = [
-        f'{name} {asked.get(name, "missing")} against {saved.get(name, "missing")}'
-        for name in dict.fromkeys([*asked, *saved])
-        if asked.get(name) != saved.get(name)
-    ]
-    if differences:
-        raise UserError(f'--config describes another network than {checkpoint}: {"; ".join(differences)}')
 
 
 def find_largest_gains(

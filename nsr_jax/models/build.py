@@ -4,7 +4,7 @@ A network is a subclass of `Network` in `NETWORKS`, where `config.model.architec
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -96,6 +96,40 @@ def build_network(model: ml_collections.ConfigDict, compute_dtype: str = 'float3
         return NETWORKS[name](**given, **options)
     except TypeError as error:
         raise UserError(f'{_MISTAKE}: {error}') from error
+
+
+def check_same_network(asked: ml_collections.ConfigDict, saved: Mapping[str, ml_collections.ConfigDict]) -> None:
+    """Compare the model section of a config with those of checkpoints: of one, every field; of several, their scale.
+
+    Args:
+        asked: of a config.
+        saved: by what a checkpoint is called.
+
+    Raises:
+        UserError: they differ; the line says in which fields.
+    """
+    for name, model in saved.items():
+        differences = network_differences(asked, model)
+        if len(saved) > 1:
+            differences = {field: text for field, text in differences.items() if field == 'scale'}
+        if differences:
+            raise UserError(f'--config describes another network than {name}: {"; ".join(differences.values())}')
+
+
+def network_differences(asked: ml_collections.ConfigDict, saved: ml_collections.ConfigDict) -> dict[str, str]:
+    """The fields in which two networks differ, and how: 'scale 4 against 2'. A field that is not given is its default.
+
+    Raises:
+        UserError: one of them describes no network.
+    """
+    one, other = build_network(asked), build_network(saved)
+    if type(one) is not type(other):
+        return {'architecture': f'architecture {type(one).__name__} against {type(other).__name__}'}
+    return {
+        field.name: f'{field.name} {getattr(one, field.name)} against {getattr(other, field.name)}'
+        for field in dataclasses.fields(one)
+        if getattr(one, field.name) != getattr(other, field.name)
+    }
 
 
 def _check_fields(given: dict, fields: dict[str, dataclasses.Field]) -> None:

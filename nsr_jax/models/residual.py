@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from nsr_jax.errors import UserError
 from nsr_jax.models.build import NETWORKS, Network
 from nsr_jax.nn.conv import SparseConv, WeightNormConv
-from nsr_jax.nn.gates import find_gate
+from nsr_jax.nn.gates import find_gate, find_pooling
 from nsr_jax.ops.extents import is_inside
 from nsr_jax.ops.pixel_shuffle import pixel_shuffle
 
@@ -53,6 +53,8 @@ class RestorationNetwork(Network):
         groups: k sparsity groups in the blocks' convolutions; 1 means plain convolutions without a gate.
         cardinality: d; must divide the features and the hidden channels; 1 where `groups` is 1.
         gate: a name in `nn.gates.GATES`.
+        gate_pooling: a name in `nn.gates.POOLINGS`.
+        gate_scale: what the gates' logits are multiplied by.
         dtype: what the convolutions are computed in; the parameters and the output are float32.
         remat: whether the backward pass keeps the blocks' inputs alone and computes the rest of each block again.
 
@@ -66,6 +68,8 @@ class RestorationNetwork(Network):
     groups: int = 1
     cardinality: int = 1
     gate: str = 'softmax'
+    gate_pooling: str = 'mean'
+    gate_scale: float = 1.0
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
 
@@ -80,6 +84,7 @@ class RestorationNetwork(Network):
                 raise UserError(f'{field} must be a whole number from 1, not {value!r}')
             setattr(self, field, int(value))
         find_gate(self.gate)
+        find_pooling(self.gate_pooling)
         if self.groups == 1 and self.cardinality != 1:
             raise UserError(f'cardinality {self.cardinality} needs groups > 1: with one group there is no choice')
         for name, width in (('features', self.features), ('hidden features', self.hidden)):
@@ -112,6 +117,8 @@ class RestorationNetwork(Network):
                 groups=self.groups,
                 cardinality=self.cardinality,
                 activation=find_gate(self.gate),
+                pooling=find_pooling(self.gate_pooling),
+                logit_scale=self.gate_scale,
                 dtype=self.dtype,
             )
         block = nn.remat(ResidualBlock) if self.remat else ResidualBlock

@@ -87,7 +87,9 @@ class SparseConv(nn.Module):
         features: Cout, a multiple of `cardinality`.
         groups: k, the number of sparsity groups; the bank holds k * Cout filters.
         cardinality: d, into how many parts the channels are split that choose among the groups on their own.
-        activation: of the gate.
+        activation: of the gate, and so are the next two.
+        pooling: likewise.
+        logit_scale: likewise.
         kernel_size: side of the square kernels, odd.
         initial_scale: the norm of each filter at the start.
         dtype: what the convolution is computed in; gate, normalisation and mixing are float32.
@@ -97,6 +99,8 @@ class SparseConv(nn.Module):
     groups: int
     cardinality: int
     activation: gates.Activation = gates.softmax
+    pooling: gates.Pooling = gates.mean
+    logit_scale: float = 1.0
     kernel_size: int = 3
     initial_scale: float = 1.0
     dtype: jnp.dtype = jnp.float32
@@ -113,7 +117,8 @@ class SparseConv(nn.Module):
         # residual connection is added. Otherwise XLA computes the sums of all later blocks anew in each block, a
         # twelfth of the time of a step of 16 blocks.
         x = x * 1
-        gamma = gates.Gate(self.groups, self.cardinality, self.activation, name='gate')(x, inside)
+        gate = gates.Gate(self.groups, self.cardinality, self.activation, self.pooling, self.logit_scale, name='gate')
+        gamma = gate(x, inside)
         x = x.astype(self.dtype)
         if self.activation is gates.hard:  # the other groups are not even read
             choice = jnp.argmax(gamma, axis=1)

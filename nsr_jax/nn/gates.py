@@ -14,6 +14,7 @@ from nsr_jax.errors import UserError
 from nsr_jax.nn.initializers import uniform_by_fan_in
 
 Activation = Callable[[jax.Array], jax.Array]
+Pooling = Callable[[jax.Array, jax.Array | None], jax.Array]
 
 
 def softmax(logits: jax.Array) -> jax.Array:
@@ -50,27 +51,72 @@ def find_gate(name: str) -> Activation:
     return GATES[name]
 
 
+def mean(x: jax.Array, inside: jax.Array | None) -> jax.Array:
+    """The paper's: the mean of each feature over the image, `(B, H, W, C)` to `(B, C)`."""
+    return jnp.mean(x, axis=(1, 2), dtype=jnp.float32, where=inside)
+
+
+def normalized_mean(x: jax.Array, inside: jax.Array | None) -> jax.Array:
+    """The means divided by their root mean square over the features: of the same size for every input."""
+    means = mean(x, inside)
+    return means * jax.lax.rsqrt(jnp.mean(jnp.square(means), axis=-1, keepdims=True) + _SMALL)
+
+
+def rms(x: jax.Array, inside: jax.Array | None) -> jax.Array:
+    """The root mean square of each feature over the image, which the sign of its ripples does not cancel."""
+    squares = jnp.mean(jnp.square(x.astype(jnp.float32)), axis=(1, 2), where=inside)
+    return jnp.sqrt(squares + _SMALL)
+
+
+def mean_and_deviation(x: jax.Array, inside: jax.Array | None) -> jax.Array:
+    """Mean and standard deviation of each feature over the image, `(B, H, W, C)` to `(B, 2 C)`."""
+    means = mean(x, inside)
+    squares = jnp.mean(jnp.square(x.astype(jnp.float32)), axis=(1, 2), where=inside)
+    return jnp.concatenate([means, jnp.sqrt(jnp.maximum(squares - jnp.square(means), 0) + _SMALL)], axis=-1)
+
+
+_SMALL = 1e-6
+POOLINGS: dict[str, Pooling] = {
+    'mean': mean,
+    'normalized_mean': normalized_mean,
+    'rms': rms,
+    'mean_and_deviation': mean_and_deviation,
+}
+
+
+def find_pooling(name: str) -> Pooling:
+    """What a gate reads of the features, by name. Raises `UserError` for an unknown one."""
+    if name not in POOLINGS:
+        raise UserError(f'unknown gate_pooling {name!r}: one of {", ".join(POOLINGS)}')
+    return POOLINGS[name]
+
+
 class Gate(nn.Module):
-    """Weights of the groups from the mean of the features over the whole image; float32 throughout.
+    """Weights of the groups from features that are pooled over the whole image; float32 throughout.
 
     Attributes:
         groups: k.
         cardinality: d.
         activation: logits `(B, k, d)` to weights `(B, k, d)`.
+        pooling: features `(B, H, W, C)` to what the logits are linear in, `(B, C')`.
+        logit_scale: what the logits are multiplied by: how far the same weights reach.
     """
 
     groups: int
     cardinality: int
     activation: Activation = softmax
+    pooling: Pooling = mean
+    logit_scale: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array, inside: jax.Array | None = None) -> jax.Array:
         """Map features `(B, H, W, Cin)` to weights gamma `(B, k, d)`; `inside` is as in `ops.extents`."""
         shape = (self.groups, self.cardinality)
-        initializer = uniform_by_fan_in(x.shape[-1])
-        kernel = self.param('kernel', initializer, (x.shape[-1], *shape), jnp.float32)
+        pooled = self.pooling(x, inside)
+        initializer = uniform_by_fan_in(pooled.shape[-1])
+        kernel = self.param('kernel', initializer, (pooled.shape[-1], *shape), jnp.float32)
         bias = self.param('bias', initializer, shape, jnp.float32)
-        pooled = jnp.mean(x, axis=(1, 2), dtype=jnp.float32, where=inside)
-        gamma = self.activation(jnp.einsum('bc,ckd->bkd', pooled, kernel) + bias[None])
+        logits = jnp.einsum('bc,ckd->bkd', pooled, kernel) + bias[None]
+        gamma = self.activation(logits if self.logit_scale == 1 else logits * self.logit_scale)
         self.sow('intermediates', 'gamma', gamma)  # kept only where a caller asks for intermediates
         return gamma

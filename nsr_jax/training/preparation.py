@@ -111,7 +111,7 @@ def make_optimizer(config: ml_collections.ConfigDict) -> tuple[Schedule, optax.G
         factor=config.learning_rate_factor,
     )
     options = config.optimizer.to_dict()
-    general = {name: options.pop(name) for name in ('name', 'clip_norm', 'accumulate_steps')}
+    general = {name: options.pop(name) for name in ('name', 'gate_rate', 'clip_norm', 'accumulate_steps')}
     return schedule, find_optimizer(schedule=schedule, **general, options=options)
 
 

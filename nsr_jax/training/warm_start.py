@@ -10,6 +10,7 @@ from absl import logging
 
 from nsr_jax import agreement
 from nsr_jax.errors import UserError
+from nsr_jax.models.build import network_differences
 from nsr_jax.trained import FOLDER, LoadedModel, fingerprint, load_model
 from nsr_jax.training.state import TrainState, begin_with_weights
 
@@ -66,12 +67,10 @@ def _load(config: ml_collections.ConfigDict) -> LoadedModel:
         model = load_model(config.warm_start)
     except UserError as error:
         raise UserError(f'config.warm_start: {error}') from error
-    there, here = ({'task': each.task, **each.model.to_dict()} for each in (model.config, config))
-    differences = [
-        f'{name} {there.get(name, "missing")} there, {here.get(name, "missing")} here'
-        for name in dict.fromkeys([*there, *here])
-        if there.get(name) != here.get(name) and name != 'scale'
-    ]
+    found = network_differences(config.model, model.config.model)
+    differences = [text for field, text in found.items() if field != 'scale']
+    if config.task != model.config.task:
+        differences.append(f'task {config.task} against {model.config.task}')
     if differences:
         raise UserError(f'config.warm_start: {model.path} is of another network: {"; ".join(differences)}')
     return model

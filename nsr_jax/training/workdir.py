@@ -32,8 +32,14 @@ _FREE_PERIODS = ('log_every_steps', 'evaluate_every_steps', 'checkpoint_every_st
 
 # What older runs did that have no field for it; any other field that they lack was off, as it is by default.
 _BEFORE = {
-    'loss.l1': 1.0, 'optimizer.name': 'adam', 'optimizer.accumulate_steps': 1, 'learning_rate_schedule': 'steps',
-}  # fmt: skip
+    'model.gate_pooling': 'mean',
+    'model.gate_scale': 1.0,
+    'loss.l1': 1.0,
+    'optimizer.name': 'adam',
+    'optimizer.gate_rate': 1.0,
+    'optimizer.accumulate_steps': 1,
+    'learning_rate_schedule': 'steps',
+}
 
 
 def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:

@@ -15,10 +15,7 @@ from PIL import Image
 
 from configs.sr import get_config
 from nsr_jax.data.sources import Example, open_source
-from nsr_jax.errors import UserError
 from nsr_jax.evaluation.largest_gains import (
-    check_architecture,
-    check_architectures,
     file_names,
     find_largest_gains,
     show,
@@ -140,20 +137,6 @@ def test_noise_of_several_sigmas_beside_the_noisy_image_itself(tfds_dir, tmp_pat
     pictures = sorted(path.name for path in (tmp_path / 'pictures').iterdir())
     assert [name.rpartition('_')[0] for name in pictures] == ['photos_sigma15', 'photos_sigma50']
     assert not (tmp_path / 'index.html').exists()
-
-
-def test_architectures():
-    check_architecture({'scale': 2, 'gate': 'softmax'}, {'gate': 'softmax', 'scale': 2}, 'runs/x2')
-    with pytest.raises(UserError, match=r'runs/x2: scale 4 against 2; groups 1 against 4$'):
-        check_architecture({'scale': 4, 'groups': 1}, {'scale': 2, 'groups': 4}, 'runs/x2')
-    with pytest.raises(UserError, match='depth missing against 3'):
-        check_architecture({}, {'depth': 3}, 'runs/x2')
-    several = {'runs/plain': {'scale': 2, 'groups': 1}, 'runs/sparse': {'scale': 2, 'groups': 4}}
-    check_architectures({'scale': 2, 'groups': 4}, several)
-    with pytest.raises(UserError, match=r'runs/plain: groups 4 against 1$'):
-        check_architectures({'scale': 2, 'groups': 4}, {'runs/plain': several['runs/plain']})
-    with pytest.raises(UserError, match=r'runs/plain: scale 3 against 2$'):
-        check_architectures({'scale': 3, 'groups': 4}, several)
 
 
 def run_script(*arguments, config='configs/sr.py:scale=2,preset=edsr_s_nsr'):

@@ -4,13 +4,14 @@ import dataclasses
 import importlib
 import json
 
+import ml_collections
 import pytest
 
 from experiments import page, same_data
 from experiments.runs import RUNS
 from nsr_jax import shipped
 from nsr_jax.data.benchmark_sets import find_benchmark
-from nsr_jax.evaluation.largest_gains import check_architectures
+from nsr_jax.models.build import check_same_network
 from nsr_jax.tasks import find_degradations, find_protocols
 
 
@@ -87,7 +88,7 @@ def test_score_commands_can_be_run(cards):
         given = dict(word[2:].split('=', 1) for word in page.score_command(card).split()[2:])
         path, _, argument = given['config'].partition(':')
         config = importlib.import_module(path.removesuffix('.py').replace('/', '.')).get_config(argument)
-        check_architectures(config.model, {card.name: card.config['model']})
+        check_same_network(config.model, {card.name: ml_collections.ConfigDict(card.config['model'])})
         (_protocol,) = find_protocols(config.task, given['protocol'].split(','))
         levels = given['levels'].split(',') if 'levels' in given else ()
         degradations = find_degradations(config.task, config.model.scale, levels)

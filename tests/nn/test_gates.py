@@ -91,3 +91,41 @@ def test_initial_parameters():
         assert -0.2 <= leaf.min() < -0.18
         assert 0.18 < leaf.max() <= 0.2
         assert abs(leaf.mean()) < 0.04
+
+
+def rows_of(x, extents=((7, 9), (4, 5))):
+    """Each sample's pixels as float64 rows (pixels, C), and where they lie."""
+    inside = np.zeros((*x.shape[:3], 1), bool)
+    for sample, (height, width) in enumerate(extents):
+        inside[sample, :height, :width] = True
+    return [each[mask[..., 0]].astype(np.float64) for each, mask in zip(x, inside, strict=True)], jnp.asarray(inside)
+
+
+POOLED = {
+    'mean': lambda rows: rows.mean(0),
+    'normalized_mean': lambda rows: rows.mean(0) / np.sqrt(np.square(rows.mean(0)).mean()),
+    'rms': lambda rows: np.sqrt(np.square(rows).mean(0)),
+    'mean_and_deviation': lambda rows: np.concatenate([rows.mean(0), rows.std(0)]),
+}
+
+
+@pytest.mark.parametrize('name', gates.POOLINGS)
+def test_what_a_gate_reads_is_of_the_pixels_inside(name):
+    x = np.random.default_rng(3).normal(1, 2, (2, 7, 9, CHANNELS)).astype(np.float32)
+    rows, inside = rows_of(x)
+    pooled = gates.find_pooling(name)(jnp.asarray(x), inside)
+    np.testing.assert_allclose(pooled, [POOLED[name](each) for each in rows], rtol=1e-4)
+    flat = gates.POOLINGS[name](jnp.zeros((1, 2, 2, CHANNELS)), None)
+    assert np.isfinite(flat).all()
+    gradient = jax.grad(lambda x: gates.POOLINGS[name](x, None).sum())(jnp.zeros((1, 2, 2, CHANNELS)))
+    assert np.isfinite(gradient).all()
+
+
+def test_the_scale_multiplies_logits():
+    _, parameters = random_gate()
+    x = jnp.asarray(np.random.default_rng(4).normal(size=(2, 3, 4, CHANNELS)).astype(np.float32))
+    scaled = gates.Gate(GROUPS, CARDINALITY, logit_scale=3.0).apply({'params': parameters}, x)
+    larger = {name: 3 * parameter for name, parameter in parameters.items()}
+    np.testing.assert_allclose(scaled, gates.Gate(GROUPS, CARDINALITY).apply({'params': larger}, x), rtol=1e-5)
+    with pytest.raises(UserError, match="unknown gate_pooling 'max': one of mean, normalized_mean"):
+        gates.find_pooling('max')
