@@ -13,6 +13,7 @@ from nsr_jax import shipped
 from nsr_jax.data.training_sets import find_training_set
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.scoring import Score
+from nsr_jax.evaluation.sweep import digest_weights
 from nsr_jax.evaluation.tables import to_json
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
@@ -94,11 +95,12 @@ def test_a_moving_average_is_named_wherever_the_weights_are(package, tmp_path, r
     run = tmp_path / 'run'
     with Checkpoints(run, keep=1) as checkpoints:
         checkpoints.save(30, config, jax.tree.map(np.zeros_like, parameters), averages={'ema': parameters})
-    ((name, form, model),) = shipped.load_named([str(run)], [])
+    ((name, model),) = shipped.load_named([str(run)], []).items()
     assert (name, model.kind) == (f'{run}, step 30, EMA', 'EMA')
     path = tmp_path / 'scores.json'
-    row = form.format(name, 'tiling whole')
-    path.write_text(to_json([Score('Set5', 'x2', row, 'sr-y', 'baby', 30.0, 0.9)]))
+    applied = {'weights': digest_weights(parameters), 'tiling': 'whole', 'ensemble': 1}
+    score = Score('Set5', 'x2', f'{name} (tiling whole)', 'sr-y', 'baby', {'psnr': 30.0, 'ssim': 0.9})
+    path.write_text(to_json([score], {score.model: applied}))
     card = package_weights(run, 'sr_x2', [path], 'a laptop', 'train')
     assert (card.origin, card.scores[0]['model']) == ('30 steps (EMA)', 'sr_x2 (tiling whole)')
     assert '30 steps (EMA) of 16 patches on a laptop' in (shipped.FOLDER / 'README.md').read_text()

@@ -61,7 +61,7 @@ def network(name, predictor):
 def test_pictures_are_of_the_largest_gains(photos, tmp_path):
     def better_on_coffee(image):
         exact = photos[1].hr / 255
-        return exact if image.shape == photos[1].lr.shape else bicubic(2, image)
+        return exact if image.shape == photos[1].lr.shape else bicubic(2)(image)
 
     contenders = [*baseline_contenders(['bicubic'], [X2]), network('cheat', better_on_coffee)]
     sweep = Sweep(contenders, [photos], find_protocols('sr', ['sr-y']), [X2], USUAL)
@@ -100,7 +100,7 @@ def test_two_perfect_predictions_are_no_gain():
     image = np.full((32, 32, 3), 7, np.uint8)
     random = np.random.default_rng(0).integers(0, 256, image.shape, np.uint8)
     source = Images([Example('flat.png', image, image[:16, :16]), Example('random.png', random, random[::2, ::2])])
-    same = network('same', lambda image: bicubic(2, image))
+    same = network('same', lambda image: bicubic(2)(image))
     sweep = Sweep([same], [source], find_protocols('sr', ['sr-y']), [X2], USUAL)
     scores = evaluate(same.predictors(X2), source, sweep.protocols, X2, USUAL, model='same')
     assert scores[0].values['psnr'] == np.inf
@@ -175,7 +175,7 @@ def test_script(tfds_dir, photos, tmp_path):
     for each in scores:
         example = photos[photos.names.index(each.image)]
         if each.model == 'bicubic':
-            prediction = bicubic(2, example.lr)
+            prediction = bicubic(2)(example.lr)
         else:
             prediction = predict(model, params, example.lr, tiling=Tiling('feathered'))
         expected = score(PROTOCOLS[each.protocol], prediction, example.hr, 2, find_metrics(['psnr', 'mae']))
@@ -256,7 +256,7 @@ def test_pictures_of_equal_stems_do_not_replace_each_other(tmp_path):
         folder.mkdir(exist_ok=True)
         Image.fromarray(pixels).save(folder / name)
     source = open_source(folder, '', 2, tfds_dir=tmp_path / 'tfds')
-    other = network('other', lambda image: np.clip(bicubic(2, image) + 0.01, 0, 1))
+    other = network('other', lambda image: np.clip(bicubic(2)(image) + 0.01, 0, 1))
     sweep = Sweep([other], [source], find_protocols('sr', ['sr-y']), [X2], USUAL)
     show(sweep, run_sweep(sweep, tmp_path), tmp_path, pictures=4, report=True)
     assert len(list((tmp_path / 'pictures').iterdir())) == 4
