@@ -25,6 +25,7 @@ from nsr_jax.evaluation.tables import read_record, to_record, write_tables
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.metrics import Metric
 from nsr_jax.models.build import Network
+from nsr_jax.nn.gates import GATES
 from nsr_jax.tasks import Degradation, find_baselines
 from nsr_jax.tasks.task import Predictor, Protocol
 
@@ -205,12 +206,13 @@ def _score_cell(
         'degradation': [degradation.task, degradation.level],
         'protocols': [[protocol.name, protocol.description] for protocol in sweep.protocols],
         'version': nsr_jax.__version__,
+        'code': sorted({*_codes_of_network(contender), *(code_of(each.network_input) for each in sweep.protocols)}),
     }
     path = output / CELLS / f'{_digest(key)[:24]}.json'
     what = f'{contender.name} on {source.name}, {degradation}'
     kept = agreement.by_first(functools.partial(_read_cell, path, key))
     codes, scores = kept['metrics'], [read_record(record) for record in kept['scores']]
-    missing = {name: metric for name, metric in sweep.metrics.items() if codes.get(name) != code_of(metric)}
+    missing = {name: metric for name, metric in sweep.metrics.items() if codes.get(name) != code_of(metric.function)}
     if missing:
         found = evaluate(
             contender.predictors(degradation), source, sweep.protocols, degradation, missing, model=contender.name
@@ -219,7 +221,7 @@ def _score_cell(
             dataclasses.replace(new, values={**old.values, **new.values})
             for old, new in zip(scores or found, found, strict=True)
         ]
-        codes = {**codes, **{name: code_of(metric) for name, metric in missing.items()}}
+        codes = {**codes, **{name: code_of(metric.function) for name, metric in missing.items()}}
         agreement.by_first(functools.partial(_write_cell, path, key, codes, scores))
         logging.info('%s: %d images scored by %s', what, len(source), ', '.join(missing))
     else:
@@ -227,9 +229,16 @@ def _score_cell(
     return [dataclasses.replace(score, values={name: score.values[name] for name in sweep.metrics}) for score in scores]
 
 
-def code_of(metric: Metric) -> str:
-    """What changes with the code of a user's own metric: the digest of its file. '' for those of this package."""
-    name = getattr(metric.function, '__module__', '')
+def _codes_of_network(contender: Contender) -> list[str]:
+    if contender.network is None:
+        return []
+    network, _ = contender.network
+    return [code_of(type(network)), code_of(GATES.get(getattr(network, 'gate', '')))]
+
+
+def code_of(function: Any) -> str:
+    """What changes with the code of a user's own function or class: the digest of its file. '' for this package's."""
+    name = getattr(function, '__module__', '') or ''
     path = getattr(sys.modules.get(name), '__file__', None)
     if path is None or name.startswith('nsr_jax.'):
         return ''
