@@ -298,7 +298,7 @@ def test_list_images_names_a_missing_and_an_empty_folder(tmp_path):
 
 def test_images_are_read_without_the_dataset_library():
     program = (
-        'import sys, nsr_jax.images.reading, nsr_jax.data.sources\n'
+        'import sys, nsr_jax.images.reading, nsr_jax.images.writing\n'
         'loaded = {"tensorflow_datasets", "tensorflow", "torch", "skimage"} & set(sys.modules)\n'
         'sys.exit(str(loaded) if loaded else 0)'
     )
