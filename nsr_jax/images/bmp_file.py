@@ -3,13 +3,13 @@
 import struct
 
 import numpy as np
-from PIL.BmpImagePlugin import BmpImageFile
+import PIL.Image
 
 _HEADER, _ALPHA_MASK, _COLOUR_SPACE, _PROFILE = 14, 66, 70, 126  # where they stand
 _LONGEST_HEADER, _EMBEDDED = 124, b'DEBM'  # MBED, as a number of little end
 
 
-def samples_of(image: BmpImageFile, data: bytes) -> np.ndarray:
+def samples_of(image: PIL.Image.Image, data: bytes) -> np.ndarray:
     """The samples of an opened image, (H, W) or (H, W, 3 or 4); raises what Pillow raises of broken files.
 
     A fourth channel without a mask, or that is zero everywhere, is no transparency: writers of 32 bits a pixel leave it

@@ -8,7 +8,7 @@ makers whole: they point into the block by their own offsets.
 import dataclasses
 import struct
 from collections.abc import Iterator, Mapping
-from typing import Union
+from typing import Literal, Union
 
 SHORT, LONG, RATIONAL, LONG8 = 3, 4, 5, 16
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -32,7 +32,7 @@ class Layout:
         big: whether offsets have 64 bits (BigTIFF) rather than 32.
     """
 
-    order: str = '<'
+    order: Literal['<', '>'] = '<'
     big: bool = False
 
     @property

@@ -14,7 +14,7 @@ import re
 import stat
 import struct
 from collections.abc import Collection, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import PIL.ExifTags
@@ -187,7 +187,7 @@ def _check_pixels(width: int, height: int, largest_pixels: int) -> None:
 def _format_of(data: bytes, accepted: Collection[str]) -> str:
     """Which of the accepted formats a file is, by its first bytes."""
     form = format_of(data)
-    if form not in accepted:
+    if form is None or form not in accepted:
         *most, last = (name.replace('WEBP', 'WebP') for name in accepted)
         raise UserError(f'not a {", ".join(most)} or {last} image' if data else 'an empty file')
     if data.count(_EXIF_HEAD) > _MOST_EXIF_BLOCKS:
@@ -265,7 +265,7 @@ def image_shape(data: bytes, name: str) -> tuple[int, int, int]:
 def _opened_by_pillow(data: bytes, form: str, largest_pixels: int) -> Iterator[PIL.ImageFile.ImageFile]:
     """The image by its header, not decoded."""
     with _PILLOW[form](io.BytesIO(data)) as image:
-        _check_pixels(*image.size, largest_pixels)
+        _check_pixels(image.width, image.height, largest_pixels)
         yield image
 
 
@@ -342,9 +342,9 @@ def _read(data: bytes, form: str, name: str, largest_pixels: int) -> Photo:
     lost = tiff_file.left_out(picture) if picture else _PARTS[form].left_out(data)
     if image.bands > bands:
         lost.append(f'further channels ({image.bands - bands}) that the file does not call transparency')
-        parts = [image.extract_band(0, n=colours), *([] if alpha is None else [image.extract_band(alpha)])]
-        image = parts[0].bandjoin(parts[1:]) if alpha else parts[0]
-    samples = np.frombuffer(image.write_to_memory(), _DTYPES[image.format])
+        kept = image.extract_band(0, n=colours)
+        image = kept if alpha is None else kept.bandjoin(image.extract_band(alpha))
+    samples = np.frombuffer(image.write_to_memory(), _DTYPES[str(image.format)])
     if lacks_end:
         if not jpeg_file.is_whole(data, samples):
             raise UserError('truncated: a part of the picture is missing')
@@ -393,7 +393,7 @@ def _metadata(
     elif form != 'WEBP' and _field(image, 'resolution-unit'):  # WebP has none but in its EXIF
         resolution = image.xres * 25.4, image.yres * 25.4  # libvips counts pixels in a millimetre
     if resolution and orientation > 4:  # it lies on its side
-        resolution = resolution[::-1]
+        resolution = resolution[1], resolution[0]
     metadata = Metadata(
         icc=icc,
         exif=exif,
@@ -412,5 +412,5 @@ def _plausible(resolution: tuple[float, float] | None) -> tuple[float, float] | 
     return resolution if resolution and all(0 < each < 1e6 for each in resolution) else None
 
 
-def _field(image: pyvips.Image, name: str) -> bytes | int | str | None:
+def _field(image: pyvips.Image, name: str) -> Any:
     return image.get(name) if image.get_typeof(name) else None

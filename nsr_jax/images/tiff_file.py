@@ -222,7 +222,7 @@ def write_tiff(
     for strip in _of_rows(strips, rows):
         differences = strip.copy()
         differences[:, 1:] -= strip[:, :-1]
-        packed = zlib.compress(differences.astype(dtype.newbyteorder(layout.order)))
+        packed = zlib.compress(differences.astype(dtype.newbyteorder(layout.order)).data)
         places.append(file.tell())
         sizes.append(len(packed))
         file.write(packed)
@@ -258,7 +258,7 @@ def _entries(
     def shorts(*values: int) -> Entry:
         return entry_of(layout, SHORT, *values)
 
-    entries = {
+    entries: dict[int, Entry | Entries] = {
         _WIDTH: entry_of(layout, LONG, width),
         _HEIGHT: entry_of(layout, LONG, height),
         _BITS: shorts(*[8 * dtype.itemsize] * channels),

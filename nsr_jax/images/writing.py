@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import PIL.Image
@@ -217,9 +217,11 @@ def _encode(file: BinaryIO, pieces: Iterable[bytes], form: str, metadata: Metada
         output = _Output(file, png_file.metadata_chunks(metadata), png_file.header_and_pixels)
     else:
         output = _Output(file, jpeg_file.metadata_segments(metadata), jpeg_file.header_and_pixels)
+    options: dict[str, Any] = {'compression': 6, 'filter': 'all'} if form == 'PNG' else {'Q': quality}
+    options['keep'] = 'none'
     failures: list[Exception] = []
 
-    def write(data: bytes) -> int:
+    def write(data: bytes | bytearray | memoryview) -> int:
         try:
             output.write(bytes(data))
         except OSError as error:  # C would not hand it on
@@ -233,10 +235,8 @@ def _encode(file: BinaryIO, pieces: Iterable[bytes], form: str, metadata: Metada
         try:
             source = pyvips.Source.new_from_descriptor(read_end)
             image = pyvips.Image.pngload_source(source, access='sequential', fail_on='error', unlimited=True)
-            if form == 'PNG':
-                image.pngsave_target(target, compression=6, filter='all', keep='none')
-            else:
-                image.jpegsave_target(target, Q=quality, keep='none')
+            save = image.pngsave_target if form == 'PNG' else image.jpegsave_target
+            save(target, **options)
         except pyvips.Error as error:
             failures.append(error)
         finally:

@@ -59,7 +59,7 @@ def write_comparison(path: str | os.PathLike, jobs: Sequence[Job], title: str, l
     previews = []
     for job in jobs[:LARGEST_NUMBER]:
         try:
-            images = (read_photo(each, largest_pixels=largest_pixels) for each in job)
+            images = (read_photo(each, largest_pixels=largest_pixels) for each in job if each)
             pixels = [each.pixels if each.alpha is None else np.dstack([each.pixels, each.alpha]) for each in images]
             previews.append(make_preview(printable(str(job.source)), *pixels))
         except UserError as error:
