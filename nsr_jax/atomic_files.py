@@ -15,7 +15,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from nsr_jax.errors import UserError
 
@@ -44,7 +44,7 @@ def make_output_folder(path: str | os.PathLike, mode: int = 0o777) -> pathlib.Pa
     return path
 
 
-def read_bounded(stream: BinaryIO, most: int, expected: int = 0) -> bytes:
+def read_bounded(stream: IO[bytes], most: int, expected: int = 0) -> bytes:
     """The rest of a stream, or its first `most + 1` bytes where it is longer; only what is there takes memory.
 
     Args:

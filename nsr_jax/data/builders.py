@@ -269,7 +269,8 @@ def undecoded(builder: tfds.core.DatasetBuilder, split: str, folder: pathlib.Pat
     features: Any = builder.info.features  # a dictionary of them
     images = (name for name, feature in features.items() if isinstance(feature, tfds.features.Image))
     decoders = {name: tfds.decode.SkipDecoding() for name in images}
-    return _Records(builder.as_data_source(split, decoders=decoders), folder)
+    read: Any = builder.as_data_source  # decorated, so that its declared arguments are lost
+    return _Records(read(split, decoders=decoders), folder)
 
 
 class _Records(Sequence[Mapping[str, bytes]]):

@@ -43,13 +43,13 @@ def catalogue_records(
     with quiet_tfds(), damage_told(newest):
         _check_features(newest)
         builder = tfds.builder_from_directory(newest)
-        found = builder.info.file_format
-        if found is not tfds.core.FileFormat.ARRAY_RECORD:
-            found = found and found.value
-            raise UserError(f'{newest}: prepared as {found}; it must be array_record to be read here')
+        form = builder.info.file_format
+        if form != tfds.core.FileFormat.ARRAY_RECORD:
+            raise UserError(f'{newest}: prepared as {form and form.value}; it must be array_record to be read here')
         if split not in builder.info.splits:
             raise UserError(f'{newest}: no split {split!r}; it has {", ".join(builder.info.splits)}')
-        features: dict[str, Any] = dict(builder.info.features.items())
+        described: Any = builder.info.features  # a dictionary of them
+        features = dict(described)
         if not all(isinstance(features.get(name), tfds.features.Image) for name in ('hr', 'lr')):
             raise UserError(f'{newest}: its features are {", ".join(features)}; the images hr and lr are needed')
         files = [newest / 'features.json', newest / 'dataset_info.json']

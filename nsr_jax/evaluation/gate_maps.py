@@ -6,6 +6,7 @@ import io
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import matplotlib
@@ -156,7 +157,8 @@ def save_gate_maps(path: str | os.PathLike, maps: GateMaps) -> None:
         UserError: the file cannot be written.
     """
     buffer = io.BytesIO()
-    np.savez(buffer, **{'rows': maps.rows, 'columns': maps.columns, 'window': np.asarray(maps.window), **maps.gammas})
+    arrays: dict[str, Any] = {'rows': maps.rows, 'columns': maps.columns, 'window': maps.window, **maps.gammas}
+    np.savez(buffer, **arrays)
     write_atomically(path, buffer.getvalue())
 
 

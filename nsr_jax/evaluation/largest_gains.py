@@ -199,6 +199,7 @@ def show(
             if gates:
                 first = sweep.networks[0]
                 title = f'{first.name}: {found.image}, {found.degradation}'
+                assert first.network is not None  # it is no baseline
                 network, params = first.network
                 write_gate_maps(folder / f'{name}{_GATES}', title, network, params, found.network_input, gates)
         if report:

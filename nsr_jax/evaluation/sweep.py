@@ -92,7 +92,7 @@ def name_in_tables(name: str, tiling: str, ensemble: int) -> str:
     return f'{name} (tiling {tiling}{", x8 ensemble" if ensemble == 8 else ""})'
 
 
-def digest_weights(params: dict) -> str:
+def digest_weights(params: Mapping[str, Any]) -> str:
     """SHA-256 of a network's parameters: of their names, types, shapes and values."""
     weights = hashlib.sha256()
     for path, leaf in jax.tree.leaves_with_path(params):

@@ -31,7 +31,7 @@ def to_record(score: Score | Mean) -> dict[str, str | int | float]:
     return fields | {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
 
 
-def read_record(record: Mapping[str, str | float]) -> Score:
+def read_record(record: Mapping[str, Any]) -> Score:
     """The score that `to_record` wrote; every number in it that is no field of `Score` is a metric's.
 
     Raises:

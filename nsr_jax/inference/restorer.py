@@ -100,7 +100,7 @@ class Restorer:
         """Of the output to the input."""
         return self.networks[0][0].scale
 
-    def __call__(self, image: Any) -> np.ndarray | list[np.ndarray]:
+    def __call__(self, image: Any) -> Any:
         """Restore an image, or each of a list of images of any sizes.
 
         The result has the dtype of the image: 8 and 16 bits are rounded to the nearest, floats are clipped to [0, 1].

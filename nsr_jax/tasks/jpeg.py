@@ -21,11 +21,11 @@ from nsr_jax.tasks.task import Example, Protocol, Task, check_order, published_r
 QUALITIES = range(1, 101)
 
 
-def check_quality(quality: int) -> int:
+def check_quality(quality: Any) -> int:
     """Return a JPEG quality; UserError unless it is a whole number from 1 to 100."""
     if not isinstance(quality, numbers.Integral) or isinstance(quality, bool) or quality not in QUALITIES:
         raise UserError(f'JPEG quality must be a whole number from 1 to 100, not {quality!r}')
-    return quality
+    return int(quality)
 
 
 @dataclasses.dataclass(frozen=True)

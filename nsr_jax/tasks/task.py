@@ -164,7 +164,7 @@ def _as_floats(image: np.ndarray) -> np.ndarray:
     return image / 255 if image.dtype == np.uint8 else image
 
 
-def _any_scale(scale: int) -> str:
+def _any_scale(scale: float) -> str:
     return f'x{scale}'
 
 
@@ -211,7 +211,7 @@ class Task:
             raise UserError(f'config.model.scale must be {accepted} for task {self.name}, not {scale}')
 
 
-def read_range(options: Mapping[str, Any], name: str) -> tuple[float, float]:
+def read_range(options: Mapping[str, Any], name: str) -> tuple[Any, Any]:
     """The lowest and the highest value of a field of `config.degradation`.
 
     Raises:

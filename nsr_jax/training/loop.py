@@ -181,7 +181,7 @@ def _take_steps(
             bar.update(step - bar.n)
             # 3. The validation.
             merit = None
-            if evaluates:
+            if evaluate is not None and evaluates:
                 merit, scores = evaluate(gather(state.params, run.mesh))
                 for kind, weights in averages_of(state).items():  # what is used later, so it chooses
                     merit, averaged = evaluate(gather(weights, run.mesh))

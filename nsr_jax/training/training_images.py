@@ -112,7 +112,7 @@ class TrainingImages:
             inputs `(B, P, P, C)` and targets `(B, scale * P, scale * P, C)`, float32, the targets on [0, 1].
         """
         patch_size = self._config.data.patch_size
-        if self.is_streamed:
+        if isinstance(images, Regions):
             return sample_regions(
                 images,
                 self._key,
