@@ -156,9 +156,9 @@ def schedule_free(
     rms = optax.scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True)
     base = _at_rate(optax.chain(rms, optax.add_decayed_weights(weight_decay, decayed)), schedule)
 
-    def update(gradients: Any, state: Any, params: Any = None, *, step: jax.Array, **others: Any) -> tuple[Any, Any]:
-        del others
-        return contrib.schedule_free(base, schedule(step), b1=b1).update(gradients, state, params, step=step)
+    def update(updates: Any, state: Any, params: Any = None, **told: Any) -> tuple[Any, Any]:
+        step = told['step']
+        return contrib.schedule_free(base, schedule(step), b1=b1).update(updates, state, params, step=step)
 
     return optax.GradientTransformationExtraArgs(contrib.schedule_free(base, 0.0, b1=b1).init, update)
 

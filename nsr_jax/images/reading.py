@@ -14,7 +14,7 @@ import re
 import stat
 import struct
 from collections.abc import Collection, Iterator
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import PIL.ExifTags
@@ -139,7 +139,7 @@ def read_file(path: str | os.PathLike, *, name: str | None = None, largest_pixel
             return _read_all(file, largest_pixels or LARGEST_PIXELS, size)
 
 
-def read_stream(stream: BinaryIO, name: str, *, largest_pixels: int | None = None) -> bytes:
+def read_stream(stream: IO[bytes], name: str, *, largest_pixels: int | None = None) -> bytes:
     """All that is left of an open image file, which may grow or unpack while it is read.
 
     Args:
@@ -163,7 +163,7 @@ def _size_of_file(path: pathlib.Path, largest_pixels: int) -> int:
     return status.st_size
 
 
-def _read_all(stream: BinaryIO, largest_pixels: int, expected: int = 0) -> bytes:
+def _read_all(stream: IO[bytes], largest_pixels: int, expected: int = 0) -> bytes:
     data = read_bounded(stream, _largest_file(largest_pixels), expected)
     _check_bytes(len(data), largest_pixels)
     return data
@@ -357,7 +357,7 @@ def _read(data: bytes, form: str, name: str, largest_pixels: int) -> Photo:
 
 
 def _open(data: bytes, form: str, picture: tiff_file.Picture | None) -> pyvips.Image:
-    pages = {'page': picture.page} if picture else {}
+    pages: dict[str, Any] = {'page': picture.page} if picture else {}
     image = _LIBVIPS[form](data, access='sequential', fail_on='error', **pages)
     frames = png_file.number_of_frames(data) if form == 'PNG' else _field(image, 'n-pages') or 1
     if frames > 1 and not picture:

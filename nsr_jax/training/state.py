@@ -1,5 +1,6 @@
 """What training changes, and the optimizer that changes it."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -52,10 +53,12 @@ def begin_with_weights(state: TrainState, params: dict) -> TrainState:
     shardings = jax.tree.map(lambda leaf: leaf.sharding, params)
     copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=shardings)
     optimizer = begin_average_with(state.optimizer, copy(params))
-    return state.replace(params=params, optimizer=optimizer, ema=None if state.ema is None else copy(params))
+    return dataclasses.replace(
+        state, params=params, optimizer=optimizer, ema=None if state.ema is None else copy(params)
+    )
 
 
-def average_weights(ema: dict, params: dict, step: jax.Array, decay: float) -> dict:
+def average_weights(ema: dict, params: Any, step: jax.Array, decay: float) -> dict:
     """The moving average after a step: `d ema + (1 - d) params`, with `d = min(decay, (1 + step) / (10 + step))`.
 
     Early on the average is of few steps, so that the random weights, with which it begins, are soon forgotten.
@@ -78,7 +81,7 @@ def init_state(
     image = jnp.zeros((1, EXAMPLE_SIDE, EXAMPLE_SIDE, network.channels), jnp.float32)
     # The weights of a seed, also under FLAX_FIX_RNG_SEPARATOR=1.
     with fixed_bits(), flax.config.temp_flip_flag('fix_rng_separator', False):
-        params = network.init(key, image)['params']
+        params: Any = network.init(key, image)['params']
     zero = jnp.zeros((), jnp.int32)
     ema = jax.tree.map(jnp.copy, params) if has_ema else None
     return TrainState(zero, params, optimizer.init(params), zero, ema)
