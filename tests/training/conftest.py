@@ -76,7 +76,7 @@ class Job:
         `held`: what tests/training/held.py is told, if the process is to be held or killed at a certain moment.
         """
         script = ['train.py'] if held is None else ['-m', 'tests.training.held', json.dumps(held)]
-        overrides = [f'--config.{name}={value}' for name, value in leaves(config.to_dict())]
+        overrides = [f'--config.{name}={value}' for name, value in leaves(config.to_dict()) if value is not None]
         command = [sys.executable, *script, '--config=configs/sr.py', f'--workdir={workdir}', *overrides, *arguments]
         root = pathlib.Path(__file__).parents[2]
         environment = self._environment | environment
