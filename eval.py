@@ -17,10 +17,10 @@ from nsr_jax import agreement, command_line
 from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
+from nsr_jax.evaluation.cells import Sweep, baseline_contenders, network_contenders, parse_ensembles, run_sweep
 from nsr_jax.evaluation.gate_maps import check_gates
 from nsr_jax.evaluation.largest_gains import show
 from nsr_jax.evaluation.scoring import check_images
-from nsr_jax.evaluation.sweep import Sweep, baseline_contenders, network_contenders, parse_ensembles, run_sweep
 from nsr_jax.evaluation.tables import to_markdown
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.metrics import find_metrics

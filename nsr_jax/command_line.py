@@ -50,8 +50,10 @@ _OWN_FLAGS = {'distributed', 'coordinator_address', 'num_processes', 'process_id
 _DEVICES_FLAG = '--xla_force_host_platform_device_count'
 
 
-def run(main: Callable[[Sequence[str]], int | None]) -> None:
+def run(main: Callable[[Sequence[str]], int | None], computes: Callable[[], bool] = lambda: True) -> None:
     """Parse absl flags and call `main(argv)`; its return value is the exit code (`None` is 0).
+
+    Where the flags say that it computes nothing itself, accelerators are left to the processes that it starts.
 
     A `UserError`, a wrong flag or a wrong config is printed as one line on standard error, without a traceback, and
     ends the process with exit code 2. Ctrl-C is one line, too, and exit code 130. Any other exception is a defect and
@@ -64,6 +66,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     def guarded(argv: Sequence[str]) -> int | None:
         logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().addFilter(_is_worth_reading)
+        if not computes():
+            jax.config.update('jax_platforms', 'cpu')
         _split_cores()
         try:
             _join_job()

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from nsr_jax import cpu_cores, shipped
+from nsr_jax.evaluation.cells import digest_weights
 from nsr_jax.evaluation.scoring import Score
-from nsr_jax.evaluation.sweep import digest_weights
 from nsr_jax.evaluation.tables import to_json
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes

@@ -12,8 +12,8 @@ from experiments.runs import RUNS
 from nsr_jax import shipped
 from nsr_jax.data.training_sets import find_training_set
 from nsr_jax.errors import UserError
+from nsr_jax.evaluation.cells import digest_weights
 from nsr_jax.evaluation.scoring import Score
-from nsr_jax.evaluation.sweep import digest_weights
 from nsr_jax.evaluation.tables import to_json
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes

@@ -15,12 +15,12 @@ import numpy as np
 from nsr_jax import agreement
 from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.data.sources import Source
+from nsr_jax.evaluation.cells import Sweep
 from nsr_jax.evaluation.gate_maps import write_gate_maps
 from nsr_jax.evaluation.pictures import choose_crop, draw_comparison, plot_losses
 from nsr_jax.evaluation.protocols import round_prediction
 from nsr_jax.evaluation.report import ZOOM_SIZE, Picture, write_report
 from nsr_jax.evaluation.scoring import Score, evaluate
-from nsr_jax.evaluation.sweep import Sweep
 from nsr_jax.paths import local_path
 from nsr_jax.tasks import Degradation, find_baselines, find_task
 

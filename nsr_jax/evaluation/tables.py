@@ -50,7 +50,7 @@ def to_json(scores: Sequence[Score], models: Mapping[str, Mapping[str, str | int
 
     Args:
         scores: of a sweep.
-        models: by the name in the scores, as `sweep.Contender.applied`.
+        models: by the name in the scores, as `cells.Contender.applied`.
     """
     used = dict.fromkeys(score.protocol for score in scores)
     contents = {

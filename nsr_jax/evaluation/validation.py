@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import ml_collections
 
-from nsr_jax.data.sources import open_source
+from nsr_jax.data.sources import Source, open_source
 from nsr_jax.data.validation_split import open_validation_images, read_validation_images
 from nsr_jax.evaluation.scoring import check_images, device_predictors, evaluate, means
 from nsr_jax.inference.tiling import Tiling
@@ -36,22 +36,16 @@ def open_validation(config: ml_collections.ConfigDict) -> Validation | None:
     Raises:
         UserError: there is no such source, protocol, level or metric, or an image cannot be scored.
     """
-    asked, task = config.validation, find_task(config.task)
+    asked = config.validation
     (protocol,) = find_protocols(config.task, [asked.protocol])
     degradations = find_degradations(config.task, config.model.scale, asked.levels)
     metrics = find_metrics([asked.metric, *config.evaluation.metrics.split(',')])
     tiling = Tiling(config.evaluation.tiling, config.evaluation.tile, config.evaluation.overlap)
+    held_out = open_held_out(config)
     folders = {'data_dir': config.data.data_dir, 'tfds_dir': config.data.tfds_dir}
-    held_out = open_validation_images(
-        config.data.source,
-        config.data.split,
-        config.model.scale,
-        read_validation_images(asked),
-        inputs=task.inputs,
-        **folders,
-    )
+    inputs = find_task(config.task).inputs
     test_sets = [
-        open_source(name, '', config.model.scale, inputs=task.inputs, **folders)
+        open_source(name, '', config.model.scale, inputs=inputs, **folders)
         for name in asked.test_sets.split(',')
         if name
     ]
@@ -82,3 +76,20 @@ def open_validation(config: ml_collections.ConfigDict) -> Validation | None:
         'metric': asked.metric,
     }
     return Validation(evaluate_params, measured_on)
+
+
+def open_held_out(config: ml_collections.ConfigDict) -> Source | None:
+    """The images that a config's weights are chosen by; None where there are none.
+
+    Raises:
+        UserError: there is no such source, or an image cannot be held out.
+    """
+    return open_validation_images(
+        config.data.source,
+        config.data.split,
+        config.model.scale,
+        read_validation_images(config.validation),
+        inputs=find_task(config.task).inputs,
+        data_dir=config.data.data_dir,
+        tfds_dir=config.data.tfds_dir,
+    )

@@ -121,6 +121,20 @@ def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) ->
     Raises:
         UserError: what is wrong, and what would be accepted.
     """
+    check_names(config)
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.batch_size)
+    find_microbatch_size(config.microbatch_size, config.batch_size, mesh)
+    find_store_folder(config)
+    check_workdir(pathlib.Path(workdir), config)
+    check_warm_start(config, workdir)
+
+
+def check_names(config: ml_collections.ConfigDict) -> None:
+    """Check what a config names, whatever machine it is for: optimizer, losses, network and task.
+
+    Raises:
+        UserError: what is wrong, and what would be accepted.
+    """
     make_optimizer(config)
     if config.ema_decay and config.optimizer.name == 'schedule_free':
         raise UserError('config.ema_decay: the optimizer schedule_free keeps an average of the weights itself')
@@ -131,11 +145,6 @@ def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) ->
     make_corruption(config)
     if config.model.get('gate') == 'hard':
         raise UserError("config.model.gate 'hard' has no gradient: train with softmax, sigmoid or uniform")
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.batch_size)
-    find_microbatch_size(config.microbatch_size, config.batch_size, mesh)
-    find_store_folder(config)
-    check_workdir(pathlib.Path(workdir), config)
-    check_warm_start(config, workdir)
 
 
 def _log_cost(network: Network) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from configs.sr import get_config
 from nsr_jax.data.sources import Example, open_source
+from nsr_jax.evaluation.cells import Contender, Sweep, baseline_contenders, digest_weights, run_sweep
 from nsr_jax.evaluation.largest_gains import (
     file_names,
     find_largest_gains,
@@ -22,7 +23,6 @@ from nsr_jax.evaluation.largest_gains import (
 )
 from nsr_jax.evaluation.protocols import score
 from nsr_jax.evaluation.scoring import evaluate
-from nsr_jax.evaluation.sweep import Contender, Sweep, baseline_contenders, digest_weights, run_sweep
 from nsr_jax.evaluation.tables import from_json, read_models
 from nsr_jax.images.writing import write_image
 from nsr_jax.inference.prediction import predict

@@ -14,8 +14,8 @@ import pytest
 
 from nsr_jax.data.sources import Example
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation import largest_gains, scoring, sweep, tables
-from nsr_jax.evaluation.sweep import baseline_contenders, network_contenders, run_sweep
+from nsr_jax.evaluation import cells, largest_gains, scoring, tables
+from nsr_jax.evaluation.cells import baseline_contenders, network_contenders, run_sweep
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.metrics import find_metrics
 from nsr_jax.models.cost import parameter_shapes
@@ -52,7 +52,7 @@ def contenders():
 
 
 def sweep_of(contenders, images):
-    return sweep.Sweep(contenders, [images], PROTOCOLS, [X2], METRICS)
+    return cells.Sweep(contenders, [images], PROTOCOLS, [X2], METRICS)
 
 
 def score(output):
@@ -70,7 +70,7 @@ def message_of(function, *arguments, **options):
 def evaluate_in_job(output):
     """Scores as a sweep writes them, then mistakes that one process alone sees."""
     output, written, seen = pathlib.Path(output), [], []
-    for module in (sweep, tables):
+    for module in (cells, tables):
         write = module.write_atomically
         module.write_atomically = lambda path, text, write=write: written.append(path.name) or write(path, text)
     answers = {'scores': [dataclasses.astuple(each) for each in score(output)]}

@@ -17,7 +17,7 @@ import eval as eval_script
 from configs.base import get_base
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.sweep import Sweep, network_contenders, run_sweep
+from nsr_jax.evaluation.cells import Sweep, network_contenders, run_sweep
 from nsr_jax.evaluation.validation import open_validation
 from nsr_jax.inference.restorer import Restorer
 from nsr_jax.inference.tiling import Tiling

@@ -15,8 +15,7 @@ import pytest
 from nsr_jax.atomic_files import TEMPORARY
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.scoring import evaluate
-from nsr_jax.evaluation.sweep import (
+from nsr_jax.evaluation.cells import (
     Contender,
     Sweep,
     baseline_contenders,
@@ -24,6 +23,7 @@ from nsr_jax.evaluation.sweep import (
     parse_ensembles,
     run_sweep,
 )
+from nsr_jax.evaluation.scoring import evaluate
 from nsr_jax.evaluation.tables import from_json, read_models
 from nsr_jax.images.writing import write_image
 from nsr_jax.inference.tiling import Tiling

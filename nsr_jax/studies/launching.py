@@ -1,0 +1,180 @@
+"""The runs of a sweep as processes: one after another or several at a time, until all have ended or a stop is asked."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+
+import tqdm
+from absl import logging
+
+from nsr_jax.atomic_files import make_output_folder, write_atomically
+from nsr_jax.cpu_cores import count_cores
+from nsr_jax.errors import StoppedError
+from nsr_jax.studies.one_run import FAILURE, read_failure, read_result
+from nsr_jax.studies.study import Run
+
+LOG = 'log.txt'
+_POLL_SECONDS = 0.2
+_STOPPED = 75  # the exit code of a run that has saved its state because it was asked to
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def run_all(
+    runs: Sequence[Run], workdir: pathlib.Path, command: Callable[[Run], Sequence[str]], *, jobs: int = 1
+) -> list[str]:
+    """Start all runs that are not done, and wait for them.
+
+    A run that fails leaves a line in its folder's `FAILURE`, and the others go on. What a run says goes to its `LOG`.
+
+    Args:
+        runs: in the order in which they are started.
+        workdir: of the sweep.
+        command: that trains and scores a run.
+        jobs: how many run at a time. If several do, each computes on its share of the cores, unless
+            $JAX_NUM_CPU_DEVICES says otherwise.
+
+    Returns:
+        Which runs failed, and why.
+
+    Raises:
+        UserError: a folder cannot be written into, or a result is damaged.
+        StoppedError: SIGTERM or SIGINT, which has been passed on, so that each run has saved its state.
+    """
+    waiting = [run for run in runs if read_result(run.folder(workdir)) is None]
+    progress = _Progress(runs, waiting)
+    environment = dict(os.environ)
+    if jobs > 1:
+        environment.setdefault('JAX_NUM_CPU_DEVICES', str(max(1, count_cores() // jobs)))
+    running: list[_Process] = []
+    failures = []
+    with _hear_stops() as stops, contextlib.closing(progress):
+        try:
+            while running or (waiting and not stops):
+                while waiting and len(running) < jobs and not stops:
+                    run = waiting.pop(0)
+                    running.append(_Process(run, run.folder(workdir), command(run), environment))
+                for process in running:
+                    process.tell(len(stops))
+                for process in [process for process in running if process.code is not None]:
+                    running.remove(process)
+                    failure = process.failure(asked_to_stop=bool(stops))
+                    failures += [failure] if failure else []
+                    if not stops:
+                        progress.ended(process, failure)
+                progress.show(running)
+                time.sleep(_POLL_SECONDS)
+        finally:
+            for process in running:
+                process.kill()
+    if stops:
+        raise StoppedError('as asked to; what the runs have done is saved: the same command goes on')
+    return failures
+
+
+@contextlib.contextmanager
+def _hear_stops() -> Iterator[list[int]]:
+    """The requests to stop, SIGTERM or Ctrl-C, that come inside the block: a list that grows."""
+    stops: list[int] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        stops.append(number)
+
+    previous = {number: signal.signal(number, hear) for number in _SIGNALS}
+    try:
+        yield stops
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class _Process:
+    """A run that goes on. What it says is appended to its log."""
+
+    def __init__(self, run: Run, folder: pathlib.Path, command: Sequence[str], environment: dict[str, str]):
+        self.run = run
+        self.started = time.monotonic()
+        self._folder = make_output_folder(folder)
+        self._told = 0
+        (folder / FAILURE).unlink(missing_ok=True)
+        with (folder / LOG).open('ab') as log:
+            # In a group of its own, so that Ctrl-C does not reach it twice.
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, process_group=0
+            )
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code; None while it goes on."""
+        return self._process.poll()
+
+    @property
+    def step(self) -> int:
+        """The last one that it has logged."""
+        try:
+            with (self._folder / 'metrics.jsonl').open('rb') as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+                return int(json.loads(file.read().splitlines()[-1])['step'])
+        except (OSError, ValueError, LookupError):  # there is none yet, or it is just being written
+            return 0
+
+    def tell(self, stops: int) -> None:
+        """Pass on the requests to stop that it has not heard of."""
+        if self._told < stops:
+            self._process.send_signal(signal.SIGTERM)
+            self._told = stops
+
+    def failure(self, *, asked_to_stop: bool) -> str | None:
+        """Why it ended without a result, which is kept in its folder; None where all is well."""
+        if read_result(self._folder) is not None or self.code == _STOPPED or asked_to_stop:
+            return None
+        reason = read_failure(self._folder)
+        if reason is None:
+            reason = f'it ended with exit code {self.code}; {self._folder / LOG} says more'
+            write_atomically(self._folder / FAILURE, reason)
+        return f'{self.run}: {reason}'
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.wait()
+
+
+class _Progress:
+    """How far all runs are: a bar on a terminal, and a line in the log whenever one has ended."""
+
+    def __init__(self, runs: Sequence[Run], waiting: Sequence[Run]):
+        self._runs, self._left = len(runs), len(waiting)
+        self._failed, self._steps, self._started = 0, 0, time.monotonic()
+        total, left = (sum(run.config.num_steps for run in each) for each in (runs, waiting))
+        self._before, self._to_do = total - left, left
+        self._bar = tqdm.tqdm(total=total, initial=self._before, unit='step', dynamic_ncols=True, disable=None)
+
+    def show(self, running: Sequence[_Process]) -> None:
+        """Bring the bar up to date."""
+        if not self._bar.disable:
+            self._bar.update(self._before + self._steps + sum(process.step for process in running) - self._bar.n)
+            self._bar.set_description_str(f'{self._runs - self._left} of {self._runs} runs, {self._failed} failed')
+
+    def ended(self, process: _Process, failure: str | None) -> None:
+        """Say so, and how long the others will take if they go on like this."""
+        self._left -= 1
+        self._failed += failure is not None
+        self._steps += process.run.config.num_steps
+        now = time.monotonic()
+        what = failure or f'{process.run}: done in {(now - process.started) / 60:.1f} min'
+        left = (now - self._started) / self._steps * (self._to_do - self._steps) / 60
+        with self._bar.external_write_mode():
+            logging.info(
+                '%d of %d runs have ended, %d of them failed, about %.0f min left. %s',
+                *(self._runs - self._left, self._runs, self._failed, left, what),
+            )
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.close()

@@ -1,0 +1,101 @@
+"""One run of a sweep: trained as train.py does it, then scored on the validation images; the result is kept."""
+
+import json
+import math
+import pathlib
+from typing import Any
+
+from absl import logging
+
+from nsr_jax import agreement
+from nsr_jax.atomic_files import write_atomically
+from nsr_jax.errors import UserError
+from nsr_jax.evaluation.gate_statistics import measure_gates
+from nsr_jax.evaluation.validation import open_held_out, open_validation
+from nsr_jax.models.build import build_network
+from nsr_jax.models.cost import count_multi_adds, count_parameters
+from nsr_jax.studies.study import Run
+from nsr_jax.trained import FOLDER, load_model
+from nsr_jax.training.loop import train
+from nsr_jax.training.preparation import check_run
+
+RESULT = 'result.json'
+FAILURE = 'failure.txt'
+
+
+def train_and_score(run: Run, workdir: pathlib.Path) -> None:
+    """Train to the last step, going on where an earlier call was stopped, and write the result of that step's weights.
+
+    Args:
+        run: one of a sweep's.
+        workdir: of the sweep.
+
+    Raises:
+        UserError: as in `training.loop.train`, or there are no validation images; the reason is kept in `FAILURE`.
+        StoppedError: as there.
+    """
+    folder = run.folder(workdir)
+    with agreement.agreed():
+        check_run(run.config, folder)
+        if agreement.is_first():
+            (folder / FAILURE).unlink(missing_ok=True)
+    if (folder / RESULT).exists():
+        logging.info('%s: done before', run)
+        return
+    try:
+        _train_and_score(run, folder)
+    except UserError as error:
+        if agreement.is_first():
+            write_atomically(folder / FAILURE, str(error))
+        raise
+
+
+def _train_and_score(run: Run, folder: pathlib.Path) -> None:
+    config = run.config
+    with agreement.agreed():
+        validation = open_validation(config)
+        if validation is None or open_held_out(config) is None:
+            raise UserError('there are no validation images to compare members by: see config.validation')
+    train(config, folder, evaluate=validation.evaluate, measured_on=validation.measured_on)
+    params = load_model(folder / FOLDER / str(config.num_steps)).params
+    network = build_network(config.model)
+    _, scores = validation.evaluate(params)
+    scores = {name.removeprefix('validation/'): score for name, score in scores.items()}
+    with agreement.agreed():
+        gates = measure_gates(config, params)
+    result = {
+        'parameters': count_parameters(network),
+        'multi_adds': count_multi_adds(network).total,
+        'steps': config.num_steps,
+        'scores': {name: _storable(score) for name, score in {**scores, **gates}.items()},
+    }
+    if agreement.is_first():
+        write_atomically(folder / RESULT, json.dumps(result, indent=1, allow_nan=False) + '\n')
+
+
+def read_result(folder: pathlib.Path) -> dict[str, Any] | None:
+    """What a run has left in its folder; None before it is done. Raises `UserError` where the file is damaged."""
+    path = folder / RESULT
+    try:
+        result = json.loads(path.read_bytes())
+        scores = {name: float(score) for name, score in result['scores'].items()}
+        sizes = {name: int(result[name]) for name in ('parameters', 'multi_adds', 'steps')}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f'{path} cannot be read as the result of a run; remove it to score the run again') from error
+    return {**sizes, 'scores': scores}
+
+
+def read_failure(folder: pathlib.Path) -> str | None:
+    """Why a run has failed; None where it has not."""
+    try:
+        return (folder / FAILURE).read_text(encoding='utf-8', errors='replace').strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f'{folder / FAILURE} cannot be read: {error.strerror}') from error
+
+
+def _storable(score: float) -> float | str:
+    return score if math.isfinite(score) else str(score)

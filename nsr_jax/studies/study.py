@@ -1,0 +1,268 @@
+"""What a sweep file says: a config, seeds, and members, each of which overrides some fields of that config.
+
+    CONFIG = 'configs/sr.py:scale=2,preset=edsr_s_nsr'      as behind train.py's --config
+    SEEDS = (0, 1, 2)                                       each member is trained once with each
+    SHARED = {'num_steps': 2_500}                           of all members; may be left out
+    LAPTOP = {'num_steps': 500}                             of all members with --scale=laptop; may be left out
+
+    def get_members():                                      the first one is what the others are compared with
+        return [('softmax', {}), ('uniform', {'model.gate': 'uniform'})]
+
+A member's own overrides come last, but for those of the command line.
+"""
+
+import ast
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+import re
+import runpy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from nsr_jax.atomic_files import make_output_folder, write_atomically
+from nsr_jax.errors import UserError
+
+RECORD = 'sweep.json'
+_NAME = re.compile(r'\w[\w.+-]*')  # it becomes a folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One member with one seed: an ordinary training run.
+
+    Attributes:
+        index: among the runs of the sweep.
+        member: its name.
+        seed: of weights and batches.
+        config: the whole config.
+    """
+
+    index: int
+    member: str
+    seed: int
+    config: ml_collections.ConfigDict
+
+    def folder(self, workdir: pathlib.Path) -> pathlib.Path:
+        """Its own workdir."""
+        return workdir / self.member / f'seed_{self.seed}'
+
+    def __str__(self) -> str:
+        return f'{self.member}, seed {self.seed}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A sweep file with what the command line adds to it.
+
+    Attributes:
+        name: of the file, without its ending.
+        config: the text that names the config.
+        members: by name, the fields that tell a member from the others, with their values.
+        all_changes: by name, every field that is overridden.
+        seeds: all of them.
+        runs: every member with the first seed, then with the next: a comparison is early complete.
+    """
+
+    name: str
+    config: str
+    members: Mapping[str, Mapping[str, Any]]
+    all_changes: Mapping[str, Mapping[str, Any]]
+    seeds: Sequence[int]
+    runs: Sequence[Run]
+
+
+def read_study(path: str | os.PathLike, *, laptop: bool = False, changes: Sequence[str] = ()) -> Study:
+    """Read a sweep file and make the config of each run.
+
+    Args:
+        path: of the file, whose code is run.
+        laptop: whether its `LAPTOP` applies.
+        changes: 'NAME=VALUE', overrides of all members.
+
+    Raises:
+        UserError: the file is not there, does not run or lacks something; a field that does not exist or a value that
+            it cannot have; two members of one name, or of one config; or nothing for `laptop`.
+    """
+    definition = _run_file(path)
+    for name in ('CONFIG', 'SEEDS', 'get_members'):
+        if name not in definition:
+            raise UserError(f'{path} is no sweep: it lacks {name}')
+    if laptop and 'LAPTOP' not in definition:
+        raise UserError(f'--scale=laptop: {path} has no LAPTOP, the overrides that it would apply')
+    members = _check_members(path, _call(path, definition['get_members']))
+    seeds = _check_seeds(path, definition['SEEDS'])
+    shared = {**definition.get('SHARED', {}), **(definition.get('LAPTOP', {}) if laptop else {})}
+    configs, all_changes = {}, {}
+    for member, own in members.items():
+        configs[member] = _make_config(definition['CONFIG'], f'{path}: CONFIG')
+        given = {**shared, **own}
+        for name, value in given.items():
+            _override(configs[member], name, value, f'{path}, member {member}')
+        for change in changes:
+            name, value = _parse_change(configs[member], change)
+            _override(configs[member], name, value, f'--set {change}')
+            given[name] = value
+        all_changes[member] = given
+    texts = {member: config.to_json(sort_keys=True) for member, config in configs.items()}
+    for one, other in itertools.combinations(members, 2):
+        if texts[one] == texts[other]:
+            raise UserError(f'{path}: members {one} and {other} have the same config')
+    runs = [
+        Run(index, member, seed, _with_seed(configs[member], seed))
+        for index, (seed, member) in enumerate(itertools.product(seeds, members))
+    ]
+    return Study(pathlib.Path(path).stem, definition['CONFIG'], members, all_changes, seeds, runs)
+
+
+def claim_workdir(workdir: pathlib.Path, study: Study) -> None:
+    """Write into the workdir which sweep it holds. Members and seeds may be added later, but none may change.
+
+    Raises:
+        UserError: it holds another sweep, or cannot be written into.
+    """
+    path = make_output_folder(workdir) / RECORD
+    record = {
+        'sweep': study.name,
+        'members': {
+            member: {'sha256': _digest([study.config, changes]), 'overrides': changes}
+            for member, changes in study.all_changes.items()
+        },
+    }
+    held = read_record(path)
+    if held is not None:
+        if held['sweep'] != study.name:
+            raise UserError(f'{workdir} holds the sweep {held["sweep"]}, not {study.name}: choose another --workdir')
+        for member in study.members:
+            known = held['members'].get(member)
+            if known is not None and known['sha256'] != record['members'][member]['sha256']:
+                raise UserError(
+                    f'{workdir} holds another sweep: its member {member} has {_words(known["overrides"])}, '
+                    f'not {_words(study.all_changes[member])}'
+                )
+        record['members'] = {**held['members'], **record['members']}
+    if record != held:
+        write_atomically(path, json.dumps(record, indent=1) + '\n')
+
+
+def read_record(path: pathlib.Path) -> dict[str, Any] | None:
+    """What `claim_workdir` wrote; None where there is nothing. Raises `UserError` for anything else."""
+    try:
+        record = json.loads(path.read_bytes())
+        assert all(each['sha256'] and isinstance(each['overrides'], dict) for each in record['members'].values())
+        assert isinstance(record['sweep'], str)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError) as error:
+        raise UserError(f'{path} cannot be read as the record of a sweep') from error
+    return record
+
+
+def _run_file(path: str | os.PathLike) -> dict[str, Any]:
+    """The names that a file defines."""
+    if not os.path.isfile(path):
+        raise UserError(f'{path}: no such file; the sweeps of the project are in configs/sweeps/')
+    return _call(path, runpy.run_path, os.fspath(path))
+
+
+def _call(path: str | os.PathLike, function: Any, *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except Exception as error:  # of code that is the user's own
+        raise UserError(f'{path}: {type(error).__name__}: {error}') from error
+
+
+def _make_config(text: Any, where: str) -> ml_collections.ConfigDict:
+    path, _, argument = str(text).partition(':')
+    if not os.path.isfile(path):
+        raise UserError(f'{where}: {path}: no such file; the configs of the project are in configs/')
+    try:
+        function = runpy.run_path(path)['get_config']
+        config = function(argument) if argument else function()
+        return ml_collections.ConfigDict(config).lock()
+    except Exception as error:
+        raise UserError(f'{where} {text}: {type(error).__name__}: {error}') from error
+
+
+def _with_seed(config: ml_collections.ConfigDict, seed: int) -> ml_collections.ConfigDict:
+    config = config.copy_and_resolve_references()
+    config.seed = seed
+    return config.lock()
+
+
+def _check_members(path: str | os.PathLike, pairs: Any) -> dict[str, dict[str, Any]]:
+    members: dict[str, dict[str, Any]] = {}
+    for pair in pairs if isinstance(pairs, list | tuple) else ():
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[1], dict)):
+            raise UserError(f'{path}: a member is a pair of a name and a dict of overrides, not {pair!r}')
+        name, overrides = pair
+        if not (isinstance(name, str) and _NAME.fullmatch(name)):
+            raise UserError(f'{path}: a member is called by letters, digits, _ . + and -, not {name!r}')
+        if name in members:
+            raise UserError(f'{path}: two members are called {name}')
+        members[name] = overrides
+    if not members:
+        raise UserError(f'{path}: get_members() must return a list of pairs, name and overrides; not {pairs!r}')
+    return members
+
+
+def _check_seeds(path: str | os.PathLike, seeds: Any) -> tuple[int, ...]:
+    is_list = isinstance(seeds, list | tuple) and bool(seeds)
+    if not is_list or any(type(seed) is not int or seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise UserError(f'{path}: SEEDS must be different whole numbers from 0, at least one, not {seeds!r}')
+    return tuple(seeds)
+
+
+def _override(config: ml_collections.ConfigDict, name: str, value: Any, where: str) -> None:
+    section, field = _find(config, name, where)
+    try:
+        section[field] = value
+    except (TypeError, ValueError) as error:
+        raise UserError(f'{where}: {name} cannot be {value!r}: {error}') from error
+
+
+def _find(config: ml_collections.ConfigDict, name: str, where: str) -> tuple[ml_collections.ConfigDict, str]:
+    """The section that holds a field, and the field's own name."""
+    *sections, field = str(name).split('.')
+    found: Any = config
+    for section in sections:
+        found = found.get(section) if isinstance(found, ml_collections.ConfigDict) else None
+    if not isinstance(found, ml_collections.ConfigDict) or field not in found:
+        raise UserError(f'{where}: a config has no field {name!r}')
+    if name == 'seed':
+        raise UserError(f'{where}: seed is no field to override: the SEEDS of a sweep are its seeds')
+    if isinstance(found[field], ml_collections.ConfigDict):
+        raise UserError(f'{where}: {name} is a section: override its fields, one by one')
+    return found, field
+
+
+def _parse_change(config: ml_collections.ConfigDict, change: str) -> tuple[str, Any]:
+    """The field and the value that 'NAME=VALUE' gives it: text for a field of text, else what Python reads in it."""
+    name, equals, text = change.partition('=')
+    if not equals:
+        raise UserError(f'--set {change}: give NAME=VALUE')
+    section, field = _find(config, name, f'--set {change}')
+    if isinstance(section[field], str):
+        return name, text
+    try:
+        return name, ast.literal_eval(text.capitalize() if isinstance(section[field], bool) else text)
+    except (ValueError, SyntaxError) as error:
+        raise UserError(f'--set {change}: {text!r} is no value of {name}, which is {section[field]!r}') from error
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _words(overrides: Mapping[str, Any]) -> str:
+    return describe(overrides) or 'no overrides'
+
+
+def describe(overrides: Mapping[str, Any]) -> str:
+    """Overrides in one line: 'model.gate uniform, num_steps 100'."""
+    return ', '.join(f'{name} {value}' for name, value in overrides.items())

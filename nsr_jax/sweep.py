@@ -1,0 +1,104 @@
+"""Train and compare the members of a sweep, each with several seeds.
+
+    python -m nsr_jax.sweep configs/sweeps/gates.py --workdir=runs/gates
+
+Each member with each seed is a training run like train.py's in WORKDIR/MEMBER/seed_N, scored on the validation images
+at its end. What is done is not done again; a run that was stopped goes on. A run that fails is named at the end, and so
+is the exit code 1; the others are not ended by it. At the end, and whenever --collect is given, table.{md,csv,json} and
+differences.png say what the runs show so far. `--index=3` is the fourth run alone, as a task of a Slurm array.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags, logging
+
+from configs import base
+from nsr_jax import command_line, markdown, streams
+from nsr_jax.errors import UserError, listed
+from nsr_jax.evaluation.validation import open_held_out
+from nsr_jax.models.build import build_network
+from nsr_jax.models.cost import count_multi_adds, count_parameters
+from nsr_jax.paths import local_path
+from nsr_jax.studies.collecting import collect
+from nsr_jax.studies.launching import run_all
+from nsr_jax.studies.one_run import train_and_score
+from nsr_jax.studies.study import Run, Study, claim_workdir, describe, read_study
+from nsr_jax.training.preparation import check_names
+
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder for all runs of the sweep, and for its tables.')
+INDEX = flags.DEFINE_integer('index', None, 'Run one alone, in this process: a number of --list.')
+JOBS = flags.DEFINE_integer('jobs', 1, 'How many runs go on at a time, on one machine.', lower_bound=1)
+LIST = flags.DEFINE_bool('list', False, 'Say what the sweep consists of, and run nothing.')
+COLLECT = flags.DEFINE_bool('collect', False, 'Write the tables of what is done, and run nothing.')
+SCALE = flags.DEFINE_enum('scale', 'full', ['full', 'laptop'], "laptop: apply the sweep's LAPTOP overrides.")
+SET = flags.DEFINE_multi_string('set', [], 'NAME=VALUE: override a field of the configs of all members.')
+
+
+def main(argv: Sequence[str]) -> int | None:
+    """Check everything, then do what the flags say."""
+    if len(argv) != 2:
+        raise UserError(f'name one sweep, such as configs/sweeps/gates.py, not {" ".join(argv[1:]) or "none"}')
+    if sum((INDEX.value is not None, LIST.value, COLLECT.value)) > 1:
+        raise UserError('--index, --list and --collect exclude one another')
+    path = local_path(argv[1], 'the sweep')
+    study = read_study(path, laptop=SCALE.value == 'laptop', changes=SET.value)
+    for run in study.runs[: len(study.members)]:
+        _check(run, path)
+    if LIST.value:
+        streams.print_text(_list(study))
+        return None
+    if WORKDIR.value is None:
+        raise UserError('--workdir must be given')
+    workdir = pathlib.Path(local_path(WORKDIR.value, '--workdir'))
+    if COLLECT.value:
+        logging.info('%s', collect(study, workdir))
+        return None
+    if INDEX.value is not None:
+        if not 0 <= INDEX.value < len(study.runs):
+            raise UserError(f'--index={INDEX.value}: the runs of this sweep are 0 to {len(study.runs) - 1}')
+        claim_workdir(workdir, study)
+        train_and_score(study.runs[INDEX.value], workdir)
+        return None
+    open_held_out(study.runs[0].config)  # whether its images are there
+    claim_workdir(workdir, study)
+    failures = run_all(study.runs, workdir, _command, jobs=JOBS.value)
+    logging.info('written to %s\n\n%s', workdir, collect(study, workdir))
+    if failures:
+        logging.error('%s', listed(failures, 'runs failed'))
+    return 1 if failures else None
+
+
+def _check(run: Run, path: str) -> None:
+    try:
+        command_line.check_config(base.check, run.config)
+        check_names(run.config)
+    except UserError as error:
+        raise UserError(f'{path}, member {run.member}: {error}') from error
+
+
+def _command(run: Run) -> list[str]:
+    """This command for one run alone."""
+    return [sys.executable, '-m', 'nsr_jax.sweep', *sys.argv[1:], f'--index={run.index}']
+
+
+def _list(study: Study) -> str:
+    rows = []
+    for run in study.runs[: len(study.members)]:
+        network = build_network(run.config.model)
+        multi_adds = f'{count_multi_adds(network).total / 1e9:.2f}'
+        size = f'{count_parameters(network):,}', multi_adds, f'{run.config.num_steps:,}'
+        numbers = [str(index) for index, other in enumerate(study.runs) if other.member == run.member]
+        rows.append([run.member, describe(study.members[run.member]), *size, ' '.join(numbers)])
+    head = ['member', 'overrides', 'parameters', 'G Multi-Adds', 'steps', '--index by seed']
+    return markdown.table(head, rows, left=2)
+
+
+def start() -> None:
+    """Run this command. Only a run that is alone computes in this process."""
+    command_line.run(main, computes=lambda: INDEX.value is not None)
+
+
+if __name__ == '__main__':
+    start()
