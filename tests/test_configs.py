@@ -153,3 +153,34 @@ def test_every_field_is_explained_on_its_line():
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     commented = {token.start[0] for token in tokens if token.type == tokenize.COMMENT}
     assert not [name for name, line in fields.items() if line not in commented]
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'batch_size': 0}, r'config.batch_size must be a whole number from 1, and below 2\^31, not 0'),
+        ({'num_steps': -5}, r'config.num_steps must be a whole number from 1, and below 2\^31, not -5'),
+        ({'steps_per_call': True}, 'config.steps_per_call must be a whole number from 1'),
+        ({'learning_rate': 0.0}, r'config.learning_rate must be a number above 0, not 0\.0'),
+        ({'learning_rate_drops': (0.5, 1.5)}, 'config.learning_rate_drops must be numbers from 0 to 1'),
+        ({'learning_rate_factor': float('nan')}, 'config.learning_rate_factor must be a number from 0, not nan'),
+        ({'data.margin': -1}, 'config.data.margin must be a whole number from 0, not -1'),
+        ({'seed': 2**32}, 'config.seed must be a whole number from 0, and below'),
+        ({'validation.fraction': 1.0}, 'config.validation.fraction must be a number from 0 and below 1'),
+        ({'ema_decay': 1.0}, 'config.ema_decay must be'),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(changes, message):
+    config = base.get_base()
+    base.check(config)
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(ValueError, match=message):
+        base.check(config)
+
+
+def test_every_check_is_of_a_field():
+    for name, accepts, _ in base.CHECKS:
+        value = base.get_base()
+        for part in name.split('.'):
+            value = value[part]
+        assert accepts(value)

@@ -53,7 +53,7 @@ def test_cpu_devices_that_do_not_divide_the_batch_are_left(cores, fsdp, batch_si
 
 def test_the_largest_axis_that_divides_is_split():
     class Mesh:  # the rule needs the axis' size alone
-        shape = {'fsdp': 4}  # noqa: RUF012
+        size, shape = 4, {'fsdp': 4}
 
     shapes = {'kernel': np.zeros((3, 3, 8, 12)), 'odd': np.zeros((3, 5)), 'step': np.zeros(())}
     specs = {}
