@@ -172,7 +172,7 @@ def report(tmp_path_factory) -> pathlib.Path:
     metrics.write_text(''.join(f'{{"step": {step}, "loss": {1 / step}, "a/psnr": {step}}}\n' for step in range(1, 9)))
     published = Published('p', HOSTILE, 'sr-y', 'Set5', 'x2', 33.2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('nsr_jax.evaluation.report.published_rows', lambda name, _: [published] if name == 'Set5' else [])
+        patch.setattr('nsr_jax.evaluation.report.published_for', lambda name, _: [published] if name == 'Set5' else [])
         write_report(folder, HOSTILE, scores, [picture], {HOSTILE: metrics})
     return folder / 'index.html'
 
