@@ -18,7 +18,7 @@ from nsr_jax.errors import UserError
 from nsr_jax.evaluation.validation import open_validation
 from nsr_jax.paths import local_path
 from nsr_jax.training.loop import train
-from nsr_jax.training.preparation import check_run
+from nsr_jax.training.run import check_run
 from nsr_jax.training.profile import profile
 from nsr_jax.training.replay import replay
 from nsr_jax.training.stopping import parse_duration

@@ -25,7 +25,7 @@ from nsr_jax.studies.collecting import collect
 from nsr_jax.studies.launching import run_all
 from nsr_jax.studies.one_run import train_and_score
 from nsr_jax.studies.study import Run, Study, claim_workdir, describe, read_study
-from nsr_jax.training.preparation import check_names
+from nsr_jax.training.run import check_names
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder for all runs of the sweep, and for its tables.')
 INDEX = flags.DEFINE_integer('index', None, 'Run one alone, in this process: a number of --list.')

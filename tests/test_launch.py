@@ -222,7 +222,7 @@ def test_several_nodes_that_slurm_stops_are_queued_again_and_go_on(place, tiny):
             end_all(process)
         assert lines(folder / 'scontrol') == [f'requeue {environment["SLURM_JOB_ID"]}'] * number
         log = (folder / '0.log').read_text(encoding='utf-8')
-        assert (f'going on from step {reached}' in log) == bool(reached)
+        assert (f'continuing from step {reached}' in log) == bool(reached)
         reached = load_model(folder / 'run').step
         assert len(lines(folder / 'run' / 'metrics.jsonl')) == reached
 

@@ -17,7 +17,7 @@ from nsr_jax.models.cost import count_multi_adds, count_parameters
 from nsr_jax.studies.study import Run
 from nsr_jax.trained import FOLDER, load_model
 from nsr_jax.training.loop import train
-from nsr_jax.training.preparation import check_run
+from nsr_jax.training.run import check_run
 
 RESULT = 'result.json'
 FAILURE = 'failure.txt'

@@ -1,4 +1,4 @@
-"""The series of checkpoints that a run saves and goes on from; `trained` says what is in each, and reads them."""
+"""The checkpoints that a run saves and continues from; `trained` defines what is in one, and reads it."""
 
 import contextlib
 import dataclasses
@@ -38,7 +38,7 @@ from nsr_jax.trained import (
 
 BROKEN_FOLDER = 'broken_checkpoints'
 
-_UNFINISHED = '.orbax-checkpoint-tmp'  # in the names that Orbax gives to what it still writes
+_UNFINISHED = '.orbax-checkpoint-tmp'  # part of the names of checkpoints that Orbax has not finished
 
 # What Orbax and TensorStore raise for files that cannot be written.
 _WRITE_ERRORS = (OSError, ValueError, RuntimeError)
@@ -46,21 +46,21 @@ _WRITE_ERRORS = (OSError, ValueError, RuntimeError)
 
 @dataclasses.dataclass(frozen=True)
 class KeepBest:
-    """Orbax's policy to keep the checkpoint that is the best one."""
+    """A preservation policy of Orbax that keeps the best checkpoint."""
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """For each checkpoint, with its `step` and `metrics`, whether it is kept."""
+        """Whether each checkpoint, with its `step` and `metrics`, is kept."""
         del context
         best = find_best({each.step: each.metrics or {} for each in checkpoints})
         return [each.step == best for each in checkpoints]
 
 
 def make_metrics(merit: float | None, measured_on: Mapping[str, str]) -> dict[str, Any]:
-    """What is kept beside a checkpoint for `find_best`.
+    """The entries that are saved beside a checkpoint for `find_best`.
 
     Args:
-        merit: of the validation, the larger the better; None and NaN are none.
-        measured_on: what the score depends on besides the weights: images, protocol and so on.
+        merit: of the validation; larger is better, None and NaN do not compete.
+        measured_on: what the merit depends on besides the weights: images, protocol and so on.
     """
     if merit is None or math.isnan(merit):
         return {}
@@ -71,8 +71,8 @@ class Checkpoints:
     """The checkpoints of one workdir: saved asynchronously and atomically, the last ones and the best one kept.
 
     Args:
-        workdir: its `checkpoints` folder is made where it is missing.
-        keep: how many of the last ones to keep; the best one, as `find_best` says, is kept besides.
+        workdir: its `checkpoints` folder is made if it is missing.
+        keep: how many of the last ones to keep beside the best one, which `find_best` tells.
 
     Raises:
         UserError: Orbax would misread the folder's path, or the folder cannot be read or made.
@@ -83,7 +83,7 @@ class Checkpoints:
         self._is_read_back = False
         folder = pathlib.Path(workdir).resolve() / FOLDER
         policy = checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(keep), KeepBest()])
-        # Without best_fn the metrics are not saved.
+        # Orbax saves the metrics only if there is a best_fn.
         options = ocp.CheckpointManagerOptions(best_fn=lambda metrics: metrics[MERIT], preservation_policy=policy)
         make_output_folder(folder)
         try:
@@ -95,7 +95,7 @@ class Checkpoints:
 
     @property
     def steps(self) -> list[int]:
-        """The steps that are saved, in order; whether they can be read is found by `restore`."""
+        """The saved steps in order; only `restore` finds out whether they can be read."""
         return sorted(self._manager.all_steps())
 
     def save(
@@ -110,24 +110,24 @@ class Checkpoints:
         images: str = '',
         measured_on: Mapping[str, str] | None = None,
     ) -> None:
-        """Start to save; the arrays are copied before this returns and written in the background.
+        """Copy the arrays and start to write them in the background.
 
-        The first one that this object saves is waited for and read back.
+        The first checkpoint of this object is waited for and read back.
 
         Args:
             step: of the optimizer; a step that is saved already is left as it is.
             config: the whole config.
             params: the network's parameters.
-            optimizer: the optimizer's state; None saves weights alone, which cannot be trained on.
-            merit: of the validation; the checkpoint with the largest is kept.
-            averages: by a name in `trained.AVERAGES`, what is to be used instead of the parameters.
-            images: what is trained on, in words that change with it.
-            measured_on: what the score depends on besides the weights, likewise; scores that were measured on
-                something else do not compete with it.
+            optimizer: the optimizer's state; None saves weights alone, which cannot be trained further.
+            merit: of the validation; the checkpoint with the largest one is kept.
+            averages: weights to use in place of the parameters, by a name in `trained.AVERAGES`.
+            images: a text that changes when the training images do.
+            measured_on: what the merit depends on besides the weights, by name; merits that were measured on something
+                else do not compete with it.
 
         Raises:
-            UserError: this one or an earlier one cannot be written, or the first one not be read; those that were
-                complete stay.
+            UserError: this checkpoint or an earlier one cannot be written, or the first one cannot be read. Complete
+                ones stay.
         """
         if step in self._manager.all_steps():
             return
@@ -151,7 +151,7 @@ class Checkpoints:
             self._read_back(step)
 
     def _read_back(self, step: int) -> None:
-        """Read the weights that were written first: a file system or a library that loses them is found now."""
+        """Read the first weights back, to learn at once of a file system or a library that loses them."""
         with self._written():
             self._manager.wait_until_finished()
         with agreement.agreed():
@@ -162,7 +162,7 @@ class Checkpoints:
         self._is_read_back = True
 
     def check(self) -> None:
-        """Raise `UserError` where what is written in the background has failed."""
+        """Raise `UserError` if writing in the background has failed."""
         with self._written():
             self._manager.check_for_errors()
 
@@ -171,19 +171,19 @@ class Checkpoints:
         try:
             yield
         except _WRITE_ERRORS as error:
-            if agreement.lost_another(error):  # which tells nothing of the files
+            if agreement.lost_another(error):  # the files are not to blame
                 raise
-            there = ', '.join(map(str, self.steps)) or 'none'
+            complete = ', '.join(map(str, self.steps)) or 'none'
             raise UserError(
                 f'a checkpoint cannot be written into {self._manager.directory}: {one_line(error)}; '
-                f'complete ones there are of steps: {there}'
+                f'complete there are those of steps: {complete}'
             ) from error
 
     def restore(self, step: int, params: Any, optimizer: Any, ema: Any = None) -> tuple[Any, Any, Any]:
         """Read one checkpoint back, onto any mesh.
 
         Args:
-            step: one that was saved.
+            step: a saved step.
             params: shapes, dtypes and shardings of the parameters, as `jax.ShapeDtypeStruct`s.
             optimizer: the same of the optimizer's state.
             ema: the same of the parameters' moving average; None: it is not wanted.
@@ -192,17 +192,17 @@ class Checkpoints:
             params, optimizer and ema.
 
         Raises:
-            BrokenCheckpointError: something of it is missing or is not what was saved; the line says what.
-            UserError: the checkpoint holds weights alone, or no moving average where one is wanted.
+            BrokenCheckpointError: a part is missing or is not what was saved; the line says which.
+            UserError: the checkpoint holds weights alone, or lacks the moving average that is wanted.
         """
         with self._written():
             self._manager.wait_until_finished()
         path = pathlib.Path(self._manager.directory) / str(step)
         fingerprints = read_metadata(path)['fingerprints']
         if 'optimizer' not in fingerprints:
-            raise UserError(f'{path} holds weights alone: they can be scored and applied, not trained on')
+            raise UserError(f'{path} holds weights alone: they can be scored and applied, but not trained further')
         if ema is not None and 'ema' not in fingerprints:
-            raise UserError(f'{path} holds no moving average of the weights: train on with config.ema_decay=0')
+            raise UserError(f'{path} holds no moving average of the weights: continue with config.ema_decay=0')
         trees = {'params': params, 'optimizer': optimizer, 'ema': ema}
         abstract = {name: tree for name, tree in trees.items() if tree is not None}
         items = ocp.args.Composite(**{name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()})
@@ -215,12 +215,12 @@ class Checkpoints:
         return restored['params'], restored['optimizer'], restored.get('ema')
 
     def read_origin(self, step: int) -> tuple[str, dict[str, str]]:
-        """What `save` was told of a step's `images` and `measured_on`; both empty where an older version saved it."""
+        """The `images` and `measured_on` that a step was saved with; both are empty if an older version saved it."""
         metadata = read_metadata(pathlib.Path(self._manager.directory) / str(step))
         return metadata.get('images', ''), metadata.get('measured_on', {})
 
     def set_aside(self, steps: Iterable[int]) -> None:
-        """Move broken checkpoints into the workdir's `broken_checkpoints`: their steps can be saved again."""
+        """Move broken checkpoints into the workdir's `broken_checkpoints`, so that their steps can be saved again."""
         directory = pathlib.Path(self._manager.directory)
         if agreement.is_first():
             folder = make_output_folder(directory.with_name(BROKEN_FOLDER))
@@ -237,7 +237,7 @@ class Checkpoints:
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
         if error is None:
             self.close()
-        elif not agreement.lost_another(error):  # without the others, nothing more becomes complete
+        elif not agreement.lost_another(error):  # without that process no checkpoint becomes complete
             with contextlib.suppress(UserError):  # the first error says more
                 self.close()
 
@@ -251,16 +251,16 @@ class Checkpoints:
 
 
 def remove_unfinished(workdir: pathlib.Path) -> None:
-    """Remove what killed runs left of checkpoints half written; for who has locked the workdir, so that none is alive.
+    """Remove the unfinished checkpoints of killed runs; only for a process that has locked the workdir.
 
-    Orbax itself removes such a one only where it saves the same step again.
+    Orbax itself removes one only when it saves the same step again.
     """
     for path in (workdir / FOLDER).glob(f'*{_UNFINISHED}*'):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def save_model(directory: str | pathlib.Path, params: Any, config: ml_collections.ConfigDict, step: int = 0) -> None:
-    """Write one checkpoint of weights alone, in float32, that `load_model` reads; waits until it is written."""
+    """Write a checkpoint of weights alone, in float32, for `load_model`; returns when it is written."""
     checkpoints = Checkpoints(directory, keep=1)
     checkpoints.save(step, config, jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params))
     checkpoints.close()

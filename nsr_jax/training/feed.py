@@ -1,4 +1,4 @@
-"""Where the images of a call of train steps come from: the whole store, or what the host has cut for these steps."""
+"""The images for each call of the train steps: the whole store, or regions that the host has cut for these steps."""
 
 import jax
 import ml_collections
@@ -13,36 +13,32 @@ from nsr_jax.training.sharding import over_batch, over_calls
 
 
 class ResidentFeed:
-    """The same store for every call, on every device.
-
-    Args:
-        store: on every device of a mesh.
-    """
+    """Gives the same store, which lies on every device, to every call."""
 
     def __init__(self, store: ImageStore):
         self._store = store
 
     def take(self, count: int) -> ImageStore:
-        """The store, whatever the number of steps."""
+        """The store, for any number of steps."""
         return self._store
 
     def pop_waited_seconds(self) -> float:
-        """As `StreamedFeed`: nothing is waited for."""
+        """Zero: nobody waits for the store."""
         return 0.0
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing."""
 
 
 class StreamedFeed:
-    """The regions of each call, cut in threads some calls ahead, each device's part of them by its own process.
+    """Gives each call its regions, which threads cut some calls ahead; each process cuts those of its own devices.
 
     Args:
         store: the host's arrays.
         config: a whole config.
         size: side of the regions, in input pixels.
-        first_step: that comes next.
-        mesh: over which batches are split.
+        first_step: the next step.
+        mesh: splits the batches.
     """
 
     def __init__(self, store: ImageStore, config: ml_collections.ConfigDict, size: int, first_step: int, mesh: Mesh):
@@ -63,7 +59,7 @@ class StreamedFeed:
         )
 
     def take(self, count: int) -> Regions:
-        """What the next steps need, on the devices; as `RegionStream.take`."""
+        """The regions of the next steps, as `RegionStream.take` gives them, on the devices."""
 
         def put(local: np.ndarray) -> jax.Array:
             return jax.make_array_from_process_local_data(self._sharding, local, (*self._axes, *local.shape[2:]))
@@ -71,7 +67,7 @@ class StreamedFeed:
         return jax.tree.map(put, self._stream.take(count))
 
     def pop_waited_seconds(self) -> float:
-        """For how long `take` has waited for the threads since this was asked last."""
+        """How long `take` has waited for the threads since the last call of this."""
         return self._stream.pop_waited_seconds()
 
     def close(self) -> None:

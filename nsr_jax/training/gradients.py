@@ -1,10 +1,11 @@
-"""The loss of a batch and its gradient: on each device a few samples at a time, and then one sum over all devices.
+"""The loss of a batch and its gradient, computed on each device a few samples at a time and summed over all devices.
 
-The loss is a mean over samples, so any number of them may be computed at once. On a CPU that is one: what a sample
-needs stays in the cache, and no sample is copied in or out of a loop over the samples' own kernels. Other devices take
-all of theirs. Weight normalisation does not depend on the samples and is done once, before and after them.
+The loss is a mean over samples, so any number of them may be computed at once. A CPU computes one at a time: what a
+sample needs stays in the cache, and the loop over the samples' own kernels copies no sample in or out. Other devices
+compute all of their samples at once. Weight normalisation and its gradient do not depend on the samples and are
+computed once a step.
 
-Once a step the devices exchange the parts of the parameters that are split over `fsdp`, and the gradient.
+Once a step the devices exchange the gradient, and the parts of the parameters that are split over `fsdp`.
 """
 
 from typing import NamedTuple
@@ -22,11 +23,11 @@ from nsr_jax.training.sharding import BATCH_AXES, state_shardings
 
 
 class Comparison(NamedTuple):
-    """Means over a batch, of images on [0, 1].
+    """Means over a batch of images on [0, 1].
 
     Attributes:
         loss: what is minimised.
-        terms: each loss by name, without its weight.
+        terms: each loss by name, before it is weighted.
         squared: the squared error.
     """
 
@@ -36,10 +37,10 @@ class Comparison(NamedTuple):
 
 
 def find_microbatch_size(asked: int, batch_size: int, mesh: Mesh) -> int:
-    """How many samples each device computes at once: `asked`, or what is best for the kind of device if it is 0.
+    """How many samples each device computes at once: `asked`, or if that is 0, what suits the kind of device.
 
     Raises:
-        UserError: a device's part of the batch is no multiple of it.
+        UserError: `asked` does not divide the samples of a device.
     """
     part = batch_size // mesh.size
     if asked == 0:
@@ -59,13 +60,13 @@ def compare_and_differentiate(
     mesh: Mesh,
     microbatch_size: int,
 ) -> tuple[Comparison, dict]:
-    """Compare a batch's restored images with the targets.
+    """Compare a batch's restored images with the targets, and differentiate the loss.
 
     Args:
         network: what is trained.
         params: its parameters, on the mesh in any way.
         inputs: `(B, P, P, C)` on [0, 1], split over the mesh.
-        targets: `(B, sP, sP, C)`, the same.
+        targets: `(B, sP, sP, C)` on [0, 1], split over the mesh.
         losses: as from `find_losses`.
         mesh: both of its axes split the batch.
         microbatch_size: how many samples a device computes at once; divides B / devices.
@@ -73,7 +74,6 @@ def compare_and_differentiate(
     Returns:
         the comparison, and the gradient of its loss with respect to `params`.
     """
-
     specs = jax.tree.map(lambda sharding: sharding.spec, state_shardings(mesh, params))
     whole, split = PartitionSpec(), PartitionSpec(BATCH_AXES)
 
@@ -90,10 +90,7 @@ def compare_and_differentiate(
             return jax.tree.map(jnp.add, sums, (found, gradients)), None
 
         zero = jnp.float32(0)
-        zeros = (
-            Comparison(zero, {name: zero for name, _ in losses.items()}, zero),
-            jax.tree.map(jnp.zeros_like, kernels),
-        )
+        zeros = Comparison(zero, dict.fromkeys(losses, zero), zero), jax.tree.map(jnp.zeros_like, kernels)
         microbatches = [images.reshape(-1, microbatch_size, *images.shape[1:]) for images in (inputs, targets)]
         sums, _ = lax.scan(add, zeros, microbatches)
         found, gradients = jax.tree.map(lambda leaf: leaf / (len(microbatches[0]) * mesh.size), sums)
@@ -106,12 +103,12 @@ def compare_and_differentiate(
 
 
 def _gather(part: jax.Array, spec: PartitionSpec) -> jax.Array:
-    """The whole parameter, of which each device along `fsdp` has a part."""
+    """Put a parameter together from the parts that the devices along `fsdp` hold."""
     return lax.all_gather(part, 'fsdp', axis=tuple(spec).index('fsdp'), tiled=True) if 'fsdp' in tuple(spec) else part
 
 
 def _sum(gradient: jax.Array, spec: PartitionSpec) -> jax.Array:
-    """The sum over all devices, of which each along `fsdp` gets the part that it has of the parameter."""
+    """Sum a gradient over all devices; each device along `fsdp` gets the part that matches its part of the parameter."""
     if 'fsdp' not in tuple(spec):
         return lax.psum(gradient, BATCH_AXES)
     part = lax.psum_scatter(gradient, 'fsdp', scatter_dimension=tuple(spec).index('fsdp'), tiled=True)

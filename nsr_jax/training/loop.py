@@ -1,4 +1,4 @@
-"""Training from a config: what is checked first, what happens in which order, and what is written when."""
+"""Training from a config: the checks before it, the order of a step's work, and when what is written."""
 
 import contextlib
 import math
@@ -20,7 +20,7 @@ from nsr_jax.ops.settings import without_x64
 from nsr_jax.trained import BrokenCheckpointError
 from nsr_jax.training.checkpoints import BROKEN_FOLDER, Checkpoints, remove_unfinished
 from nsr_jax.training.feed import ResidentFeed, StreamedFeed
-from nsr_jax.training.preparation import Preparation, check_run, prepare
+from nsr_jax.training.run import Run, check_run, prepare_run
 from nsr_jax.training.saving import Saver
 from nsr_jax.training.sharding import gather
 from nsr_jax.training.state import TrainState, averages_of
@@ -28,7 +28,7 @@ from nsr_jax.training.stopping import StopRequest
 from nsr_jax.training.warm_start import begin_with
 from nsr_jax.training.workdir import MetricsWriter, check_shared, lock_workdir, write_config
 
-# From parameters to their merit, by which the best checkpoint is chosen (None: by nothing), and to scores by name.
+# Maps parameters to their merit, which chooses the best checkpoint (None: it takes no part), and to scores by name.
 Evaluate = Callable[[dict], tuple[float | None, dict[str, float]]]
 
 
@@ -40,22 +40,22 @@ def train(
     measured_on: Mapping[str, str] | None = None,
     stop_after: float | None = None,
 ) -> None:
-    """Train to `config.num_steps`, going on from the workdir's last checkpoint where there is one.
+    """Train to `config.num_steps`, continuing from the workdir's last checkpoint if there is one.
 
     Args:
         config: a whole config of the `configs` folder.
         workdir: gets config.json, metrics.jsonl, tensorboard/ and checkpoints/.
-        evaluate: scores parameters; called every `config.evaluate_every_steps` and at the end. Where there is an
-            average of the parameters, that is scored too, and chooses the best checkpoint.
-        measured_on: what the scores depend on besides the parameters, by name, in words that change with it. Once it
-            has changed, the best checkpoint is chosen among those of the new scores alone.
-        stop_after: seconds after the start of the process, when it is asked to save and to stop; None: never.
+        evaluate: scores parameters, every `config.evaluate_every_steps` and at the end. If the run averages its
+            parameters, the average is scored as well, and its score chooses the best checkpoint.
+        measured_on: what the scores depend on besides the parameters: by name, a text that changes when it does. After
+            a change, old scores no longer compete for the best checkpoint.
+        stop_after: seconds from the start of the process until training saves and stops; None: never.
 
     Raises:
-        UserError: a config that does not make sense, data that is missing, a workdir of another run or one that another
-            process trains in, processes of one job that were not started alike, all of it before the first step; later,
-            a checkpoint that cannot be written, a workdir that was removed or replaced, or too many steps in a row
-            whose loss or gradient is not finite. Checkpoints that were complete stay.
+        UserError: before the first step: the config makes no sense, data are missing, the workdir belongs to another
+            run, another process trains in it, or the job's processes were started differently. Later: a checkpoint
+            cannot be written, the workdir was removed or replaced, or the loss or gradient was not finite in too many
+            steps in a row. Complete checkpoints stay.
         StoppedError: SIGTERM, SIGINT or the end of `stop_after`; the state is saved.
     """
     workdir = pathlib.Path(workdir).resolve()
@@ -65,7 +65,7 @@ def train(
             if stack.enter_context(lock_workdir(workdir)):
                 remove_unfinished(workdir)
         check_shared(workdir)
-        run = prepare(config)
+        run = prepare_run(config)
         measured_on = dict(measured_on or {})
         agreement.check_alike({'what scores are measured on': measured_on})
         with agreement.agreed():
@@ -76,31 +76,22 @@ def train(
             saver.say_changes(step)
         writer = stack.enter_context(contextlib.closing(MetricsWriter(workdir, step)))
         feed = stack.enter_context(contextlib.closing(run.images.open_feed(step)))
-        _take_steps(
-            config,
-            run,
-            state,
-            feed=feed,
-            evaluate=evaluate,
-            saver=saver,
-            writer=writer,
-            stop_after=stop_after,
-        )
+        _take_steps(config, run, state, feed=feed, evaluate=evaluate, saver=saver, writer=writer, stop_after=stop_after)
 
 
 def first_state(
-    config: ml_collections.ConfigDict, run: Preparation, checkpoints: Checkpoints, until: int | None = None
+    config: ml_collections.ConfigDict, run: Run, checkpoints: Checkpoints, until: int | None = None
 ) -> TrainState:
-    """The state of the last checkpoint that can be read, or a new one where there is no checkpoint.
+    """Restore the last checkpoint that can be read; without any checkpoint, make a new state.
 
     Args:
         config: as for `train`.
-        run: what `prepare` made of it.
-        checkpoints: broken ones among them are set aside, unless older ones are asked for.
-        until: the last step that is wanted; None: any.
+        run: as `prepare_run` makes it of the config.
+        checkpoints: of the run; broken ones are set aside, unless `until` is given.
+        until: checkpoints of later steps are ignored; None: none is.
 
     Raises:
-        UserError: there are checkpoints and none can be read.
+        UserError: there are checkpoints, but none can be read.
     """
     agreement.check_alike({'steps of the checkpoints': checkpoints.steps})
     broken = {}
@@ -114,14 +105,14 @@ def first_state(
         except BrokenCheckpointError as error:
             reason = str(error)
         reasons = [each for each in agreement.gather(reason) if each]
-        if reasons:  # in whichever process: all go on from the same step
+        if reasons:  # in any process: all must continue from the same step
             broken[step] = reasons[0]
             continue
         if broken and until is None:
             checkpoints.set_aside(broken)
             reasons = '; '.join(broken.values())
-            logging.error('%s: set aside in %s, going on from an older checkpoint', reasons, BROKEN_FOLDER)
-        logging.info('going on from step %d', step)
+            logging.error('%s: set aside in %s, continuing from an older checkpoint', reasons, BROKEN_FOLDER)
+        logging.info('continuing from step %d', step)
         step, none = replicate((np.int32(step), np.int32(0)), run.mesh)
         return TrainState(step, params, optimizer, none, ema)
     if broken:
@@ -132,7 +123,7 @@ def first_state(
 
 def _take_steps(
     config: ml_collections.ConfigDict,
-    run: Preparation,
+    run: Run,
     state: TrainState,
     *,
     feed: ResidentFeed | StreamedFeed,
@@ -154,8 +145,8 @@ def _take_steps(
     )
     with StopRequest(run.mesh, stop_after) as request, contextlib.closing(bar):
         while step < config.num_steps:
-            # 1. Steps up to the next period's end. The device has the next call before it is done with the last one;
-            # the host is not further ahead than that, or a request to stop would come too late.
+            # 1. Steps up to the end of the next period. The host sends the device one call ahead, so that it never
+            # idles, and no more than one, so that a request to stop does not come too late.
             count = min(config.steps_per_call, *(period - step % period for period in periods))
             state, sums = run.train_steps(state, feed.take(count), np.int32(count))
             jax.block_until_ready(calls[-1:])
@@ -167,9 +158,9 @@ def _take_steps(
             saves = stops or evaluates or is_last or step % config.checkpoint_every_steps == 0
             if not (saves or step % config.log_every_steps == 0):
                 continue
-            # 2. The log: also before each checkpoint, so that no checkpoint is behind or ahead of its metrics.
+            # 2. The log, also before each checkpoint, so that the metrics end at the step of the checkpoint.
             means = _means(calls, step - since, since)
-            seconds = time.perf_counter() - started  # after the device has answered
+            seconds = time.perf_counter() - started  # `_means` has waited for the device
             if int(state.skipped) >= config.stop_after_skipped:
                 raise UserError(_explain_skips(int(state.step), int(state.skipped), saver.checkpoints.steps))
             saver.check(step, state)
@@ -183,28 +174,28 @@ def _take_steps(
             merit = None
             if evaluate is not None and evaluates:
                 merit, scores = evaluate(gather(state.params, run.mesh))
-                for kind, weights in averages_of(state).items():  # what is used later, so it chooses
+                for kind, weights in averages_of(state).items():  # later used in place of params, so its merit counts
                     merit, averaged = evaluate(gather(weights, run.mesh))
                     scores |= {f'{kind}/{name}': score for name, score in averaged.items()}
                 writer.write(step, **scores)
                 if not bar.disable:
                     bar.write(f'step {step}: ' + ', '.join(f'{name} {score:.4g}' for name, score in scores.items()))
-            # 4. The checkpoint, with the validation's merit.
-            # After a step that changed nothing it would be that of an older step, and might push a better one out.
+            # 4. The checkpoint, with the validation's merit. After a skipped step it would repeat the weights of an
+            # older step, and could push a better one out.
             if stops or is_last or (saves and int(state.skipped) == 0):
                 saver.save(step, state, merit)
             if stops and not is_last:
-                raise StoppedError(f'as asked to at step {step}, which is saved: the same command goes on')
+                raise StoppedError(f'as asked at step {step}, which is saved: the same command goes on')
             calls, since, started = [], step, time.perf_counter()
 
 
 def _means(calls: Sequence[dict[str, jax.Array]], steps: int, since: int) -> dict[str, float]:
-    """What the calls' sums are for each step that was not skipped; NaN where all were."""
+    """The mean over the steps that were not skipped of each number that the calls summed up; NaN if all were."""
     sums = jax.tree.map(lambda *each: sum(map(float, each)), *jax.device_get(calls))
     skipped = int(sums.pop('skipped'))
     if skipped:
         logging.warning(
-            '%d of the steps after step %d changed nothing: loss or gradient not finite (--replay_step shows a batch)',
+            '%d steps after step %d were skipped: loss or gradient not finite (--replay_step shows a batch)',
             skipped,
             since,
         )
@@ -213,8 +204,8 @@ def _means(calls: Sequence[dict[str, jax.Array]], steps: int, since: int) -> dic
 
 
 def _explain_skips(step: int, skipped: int, saved: Sequence[int]) -> str:
-    there = f'the last checkpoint, of step {saved[-1]}, is from before' if saved else 'no checkpoint was saved'
+    last = f'the last checkpoint, of step {saved[-1]}, is from before' if saved else 'no checkpoint was saved'
     return (
         f'the loss or its gradient was not finite in {skipped} steps in a row, in batches {step - skipped} to '
-        f'{step - 1}: {there}; --replay_step={step - skipped} shows the first of them'
+        f'{step - 1}: {last}; --replay_step={step - skipped} shows the first of them'
     )

@@ -1,4 +1,4 @@
-"""Whether the folders of a running job are still the ones that it started with."""
+"""A check that the folders of a running job are still the ones that it started with."""
 
 import os
 import pathlib
@@ -8,19 +8,19 @@ from nsr_jax import agreement
 
 
 class Presence:
-    """Notices that a run's folders were removed, moved, or put in the place of others.
+    """Notices that a run's folders were removed, moved or replaced. Only the first process of a job looks.
 
-    They are held open, so that no other folder can get their numbers. Of several processes the first one looks.
+    It keeps them open, so that the file system gives their inode numbers to no other folder.
 
     Args:
-        paths: that are there; the first is the folder that the others are in.
+        paths: of existing folders; the first one contains the others.
     """
 
     def __init__(self, paths: Iterable[pathlib.Path]):
         self._held = {path: os.open(path, os.O_RDONLY) for path in paths} if agreement.is_first() else {}
 
     def describe_loss(self) -> str | None:
-        """What is wrong, in words that begin with a path; None while all is well."""
+        """What has happened, in words that begin with a path; None while all folders are there."""
         for path, descriptor in self._held.items():
             try:
                 is_there = os.path.samestat(os.fstat(descriptor), os.stat(path))
@@ -32,14 +32,14 @@ class Presence:
         return None
 
     def close(self) -> None:
-        """Let go of the folders."""
+        """Close the folders."""
         for descriptor in self._held.values():
             os.close(descriptor)
         self._held = {}
 
 
 def _place_of(descriptor: int) -> str | None:
-    """Where something that is open lies now; None where the system does not say, or nowhere."""
+    """The present path of an open folder; None if it has none, or the system does not tell."""
     try:
         place = os.readlink(f'/proc/self/fd/{descriptor}')
         return place if os.path.samestat(os.fstat(descriptor), os.stat(place)) else None

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: a trace of some steps, and a table of what the device was doing in them."""
+"""Where the time of a training step goes: a trace of some steps, and a table of what the device did in them."""
 
 import collections
 import pathlib
@@ -19,7 +19,7 @@ from nsr_jax.data.sampling import Regions
 from nsr_jax.data.store import ImageStore
 from nsr_jax.errors import UserError
 from nsr_jax.ops.settings import without_x64
-from nsr_jax.training.preparation import Preparation, check_run, prepare
+from nsr_jax.training.run import Run, check_run, prepare_run
 
 FOLDER = 'profile'
 TABLE = 'profile.md'
@@ -36,17 +36,11 @@ _CONVOLUTION = re.compile(r'head|tail|skip|conv_\d+')
 _INSTRUCTION = re.compile(r'^\s+(?:ROOT )?%?([\w.\-]+) = (?:\(.*?\)|\S+) ([\w\-]+)\(')
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
 _REFERENCE = re.compile(r'%([\w.\-]+)')
-_CONTAINERS = {'while', 'conditional', 'call'}  # their time is that of the operations in them
+_CONTAINERS = {'while', 'conditional', 'call'}  # their time is counted in the operations that they run
 
 
 class Event(NamedTuple):
-    """One execution of an operation.
-
-    Attributes:
-        operation: its name in the compiled program.
-        start: ns.
-        end: ns.
-    """
+    """One execution of an operation, by its name in the compiled program, from `start` to `end` in ns."""
 
     operation: str
     start: float
@@ -55,7 +49,7 @@ class Event(NamedTuple):
 
 @without_x64()
 def profile(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, num_steps: int) -> str:
-    """Trace steps of a fresh network on the config's data; nothing is trained, and no checkpoint is read or written.
+    """Trace steps of a new network on the config's data; no checkpoint is read or written.
 
     Args:
         config: as for `train`.
@@ -63,7 +57,7 @@ def profile(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, num_
         num_steps: how many steps to trace, in calls of `config.steps_per_call` as in training.
 
     Returns:
-        what stands in profile.md: a Markdown table of milliseconds and percent of a step.
+        the text of profile.md: a Markdown table of milliseconds and percent of a step.
 
     Raises:
         UserError: as `train`, or the device's trace does not name the operations.
@@ -71,7 +65,7 @@ def profile(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, num_
     folder = pathlib.Path(workdir).resolve() / FOLDER
     check_run(config, workdir)
     make_output_folder(folder)
-    run = prepare(config)
+    run = prepare_run(config)
     started = time.perf_counter()
     feed = run.images.open_feed(0)
     images = feed.take(1)
@@ -100,21 +94,21 @@ def profile(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, num_
         f'\n{num_steps} steps of {config.batch_size} patches on {jax.device_count()} x {jax.devices()[0].device_kind}. '
         f'On each device: {memory.argument_size_in_bytes / 1e9:.2f} GB of state and images, '
         f'{memory.temp_size_in_bytes / 1e9:.2f} GB of temporary memory. Compiled in {compile_seconds:.1f} s.\n\n'
-        'Fused operations count where the last of them belongs. Where several run at the same time, it is shared '
-        'evenly among them.\n'
+        'A fused operation counts for the part to which its last operation belongs. Operations that run at the same '
+        'time share it evenly.\n'
     )
     write_atomically(folder / TABLE, text)
     logging.info('trace and table are in %s', folder)
     return text
 
 
-def _compile(run: Preparation, images: ImageStore | Regions) -> jax.stages.Compiled:
-    """The program, compiled anew: one from the cache may carry the operations' names of another version."""
+def _compile(run: Run, images: ImageStore | Regions) -> jax.stages.Compiled:
+    """Compile the program anew, as a cached one may name its operations as another version of the code did."""
     program = run.train_steps.lower(run.abstract, images, jax.ShapeDtypeStruct((), np.int32))
     uses_cache = jax.config.values['jax_enable_compilation_cache']
     try:
         jax.config.update('jax_enable_compilation_cache', False)
-        compilation_cache.reset_cache()  # which looks at the option once
+        compilation_cache.reset_cache()  # it reads the option once
         return program.compile()
     finally:
         jax.config.update('jax_enable_compilation_cache', uses_cache)
@@ -127,7 +121,7 @@ def row_of(op_name: str) -> str:
     for scope in scopes:
         if scope in _SCOPES:
             return _SCOPES[scope]
-    is_backward = 'transpose' in scopes[:-1]  # the last one is the operation, which may be a transposition
+    is_backward = 'transpose' in scopes[:-1]  # the last scope is the operation, which may be a transposition itself
     if any(_CONVOLUTION.fullmatch(scope) for scope in scopes):
         return BACKWARD if is_backward else FORWARD
     return NETWORK if 'jvp' in scopes else UNNAMED
@@ -136,7 +130,7 @@ def row_of(op_name: str) -> str:
 def rows_of(program: str) -> dict[str, str | None]:
     """The row of each instruction in a compiled program's text; None for loops, branches and calls.
 
-    What the compiler put in without a name, as copies of what a loop is given, belongs where its result is used.
+    An instruction that the compiler added without a name, such as a copy for a loop, belongs where its result is used.
     """
     kinds, op_names, users = {}, {}, collections.defaultdict(list)
     for line in program.splitlines():
@@ -164,8 +158,8 @@ def rows_of(program: str) -> dict[str, str | None]:
 def read_trace(data: Any) -> tuple[tuple[float, float], list[Event]]:
     """The profiled time span, and what one device did in it.
 
-    Operations are traced on the plane of each device, and where there is none, for CPUs, among the host's threads.
-    There they may go on in other threads after they have returned: another event says when they have ended.
+    Each device has a plane with its operations, except CPUs, whose operations are among the host's threads. There an
+    operation may continue in other threads after it has returned; another event marks its end.
     """
     planes = {plane.name: [event for line in plane.lines for event in line.events] for plane in data.planes}
     ((start, end),) = (
@@ -194,11 +188,11 @@ def share_time(
 
     Args:
         window: start and end, ns.
-        events: what ran; what lies outside the window does not count.
-        rows: of each operation, as `rows_of`; unknown ones are `UNNAMED`.
+        events: what ran, of which time outside the window does not count.
+        rows: the row of each operation, as from `rows_of`; unknown operations are `UNNAMED`.
 
     Returns:
-        ns of each of `ROWS`: every moment belongs to the operations that run in it, evenly.
+        ns for each of `ROWS`: operations that run at the same time share it evenly.
     """
     start, end = window
     changes = []

@@ -1,4 +1,4 @@
-"""One batch of a run again: what was in it, and what the network made of each sample."""
+"""A batch of a run computed again, to see what was in it and what the network made of each sample."""
 
 import contextlib
 import pathlib
@@ -21,7 +21,7 @@ from nsr_jax.losses import weighted_sum
 from nsr_jax.ops.settings import without_x64
 from nsr_jax.training.checkpoints import Checkpoints
 from nsr_jax.training.loop import first_state
-from nsr_jax.training.preparation import Preparation, check_run, prepare
+from nsr_jax.training.run import Run, check_run, prepare_run
 
 FOLDER = 'replay'
 _GAP = 4  # pixels between pictures
@@ -29,19 +29,19 @@ _GAP = 4  # pixels between pictures
 
 @without_x64()
 def replay(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, batch: int) -> str:
-    """Compute a batch of a run again, with the weights that it met there.
+    """Compute a batch of a run again with the weights that the run had at that step.
 
-    The weights are those of the last checkpoint before it, trained on up to it, or new ones where there is none. The
-    run itself is left as it is.
+    The last checkpoint before the batch, or new weights if there is none, is trained up to it. The run itself stays as
+    it is.
 
     Args:
         config: of the run.
-        workdir: gets replay/batch_N.md and .png: for each sample its input, the prediction and the target.
-        batch: its number, from 0: it is what takes the run from step N to N + 1.
+        workdir: gets replay/batch_N.md, and replay/batch_N.png with the input, prediction and target of each sample.
+        batch: N, from 0: the batch that takes the run from step N to N + 1.
 
     Returns:
-        what stands in the .md: for each sample where it is from, the range of its input, its loss, PSNR
-        in dB and the norm of its gradient.
+        the text of the .md: for each sample its image and place, the range of its input, its loss, PSNR in dB and
+        gradient norm.
 
     Raises:
         UserError: as `train`; or the run has no such batch, or stops before it.
@@ -52,7 +52,7 @@ def replay(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, batch
     if batch >= config.num_steps:
         raise UserError(f'there is no batch {batch}: config.num_steps is {config.num_steps}, and they count from 0')
     check_run(config, workdir)
-    run = prepare(config)
+    run = prepare_run(config)
     with contextlib.closing(Checkpoints(workdir, config.checkpoints_to_keep)) as checkpoints:
         state = first_state(config, run, checkpoints, until=batch)
     started = step = int(state.step)
@@ -77,8 +77,8 @@ def replay(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, batch
     return text
 
 
-def _apply(run: Preparation, params: Any, inputs: jax.Array, targets: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
-    """The predictions, and what is known of each sample."""
+def _apply(run: Run, params: Any, inputs: jax.Array, targets: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+    """The predictions, and for each sample its loss, PSNR and gradient norm."""
 
     def loss(params, pair):
         prediction = run.network.apply({'params': params}, pair[0][None])
@@ -110,7 +110,7 @@ def _table(places: Sequence[tuple[str, int, int]], numbers: dict[str, Any], inpu
 
 
 def _picture(*columns: jax.Array) -> np.ndarray:
-    """The samples under one another, each with its input, prediction and target; what is not finite is black."""
+    """One row for each sample, with its input, prediction and target; black where they are not finite."""
     side = max(column.shape[1] for column in columns)
     rows = []
     for sample in zip(*(np.asarray(column) for column in columns), strict=True):

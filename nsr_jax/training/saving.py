@@ -1,4 +1,4 @@
-"""Saving the states of a run: with what they depend on, and only into the folder that is the run's own."""
+"""Saving the states of a run, with what they depend on, and only into the run's own folder."""
 
 import contextlib
 import pathlib
@@ -19,13 +19,13 @@ from nsr_jax.training.workdir import LOCK, write_config
 
 
 class Saver:
-    """Saves states while the workdir is there. All processes of a job must call its functions alike.
+    """Saves states as long as the workdir is there. All processes of a job must make the same calls.
 
     Args:
-        workdir: locked, with the run's config.
+        workdir: locked, with the run's config in it.
         config: of the run.
-        images: what it is trained on, in words that change with it.
-        measured_on: what its scores depend on besides the weights, likewise.
+        images: a text that changes when the training images do.
+        measured_on: as for `train`.
     """
 
     def __init__(
@@ -44,14 +44,16 @@ class Saver:
             self.checkpoints.__exit__(*error)
 
     def say_changes(self, step: int) -> None:
-        """Warn of what is not as it was when a checkpoint was saved, unless an older version saved it."""
+        """Warn if the images or what scores depend on have changed since a checkpoint that names them was saved."""
         images, measured_on = self.checkpoints.read_origin(step)
         now = self._origin['measured_on']
         if images not in ('', self._origin['images']):
             logging.warning(
-                'the training images are not those of step %d (%s then, %s now): from here on this run is not the one '
-                'that it would have been',
-                *(step, images, self._origin['images']),
+                'the training images are not those of step %d (%s then, %s now): from here on this run differs from '
+                'one that was not stopped',
+                step,
+                images,
+                self._origin['images'],
             )
         if measured_on and measured_on != now:
             changes = [
@@ -60,23 +62,24 @@ class Saver:
                 if measured_on.get(name) != now.get(name)
             ]
             logging.warning(
-                'scores are measured otherwise than at step %d (%s): the best checkpoint is chosen anew, among those '
+                'scores are no longer measured as at step %d (%s): the best checkpoint is chosen anew, among those '
                 'with new scores',
-                *(step, '; '.join(changes)),
+                step,
+                '; '.join(changes),
             )
 
     def check(self, step: int, state: TrainState) -> None:
-        """Check that the workdir is there, and that what was written in the background went well.
+        """Check that the workdir is there, and that no writing in the background has failed.
 
         Raises:
-            UserError: the folder is lost; the line says where the state was saved instead. Or as `Checkpoints.check`.
+            UserError: the folder is lost; the line says where the state is saved instead. Or as `Checkpoints.check`.
         """
         if lost := agreement.by_first(self._presence.describe_loss):
             raise UserError(f'{lost}; {self._rescue(step, state)}')
         self.checkpoints.check()
 
     def save(self, step: int, state: TrainState, merit: float | None) -> None:
-        """As `Checkpoints.save`, after `check`."""
+        """Check, then save as `Checkpoints.save` does."""
         self.check(step, state)
         self._save(self.checkpoints, step, state, merit)
 
@@ -86,7 +89,7 @@ class Saver:
         )
 
     def _rescue(self, step: int, state: TrainState) -> str:
-        """Save a state into a new folder beside the lost one, and say so."""
+        """Save a state into a new folder beside the lost one; returns a sentence that says where."""
 
         def make_folder() -> str:
             folder = tempfile.mkdtemp(prefix=f'{self._workdir.name[:100]}.rescued.', dir=self._workdir.parent)
@@ -101,4 +104,4 @@ class Saver:
             if agreement.lost_another(error):
                 raise
             return f'the state of step {step} is lost: {error}'
-        return f'the state of step {step} is saved in {folder}, for another run to go on with --workdir={folder}'
+        return f'the state of step {step} is saved in {folder}: continue from it with --workdir={folder}'

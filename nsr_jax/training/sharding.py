@@ -13,13 +13,13 @@ def make_mesh(data: int, fsdp: int, batch_size: int) -> Mesh:
     """Arrange all devices as (data, fsdp).
 
     Args:
-        data: devices along the axis that holds the same parameters; -1 takes all that are left, on a CPU, whose
-          devices are cores of one machine, as many as divide the batch.
+        data: devices along the axis on which parameters are the same; -1 takes all that are left. Of the cores of one
+            CPU it takes no more than divide the batch.
         fsdp: devices along the axis that splits parameters and optimizer state.
-        batch_size: the global batch, that must divide over all devices.
+        batch_size: the global batch, a multiple of the number of devices.
 
     Raises:
-        UserError: sizes that do not make up the devices, or a batch that does not divide.
+        UserError: the sizes do not fit the number of devices, or the batch does not divide over them.
     """
     devices = jax.devices()
     if fsdp < 1 or (data < 1 and data != -1):
@@ -37,7 +37,7 @@ def make_mesh(data: int, fsdp: int, batch_size: int) -> Mesh:
 
 
 def gather(tree, mesh: Mesh):
-    """Arrays that lie on the mesh in any way, whole and on the first device of each process; all must call it."""
+    """Copy whole arrays from any sharding to the first device of each process; all processes must call it."""
     whole = jax.jit(lambda leaves: leaves, out_shardings=replicated(mesh))(tree)
     return on_first_device(whole)
 
@@ -53,7 +53,7 @@ def over_calls(mesh: Mesh) -> NamedSharding:
 
 
 def state_shardings(mesh: Mesh, shapes):
-    """Shardings for a tree of arrays: each leaf's largest axis that divides is split over `fsdp`."""
+    """Shardings for a tree of arrays: `fsdp` splits the largest axis of each leaf that it divides."""
     size = mesh.shape['fsdp']
 
     def leaf_sharding(leaf) -> NamedSharding:

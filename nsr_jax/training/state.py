@@ -1,4 +1,4 @@
-"""What training changes, and the optimizer that changes it."""
+"""The state that training changes: how it begins, and how it lies on the devices."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from nsr_jax.ops.settings import fixed_bits, new_key
 from nsr_jax.optimizers import averaged_weights, begin_average_with
 from nsr_jax.training.sharding import state_shardings
 
-# Initialising runs once: on a CPU it takes longer to optimise than to run. The weights are the same.
+# Initialisation runs once, and on a CPU its optimisation would take longer than the run. The weights are the same.
 _COMPILER_OPTIONS = {'cpu': {'xla_backend_optimization_level': 1}}
 
 
@@ -28,8 +28,8 @@ class TrainState:
         step: int32, steps taken.
         params: the network's parameters, float32.
         optimizer: the optimizer's own state, such as Adam's moments.
-        skipped: int32, how many of the last steps in a row changed nothing, for their loss or gradient was not finite.
-        ema: the exponential moving average of the parameters, which lies on the devices as they do; None: none is kept.
+        skipped: int32, how many of the last steps were skipped in a row because their loss or gradient was not finite.
+        ema: the exponential moving average of the parameters, sharded as they are; None: none is kept.
     """
 
     step: jax.Array
@@ -40,32 +40,31 @@ class TrainState:
 
 
 def averages_of(state: TrainState) -> dict[str, dict]:
-    """By name the weights that are evaluated and used in place of those that are trained, as they lie on the devices.
+    """The averages that are evaluated and used in place of the trained weights, by name, sharded as they are.
 
-    That is 'ema' or 'schedule_free', whose average the optimizer keeps; or nothing.
+    The name is 'ema', or 'schedule_free' for the average that this optimizer keeps; without an average it is empty.
     """
     trees = {'ema': state.ema, 'schedule_free': averaged_weights(state.optimizer, state.params)}
     return {name: tree for name, tree in trees.items() if tree is not None}
 
 
 def begin_with_weights(state: TrainState, params: dict) -> TrainState:
-    """A new state with other weights, which lie on the devices as its own do; averages begin with them too."""
+    """Replace the weights of a new state by others that are sharded alike; its averages begin with them too."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, params)
     copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=shardings)
     optimizer = begin_average_with(state.optimizer, copy(params))
-    return dataclasses.replace(
-        state, params=params, optimizer=optimizer, ema=None if state.ema is None else copy(params)
-    )
+    ema = None if state.ema is None else copy(params)
+    return dataclasses.replace(state, params=params, optimizer=optimizer, ema=ema)
 
 
 def average_weights(ema: dict, params: Any, step: jax.Array, decay: float) -> dict:
     """The moving average after a step: `d ema + (1 - d) params`, with `d = min(decay, (1 + step) / (10 + step))`.
 
-    Early on the average is of few steps, so that the random weights, with which it begins, are soon forgotten.
+    The average begins with the random weights. The smaller `d` of the first steps makes it forget them soon.
 
     Args:
-        ema: the average before the step.
-        params: the weights after it, float32, and so is the average.
+        ema: the average before the step, float32.
+        params: the weights after it, float32.
         step: int32, counted from 0.
         decay: from 0 to 1.
     """
@@ -77,9 +76,9 @@ def average_weights(ema: dict, params: Any, step: jax.Array, decay: float) -> di
 def init_state(
     network: Network, optimizer: optax.GradientTransformation, key: jax.Array, has_ema: bool = False
 ) -> TrainState:
-    """Random weights, which the average begins with too, and the optimizer's first state."""
+    """Make random weights, a copy of them as the average if there is one, and the optimizer's first state."""
     image = jnp.zeros((1, EXAMPLE_SIDE, EXAMPLE_SIDE, network.channels), jnp.float32)
-    # The weights of a seed, also under FLAX_FIX_RNG_SEPARATOR=1.
+    # A seed gives the same weights under FLAX_FIX_RNG_SEPARATOR=1.
     with fixed_bits(), flax.config.temp_flip_flag('fix_rng_separator', False):
         params: Any = network.init(key, image)['params']
     zero = jnp.zeros((), jnp.int32)
@@ -102,7 +101,7 @@ def abstract_state(
 def create_state(
     network: Network, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int, has_ema: bool = False
 ) -> TrainState:
-    """Make the state where it will live: no device ever holds more than its part."""
+    """Make the state on the devices, of which none ever holds more than its part."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(network, optimizer, mesh, has_ema))
     init = jax.jit(
         functools.partial(init_state, network, optimizer, has_ema=has_ema),

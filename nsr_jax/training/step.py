@@ -1,4 +1,4 @@
-"""The train step: sample, restore, compare, update; as many times in one call as asked for."""
+"""The train step: sample, restore, compare, update; one call takes several steps."""
 
 from collections.abc import Callable
 
@@ -42,23 +42,23 @@ def make_train_steps(
 
     Args:
         network: what is trained.
-        make_batch: a batch of the images, a pure function of the step.
+        make_batch: makes a batch of the images, a pure function of the step.
         losses: what is minimised.
-        optimizer: how weights follow the gradient; its `update` is told the `step`.
+        optimizer: its `update` takes the `step` as a keyword.
         batch_size: over all devices.
-        stop_after_skipped: after so many skipped steps in a row no step is taken any longer.
-        mesh: the batch is split over both of its axes.
+        stop_after_skipped: after this many skipped steps in a row no more steps are taken.
+        mesh: both of its axes split the batch.
         microbatch_size: how many samples a device computes at once.
         abstract: the state's shapes and shardings.
-        ema_decay: of the average of the weights, where the state has one.
-        streamed: whether the images are a call's `Regions`, split over the devices, and not a resident store.
+        ema_decay: of the average of the weights, if the state has one.
+        streamed: whether the images are a call's `Regions`, split over the devices, rather than a resident store.
 
     Returns:
-        A function that takes the state (donated), the images and how many steps to take (any number, no
-        recompilation), and returns the new state and these numbers over the steps: the sums of 'loss', its terms as
-        'loss/NAME', 'psnr' (of the batch's unclipped prediction, dB) and 'gradient_norm', all without the skipped
-        steps, and the number of 'skipped' ones. A step whose loss or gradient is not finite counts as taken and changes
-        nothing else.
+        A function that takes the state (donated), the images and the number of steps (which may differ from call to
+        call without recompilation). It returns the new state and sums over the steps: of 'loss', its terms
+        'loss/NAME', 'psnr' (of the batch's unclipped prediction, dB) and 'gradient_norm', all without skipped steps,
+        and of 'skipped', their number. A step is skipped if its loss or gradient is not finite: it counts as taken and
+        changes nothing else.
     """
     state_sharding = jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
@@ -83,9 +83,9 @@ def make_train_steps(
             def keep(params, optimizer_state, ema):
                 return params, optimizer_state, ema
 
-            # A branch, and not a choice for each number: for that a CPU copies Adam's moments, and takes 2 % longer.
-            changed = lax.cond(finite, update, keep, state.params, state.optimizer, state.ema)
-            params, optimizer_state, ema = changed
+            # One branch rather than a choice for each number, for which a CPU copies Adam's moments and takes 2 %
+            # longer.
+            params, optimizer_state, ema = lax.cond(finite, update, keep, state.params, state.optimizer, state.ema)
         terms = {f'loss/{name}': term for name, term in found.terms.items()}
         metrics = {'loss': found.loss, **terms, 'psnr': -10 * jnp.log10(found.squared), 'gradient_norm': gradient_norm}
         metrics = {name: jnp.where(finite, number, 0) for name, number in metrics.items()}

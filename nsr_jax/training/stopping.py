@@ -1,4 +1,4 @@
-"""A request to stop, by a signal or by a time budget: noticed between steps, agreed on by all processes."""
+"""A request to stop, made by a signal or a time budget, noticed between steps and agreed on by all processes."""
 
 import re
 import signal
@@ -23,20 +23,20 @@ _DURATION = re.compile(r'(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?', re.ASCI
 
 
 def parse_duration(text: str, name: str) -> int:
-    """The seconds in hours, minutes and seconds such as '9m' or '1h30m'.
+    """The seconds in a duration such as '9m' or '1h30m'.
 
     Args:
-        text: at least one of the three units, in this order.
-        name: what the value is called in the error.
+        text: hours, minutes and seconds, in this order, of which two may be missing.
+        name: what the error calls the value.
 
     Raises:
-        UserError: it is something else, or no time at all.
+        UserError: the text is something else, or zero.
     """
     match = _DURATION.fullmatch(text)
     hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
     total = 3600 * hours + 60 * minutes + seconds
     if not total:
-        raise UserError(f'{name}={text} must be a time such as 90s, 9m, 2h or 1h30m, and more than none')
+        raise UserError(f'{name}={text} must be a time above zero, such as 90s, 9m, 2h or 1h30m')
     return total
 
 
@@ -46,15 +46,15 @@ def seconds_since_start() -> float:
 
 
 class StopRequest:
-    """While it is entered, the first SIGTERM or SIGINT (Ctrl-C) asks to stop, and the next ends the process at once.
+    """A context in which the first SIGTERM or SIGINT (Ctrl-C) asks to stop, and a second one ends the process at once.
 
-    The end of the time budget asks to stop as well. Only the main thread can be asked by signals: in another one they
-    keep their meaning.
+    The end of the time budget asks to stop as well. Signals reach the main thread alone; in another thread this
+    context leaves them as they are.
 
     Args:
         mesh: all devices of the job.
         stop_after: seconds on the clock; None: no budget.
-        clock: seconds since this process started.
+        clock: gives the seconds since this process started.
     """
 
     def __init__(self, mesh: Mesh, stop_after: float | None = None, clock: Callable[[], float] = seconds_since_start):
@@ -79,21 +79,19 @@ class StopRequest:
         self._asked = True
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        logging.warning('%s: saves, then stops; once more stops at once', signal.Signals(number).name)
+        logging.warning('%s: saves, then stops; a second signal stops at once', signal.Signals(number).name)
 
     def agreed(self) -> bool:
-        """Whether any process of the job had been asked when this was called last.
+        """Whether any process of the job had been asked to stop by the time of the previous call.
 
-        All processes must call it alike, and get the same answer. It is that of the call before, so that the device
-        need not be waited for.
+        All processes must call it at the same step, and get the same answer. It is the previous call's, so that no
+        process has to wait for its device.
         """
         if not self._asked and self._stop_after is not None and self._clock() >= self._stop_after:
             self._asked = True
             logging.warning('the time budget of %g s is used up: saves, then stops', self._stop_after)
+        before = self._answer
         asked = np.full(len(self._sharding.addressable_devices), self._asked)
         shape = (self._sharding.num_devices,)
-        before, self._answer = (
-            self._answer,
-            self._any(jax.make_array_from_process_local_data(self._sharding, asked, shape)),
-        )
+        self._answer = self._any(jax.make_array_from_process_local_data(self._sharding, asked, shape))
         return before is not None and bool(before)

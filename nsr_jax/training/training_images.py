@@ -1,4 +1,4 @@
-"""What a run draws its batches from: images that lie on each device, or that the host cuts ahead of it."""
+"""The images that a run draws its batches from, held on each device or cut ahead by the host."""
 
 import pathlib
 
@@ -23,7 +23,7 @@ from nsr_jax.training.feed import ResidentFeed, StreamedFeed
 
 
 def make_corruption(config: ml_collections.ConfigDict) -> Corruption | None:
-    """What makes the network's input from a clean image; None for tasks whose sources have both.
+    """The task's corruption, which makes the network's input from a clean image; None if the source holds the inputs.
 
     Raises:
         UserError: an unknown task, a scale that it does not have, or a range that makes no sense.
@@ -34,7 +34,7 @@ def make_corruption(config: ml_collections.ConfigDict) -> Corruption | None:
 
 
 def find_store_folder(config: ml_collections.ConfigDict) -> pathlib.Path:
-    """Where decoded images are kept that are not held in memory. Raises `UserError` as `local_path`."""
+    """The folder for decoded images that do not fit in memory. Raises `UserError` as `local_path`."""
     if config.data.store_dir:
         return pathlib.Path(local_path(config.data.store_dir, 'config.data.store_dir'))
     return records_folder(config.data.tfds_dir) / 'image_stores'
@@ -44,11 +44,11 @@ class TrainingImages:
     """The decoded images of a run's source, without those that are held out for validation.
 
     Attributes:
-        identity: the images in words that change with them.
-        is_streamed: whether they are too many to lie on each device.
+        identity: a text that changes when the images do.
+        is_streamed: whether they exceed `config.data.resident_megabytes`, and so are not held on each device.
 
     Raises:
-        UserError: data that are missing or do not fit.
+        UserError: data are missing or do not fit.
     """
 
     def __init__(self, config: ml_collections.ConfigDict, mesh: Mesh):
@@ -83,7 +83,7 @@ class TrainingImages:
         logging.info('%d images of %s, %.0f MB, %s', len(source), source.name, self._store.nbytes / 1e6, place)
 
     def places(self, step: int) -> list[tuple[str, int, int]]:
-        """Of each sample of a step's batch: the image's name, and row and column of its first input pixel."""
+        """For each sample of a step's batch, the image's name, and row and column of its first input pixel."""
         images, corners = draw_places(
             jnp.asarray(self._store.sizes),
             self._key,
@@ -100,41 +100,32 @@ class TrainingImages:
     def make_batch(
         self, images: ImageStore | Regions, first_step: jax.Array, step: jax.Array, indices: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Inputs and targets of a step, for use inside the jitted step.
+        """Inputs and targets of a step, as `sample_patches` returns them; for use inside the jitted step.
 
         Args:
             images: as a feed of `open_feed` gives them.
             first_step: of the call of the compiled function.
             step: of the optimizer.
             indices: `(B,)`, the samples' places in the global batch.
-
-        Returns:
-            inputs `(B, P, P, C)` and targets `(B, scale * P, scale * P, C)`, float32, the targets on [0, 1].
         """
-        patch_size = self._config.data.patch_size
+        data, key, corruption = self._config.data, self._key, self._corruption
         if isinstance(images, Regions):
             return sample_regions(
-                images,
-                self._key,
-                step,
-                indices,
-                first_step=first_step,
-                patch_size=patch_size,
-                corruption=self._corruption,
+                images, key, step, indices, first_step=first_step, patch_size=data.patch_size, corruption=corruption
             )
         return sample_patches(
             images,
-            self._key,
+            key,
             step,
             indices,
             scale=self._config.model.scale,
-            patch_size=patch_size,
-            margin=self._config.data.margin,
-            corruption=self._corruption,
+            patch_size=data.patch_size,
+            margin=data.margin,
+            corruption=corruption,
         )
 
     def open_feed(self, first_step: int) -> ResidentFeed | StreamedFeed:
-        """What gives the images of each call of the compiled function, from this step on."""
+        """The feed that gives the images of each call of the compiled function, from this step on."""
         if self.is_streamed:
             return StreamedFeed(self._store, self._config, self._region_size, first_step, self._mesh)
         return ResidentFeed(replicate(self._store, self._mesh))

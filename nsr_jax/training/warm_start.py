@@ -14,20 +14,20 @@ from nsr_jax.models.build import network_differences
 from nsr_jax.trained import FOLDER, LoadedModel, fingerprint, load_model
 from nsr_jax.training.state import TrainState, begin_with_weights
 
-# The layers whose output has scale² times the channels: of another scale, none of their weights fits.
+# The layers whose output has scale² times the channels, so that their weights do not fit another scale.
 _OF_ITS_SCALE = ('tail', 'skip')
 
 
 def check_warm_start(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
-    """Read the weights that a new run begins with, before long work starts; a run that goes on needs none.
+    """Read the weights that a new run begins with, before long work starts; a run that continues needs none.
 
     Args:
         config: a whole config; `config.warm_start` names a run's workdir or one checkpoint, or is ''.
-        workdir: of the run; once it holds a checkpoint, nothing is read.
+        workdir: of the run; if it holds a checkpoint, nothing is read.
 
     Raises:
-        UserError: there is no such checkpoint, or it is of another task or another network than the config's; the line
-            says in what they differ. Only the scale may.
+        UserError: there is no such checkpoint, or its task or network differs from the config's in more than the scale;
+            the line says how.
     """
     begins = not any(path.name.isdigit() for path in (pathlib.Path(workdir) / FOLDER).glob('*'))
     if config.warm_start and begins:
@@ -35,10 +35,9 @@ def check_warm_start(config: ml_collections.ConfigDict, workdir: str | os.PathLi
 
 
 def begin_with(state: TrainState, config: ml_collections.ConfigDict) -> TrainState:
-    """The state of a new run with the weights that `config.warm_start` names in place of random ones.
+    """Replace the random weights of a new state by those that `config.warm_start` names, or by their average.
 
-    Where that run kept an average of its weights, the average is taken. The optimizer's state stays empty and the
-    step 0. Where the scales differ, tail and skip stay random; the log says so.
+    The optimizer's state stays empty, and the step 0. If the scales differ, tail and skip stay random; the log says so.
 
     Args:
         state: a new one; its leaves keep their shardings.
@@ -54,7 +53,9 @@ def begin_with(state: TrainState, config: ml_collections.ConfigDict) -> TrainSta
     taken = {name: model.params[name] for name in state.params if name not in new}
     logging.info(
         'beginning with the weights of %s, %s: %s taken%s',
-        *(model.path, model.origin, _describe(taken)),
+        model.path,
+        model.origin,
+        _describe(taken),
         f'; {" and ".join(new)} new, for scale {config.model.scale} and not {model.config.model.scale}' if new else '',
     )
     kept = {name: state.params[name] for name in taken}
@@ -83,6 +84,6 @@ def _describe(taken: dict) -> str:
 
 
 def _place(weights: jax.Array, like: jax.Array) -> jax.Array:
-    """The same weights where `like` lies; each process puts its own part of them there."""
+    """Put the weights on the devices as `like` lies there; each process puts its own part."""
     host = np.array(weights)  # a copy: the state is donated
     return jax.make_array_from_callback(host.shape, like.sharding, lambda index: host[index])

@@ -1,4 +1,4 @@
-"""The folder of one run: its config, and the lines of its metrics."""
+"""The folder of one run: its config, its lock and its metrics."""
 
 import contextlib
 import fcntl
@@ -22,7 +22,7 @@ from nsr_jax.paths import check_for_libraries
 CONFIG = 'config.json'
 LOCK = '.lock'
 
-# What may differ when a run goes on, because it changes no batch, weight or step.
+# Fields that may differ when a run continues, because they change no batch, weight or step.
 _FREE = (
     'data.data_dir', 'data.tfds_dir', 'data.resident_megabytes', 'data.store_dir', 'remat', 'steps_per_call',
     'checkpoints_to_keep', 'stop_after_skipped', 'microbatch_size',
@@ -30,7 +30,7 @@ _FREE = (
 _FREE_SECTIONS = ('mesh.', 'evaluation.', 'validation.')
 _FREE_PERIODS = ('log_every_steps', 'evaluate_every_steps', 'checkpoint_every_steps')
 
-# What older runs did that have no field for it; any other field that they lack was off, as it is by default.
+# What runs did before these fields existed; any other field that an older config lacks was off, as by default.
 _BEFORE = {
     'model.gate_pooling': 'mean',
     'model.gate_scale': 1.0,
@@ -43,10 +43,10 @@ _BEFORE = {
 
 
 def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Make the folder where it is missing, and check that a run in it has the same config.
+    """Make the folder if it is missing, and check that a run in it has the same config.
 
     Raises:
-        UserError: it cannot be written into, or holds a run of another config; the line says what differs.
+        UserError: the folder cannot be written, or holds a run of another config; the line says what differs.
     """
     check_for_libraries(workdir, f'workdir {workdir}')
     make_output_folder(workdir)
@@ -72,9 +72,9 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
 
 @contextlib.contextmanager
 def lock_workdir(workdir: pathlib.Path) -> Iterator[bool]:
-    """Keep other jobs out of the folder; the operating system takes the lock from a process that dies.
+    """Keep other jobs out of the folder, by a lock that the operating system takes from a process that dies.
 
-    The first process of a job holds the lock. The block is given whether this process holds it.
+    The first process of a job locks the folder. The context's value is whether this process holds the lock.
 
     Raises:
         UserError: another job trains in the folder, or the lock cannot be written.
@@ -111,14 +111,14 @@ def check_shared(workdir: pathlib.Path) -> None:
     """Check that all processes of the job see the folder that the first one has locked.
 
     Raises:
-        UserError: they see others, as where each machine has one of its own.
+        UserError: they see different folders, as when each machine has one of this name.
     """
     path = workdir / LOCK
     if agreement.is_first():
         with path.open('rb') as file:
-            os.fsync(file.fileno())  # what network file systems show to others
+            os.fsync(file.fileno())  # after this, network file systems show it to others
     with agreement.agreed():
-        pass  # it has been written before it is read
+        pass  # nobody reads before the first process has written
     try:
         text = path.read_text(encoding='utf-8', errors='replace').strip()
     except OSError as error:
@@ -127,7 +127,7 @@ def check_shared(workdir: pathlib.Path) -> None:
 
 
 def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Write the config of a run that starts; one that goes on keeps the first."""
+    """Write the config of a run that starts; a run that continues keeps its first one."""
     if agreement.is_first() and not (workdir / CONFIG).exists():
         write_atomically(workdir / CONFIG, json.dumps(json.loads(config.to_json()), indent=2) + '\n')
 
@@ -145,34 +145,30 @@ class MetricsWriter:
 
     Args:
         workdir: an existing folder.
-        step: that training goes on from; lines of later steps, from a run that was stopped before it saved its
-            weights, are removed, so that no step stands there twice.
+        step: the one that training continues from. Lines of later steps, left by a run that was stopped before it
+            saved their weights, are removed, so that no step occurs twice.
 
     Raises:
-        UserError: one of them cannot be read or written.
+        UserError: one of the two cannot be read or written.
     """
 
     def __init__(self, workdir: pathlib.Path, step: int):
         self._path = workdir / 'metrics.jsonl'
         self._file: BinaryIO | None = None
         self._tensorboard: tensorboardX.SummaryWriter | None = None
-        with agreement.agreed():
+        with agreement.agreed(), self._written():
             if agreement.is_first():
-                self._open(step)
-
-    def _open(self, step: int) -> None:
-        folder = self._path.with_name('tensorboard')
-        with self._written():
-            if os.path.lexists(self._path):
-                write_atomically(self._path, b''.join(_lines_until(self._path, step)))
-            self._file = self._path.open('ab', buffering=0)
-            self._tensorboard = tensorboardX.SummaryWriter(str(folder), purge_step=step + 1)
+                if os.path.lexists(self._path):
+                    write_atomically(self._path, b''.join(_lines_until(self._path, step)))
+                self._file = self._path.open('ab', buffering=0)
+                folder = self._path.with_name('tensorboard')
+                self._tensorboard = tensorboardX.SummaryWriter(str(folder), purge_step=step + 1)
 
     def write(self, step: int, **numbers: float) -> None:
-        """Append one line: the step and the numbers by name; what is not finite as text, as in score tables.
+        """Append one line with the step and the numbers by name; numbers that are not finite are written as text.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: the line cannot be written.
         """
         if self._file is None or self._tensorboard is None:
             return
@@ -182,7 +178,7 @@ class MetricsWriter:
             self._file.write(line.encode())
             for name, number in numbers.items():
                 self._tensorboard.add_scalar(name, number, step)
-            self._tensorboard.flush()  # here, for its own thread would die of an error in silence
+            self._tensorboard.flush()  # here, because in its own thread an error would pass in silence
 
     def close(self) -> None:
         """Flush and close both; raises `UserError` as `write` does."""
@@ -200,7 +196,7 @@ class MetricsWriter:
 
 
 def _lines_until(path: pathlib.Path, step: int) -> list[bytes]:
-    """The lines of a file of metrics up to a step, without damaged ones: a killed process leaves its last line torn."""
+    """The undamaged lines of a file of metrics up to a step. A killed process leaves its last line incomplete."""
     kept, lines = [], path.read_bytes().splitlines()
     for number, line in enumerate(lines, start=1):
         try:
@@ -208,5 +204,5 @@ def _lines_until(path: pathlib.Path, step: int) -> list[bytes]:
                 kept.append(line + b'\n')
         except (ValueError, TypeError, LookupError, RecursionError):
             if number < len(lines):
-                logging.warning('%s, line %d is damaged, and removed: %.80r', path, number, line)
+                logging.warning('%s: line %d is damaged and is removed: %.80r', path, number, line)
     return kept

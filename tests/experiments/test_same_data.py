@@ -16,7 +16,7 @@ from nsr_jax.errors import StoppedError, UserError
 from nsr_jax.evaluation.scoring import Score
 from nsr_jax.evaluation.tables import to_json
 from nsr_jax.tasks import TASKS, find_degradations
-from nsr_jax.training.preparation import check_run
+from nsr_jax.training.run import check_run
 
 # The shorter side of each set's smallest image, in pixels; measured in tests/data/test_training_sets.py.
 SMALLEST = {'t91_bsds200': 105, 'train400': 180, 'bsds400': 321}

@@ -16,7 +16,7 @@ from absl import flags
 import train
 from nsr_jax import command_line
 from nsr_jax.errors import UserError
-from nsr_jax.training.preparation import check_run
+from nsr_jax.training.run import check_run
 
 
 def answer(arguments, workdir):

@@ -76,7 +76,7 @@ def test_the_moving_average_is_kept_beside_the_weights_and_loaded_instead(tmp_pa
         raw, _, ema = checkpoints.restore(1, shapes, optimizer, shapes)
         assert same(raw, params) and same(ema, plus(params, 1))
         assert checkpoints.restore(2, shapes, optimizer)[2] is None
-        with pytest.raises(UserError, match='checkpoints/2 holds no moving average of the weights: train on with'):
+        with pytest.raises(UserError, match='checkpoints/2 holds no moving average of the weights: continue with'):
             checkpoints.restore(2, shapes, optimizer, shapes)
     averaged, plain = (load_model(tmp_path / 'checkpoints' / str(step)) for step in (1, 2))
     assert same(averaged.params, plus(params, 1)) and same(plain.params, params)

@@ -124,7 +124,7 @@ def test_who_loses_another_process_stops_and_the_job_goes_on(tmp_path, scored_co
         assert [process.wait(timeout=900) for process in processes] == [75, 75]
     taken = [line['step'] for line in metrics_of(tmp_path / 'run')]
     assert taken == sorted(set(taken))
-    assert f'going on from step {step}' in (tmp_path / '0.log').read_text(encoding='utf-8')
+    assert f'continuing from step {step}' in (tmp_path / '0.log').read_text(encoding='utf-8')
     assert json.loads((tmp_path / 'run' / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()[0])['step'] == 3
 
 

@@ -87,8 +87,8 @@ def test_sigterm_saves_and_ends_with_its_own_exit_code(tmp_path, held, long_conf
     (tmp_path / 'go').touch()
     assert held.wait(timeout=300) == 75
     last = (tmp_path / 'log').read_text(encoding='utf-8').splitlines()[-1]
-    assert last.startswith('stopped: as asked to at step '), last
-    step = int(last.removeprefix('stopped: as asked to at step ').split(',')[0])
+    assert last.startswith('stopped: as asked at step '), last
+    step = int(last.removeprefix('stopped: as asked at step ').split(',')[0])
     workdir = tmp_path / 'run'
     assert (workdir / 'checkpoints' / str(step)).is_dir()
     assert metrics_of(workdir)[-1]['step'] == step

@@ -9,7 +9,7 @@ from nsr_jax.errors import UserError
 from nsr_jax.trained import load_model
 from nsr_jax.training import loop
 from nsr_jax.training.loop import train
-from nsr_jax.training.preparation import prepare
+from nsr_jax.training.run import prepare_run
 
 
 class StopError(Exception):
@@ -118,7 +118,7 @@ def test_the_host_looks_at_the_device_only_to_log(tmp_path, config, monkeypatch)
     said = []
 
     def prepare_watched(config):
-        run = prepare(config)
+        run = prepare_run(config)
 
         def train_steps(state, store, count):
             said.append(f'{count} steps')
@@ -127,7 +127,7 @@ def test_the_host_looks_at_the_device_only_to_log(tmp_path, config, monkeypatch)
 
         return dataclasses.replace(run, train_steps=train_steps)
 
-    monkeypatch.setattr(loop, 'prepare', prepare_watched)
+    monkeypatch.setattr(loop, 'prepare_run', prepare_watched)
     config.update(num_steps=9, log_every_steps=5, evaluate_every_steps=100, checkpoint_every_steps=100)
     train(config, tmp_path)
     order = [word for index, word in enumerate(said) if word != 'look' or said[index - 1] != 'look']

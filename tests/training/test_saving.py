@@ -88,9 +88,7 @@ def test_a_lost_workdir_is_noticed_and_the_state_saved_beside_it(tmp_path, confi
     (rescued,) = tmp_path.glob('run.rescued.*')
     message = str(error.value)
     assert message.startswith(f'{workdir}{LOSSES[lose].format(tmp_path)}')
-    assert message.endswith(
-        f'the state of step 7 is saved in {rescued}, for another run to go on with --workdir={rescued}'
-    )
+    assert message.endswith(f'the state of step 7 is saved in {rescued}: continue from it with --workdir={rescued}')
     assert load_model(rescued).step == 7
     assert workdir.exists() == (lose not in (remove, move))
 
@@ -148,9 +146,9 @@ def test_other_images_are_said_when_a_run_goes_on(tmp_path, config, image_folder
     measured_on = {'images': 'a', 'protocol': 'sr-y'}
     train(config, tmp_path / 'run', lambda params: (30.0, {'psnr': 30.0}), measured_on)
     train(config, tmp_path / 'run', lambda params: (30.0, {'psnr': 30.0}), measured_on)
-    assert 'are not those of' not in caplog.text and 'measured otherwise' not in caplog.text
+    assert 'are not those of' not in caplog.text and 'no longer measured' not in caplog.text
 
     write_image(tmp_path / 'images' / '0.png', np.zeros((90, 60, 3), np.uint8))
     train(config, tmp_path / 'run', lambda params: (30.0, {'psnr': 30.0}), measured_on | {'images': 'b'})
     assert 'the training images are not those of step 2 (4 images images_' in caplog.text
-    assert 'scores are measured otherwise than at step 2 (images a then, b now): the best checkpoint is' in caplog.text
+    assert 'scores are no longer measured as at step 2 (images a then, b now): the best checkpoint is' in caplog.text

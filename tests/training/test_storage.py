@@ -87,7 +87,7 @@ def test_a_broken_checkpoint_is_set_aside_and_its_steps_are_taken_again(
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), again.params, before.params))
     assert [path.name for path in (workdir / 'broken_checkpoints').iterdir()] == ['12_1']
     assert f'{workdir}/checkpoints/12' in caplog.text
-    assert 'going on from an older checkpoint' in caplog.text
+    assert 'continuing from an older checkpoint' in caplog.text
 
 
 def test_two_broken_ones_leave_the_third(workdir, config, metrics_of, finished):
@@ -156,7 +156,7 @@ def test_a_disk_without_space_costs_no_checkpoint(workdir, config, job, finished
     assert code == 2, error
     last = error.splitlines()[-1]
     assert last.startswith(f'error: a checkpoint cannot be written into {workdir}/checkpoints: ')
-    assert last.endswith('complete ones there are of steps: 5, 10')
+    assert last.endswith('complete there are those of steps: 5, 10')
     train(config, workdir)
     assert metrics_of(workdir) == metrics_of(finished)
 

@@ -13,7 +13,7 @@ from nsr_jax.optimizers import adam
 from nsr_jax.trained import load_model
 from nsr_jax.training.checkpoints import Checkpoints, save_model
 from nsr_jax.training.loop import first_state, train
-from nsr_jax.training.preparation import check_run, prepare
+from nsr_jax.training.run import check_run, prepare_run
 from nsr_jax.training.sharding import make_mesh
 from nsr_jax.training.state import averages_of, create_state
 from nsr_jax.training.warm_start import begin_with, check_warm_start
@@ -40,7 +40,7 @@ def assert_same(tree, expected):
 
 def state_and_log(config, workdir, caplog):
     check_run(config, workdir)
-    run, checkpoints = prepare(config), Checkpoints(workdir, 1)
+    run, checkpoints = prepare_run(config), Checkpoints(workdir, 1)
     caplog.set_level(standard_logging.INFO, 'absl')  # only now: preparing images sets absl's own level
     try:
         return first_state(config, run, checkpoints), caplog.text

@@ -1,4 +1,4 @@
-"""From a config to all that a run needs before its first step; what is wrong with it is said here."""
+"""What a run consists of before its first step, made from its config; mistakes in the config are reported here."""
 
 import dataclasses
 import functools
@@ -28,18 +28,18 @@ from nsr_jax.training.workdir import check_workdir
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Preparation:
-    """A run before its first step.
+class Run:
+    """Everything that a run needs before its first step.
 
     Attributes:
         network: what is trained.
         mesh: the devices.
         images: what it is trained on.
         losses: what is minimised.
-        learning_rate: of a step.
+        learning_rate: from a step to its learning rate.
         abstract: the state's shapes, dtypes and shardings.
         create_state: makes the state of a new run.
-        train_steps: the compiled function, as `make_train_steps` describes it.
+        train_steps: the jitted function, as `make_train_steps` describes it.
     """
 
     network: Network
@@ -52,15 +52,21 @@ class Preparation:
     train_steps: jax.stages.Wrapped
 
 
-def prepare(config: ml_collections.ConfigDict) -> Preparation:
+def prepare_run(config: ml_collections.ConfigDict) -> Run:
     """Build the network, the mesh, the images and the train step; nothing is compiled yet.
 
     Raises:
-        UserError: as `check_run`, or data that are missing or do not fit, or processes of a job whose configs, versions
-            or images differ.
+        UserError: as `check_run`; data are missing or do not fit; or the processes of a job have different configs,
+            versions or images.
     """
     network = build_network(config.model, config.compute_dtype, config.remat)
-    _log_cost(network)
+    multi_adds = count_multi_adds(network)
+    logging.info(
+        '%s parameters; %.2f G Multi-Adds for a 1280x720 output, of these %.4f G for gates and mixing',
+        f'{count_parameters(network):,}',
+        multi_adds.total / 1e9,
+        multi_adds.once / 1e9,
+    )
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.batch_size)
     with agreement.agreed():
         images = TrainingImages(config, mesh)
@@ -84,7 +90,7 @@ def prepare(config: ml_collections.ConfigDict) -> Preparation:
         ema_decay=config.ema_decay,
         streamed=images.is_streamed,
     )
-    return Preparation(
+    return Run(
         network=network,
         mesh=mesh,
         images=images,
@@ -100,7 +106,7 @@ def make_optimizer(config: ml_collections.ConfigDict) -> tuple[Schedule, optax.G
     """The learning rate of each step and the optimizer that a config describes.
 
     Raises:
-        UserError: an unknown name, an option that the named one does not take, or a value that makes no sense.
+        UserError: an unknown name, an option that the optimizer does not take, or a value that makes no sense.
     """
     schedule = find_schedule(
         config.learning_rate_schedule,
@@ -111,15 +117,22 @@ def make_optimizer(config: ml_collections.ConfigDict) -> tuple[Schedule, optax.G
         factor=config.learning_rate_factor,
     )
     options = config.optimizer.to_dict()
-    general = {name: options.pop(name) for name in ('name', 'gate_rate', 'clip_norm', 'accumulate_steps')}
-    return schedule, find_optimizer(schedule=schedule, **general, options=options)
+    optimizer = find_optimizer(
+        options.pop('name'),
+        schedule,
+        gate_rate=options.pop('gate_rate'),
+        clip_norm=options.pop('clip_norm'),
+        accumulate_steps=options.pop('accumulate_steps'),
+        options=options,
+    )
+    return schedule, optimizer
 
 
 def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> None:
-    """Check all that can be checked in no time: what the config names, the devices, the workdir, the warm start.
+    """Check what takes no time to check: `check_names`, the devices, the workdir and the warm start.
 
     Raises:
-        UserError: what is wrong, and what would be accepted.
+        UserError: something is wrong; the line says what would be accepted.
     """
     check_names(config)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.batch_size)
@@ -130,10 +143,10 @@ def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) ->
 
 
 def check_names(config: ml_collections.ConfigDict) -> None:
-    """Check what a config names, whatever machine it is for: optimizer, losses, network and task.
+    """Check the optimizer, losses, network and task that a config names, which do not depend on the machine.
 
     Raises:
-        UserError: what is wrong, and what would be accepted.
+        UserError: something is wrong; the line says what would be accepted.
     """
     make_optimizer(config)
     if config.ema_decay and config.optimizer.name == 'schedule_free':
@@ -145,13 +158,3 @@ def check_names(config: ml_collections.ConfigDict) -> None:
     make_corruption(config)
     if config.model.get('gate') == 'hard':
         raise UserError("config.model.gate 'hard' has no gradient: train with softmax, sigmoid or uniform")
-
-
-def _log_cost(network: Network) -> None:
-    multi_adds = count_multi_adds(network)
-    logging.info(
-        '%s parameters; %.2f G Multi-Adds for a 1280x720 output, of these %.4f G for gates and mixing',
-        f'{count_parameters(network):,}',
-        multi_adds.total / 1e9,
-        multi_adds.once / 1e9,
-    )
