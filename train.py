@@ -18,9 +18,9 @@ from nsr_jax.errors import UserError
 from nsr_jax.evaluation.validation import open_validation
 from nsr_jax.paths import local_path
 from nsr_jax.training.loop import train
-from nsr_jax.training.run import check_run
 from nsr_jax.training.profile import profile
 from nsr_jax.training.replay import replay
+from nsr_jax.training.run import check_run
 from nsr_jax.training.stopping import parse_duration
 
 CONFIG = config_flags.DEFINE_config_file('config', help_string='A file in configs/, with its argument.')

@@ -108,7 +108,7 @@ def _gather(part: jax.Array, spec: PartitionSpec) -> jax.Array:
 
 
 def _sum(gradient: jax.Array, spec: PartitionSpec) -> jax.Array:
-    """Sum a gradient over all devices; each device along `fsdp` gets the part that matches its part of the parameter."""
+    """Sum a gradient over all devices; each device along `fsdp` keeps what belongs to its part of the parameter."""
     if 'fsdp' not in tuple(spec):
         return lax.psum(gradient, BATCH_AXES)
     part = lax.psum_scatter(gradient, 'fsdp', scatter_dimension=tuple(spec).index('fsdp'), tiled=True)
