@@ -1,7 +1,7 @@
-"""Convolution of one image after another, the best way for CPUs: all that an image needs stays in the caches.
+"""Convolution of one image after another, which suits CPUs: all that an image needs stays in the caches.
 
-Kernels of three columns between many channels take half of the multiplications (see _winograd.py). The others are XLA's
-convolution, and a derivative that is a convolution along the rows.
+Kernels of three columns between many channels take half of the multiplications (see _winograd.py). For other kernels
+XLA convolves, and the derivative is a convolution along the rows.
 """
 
 import functools
@@ -17,7 +17,7 @@ from nsr_jax.ops import _winograd
 
 # XLA computes the convolution of a larger image on all cores, and the arrays of Winograd's would not fit the caches.
 _MOST_PIXELS = 128 * 128
-# The kernel's gradient, a sum over pixels, is summed over blocks of so many.
+# The kernel's gradient, a sum over pixels, is computed for blocks of this many pixels.
 _PIXELS_AT_ONCE = 48 * 48
 # With fewer channels, transforming the images takes longer than the multiplications that it saves.
 _LEAST_CHANNELS = 32
@@ -29,7 +29,7 @@ def convolve(x: jax.Array, kernels: jax.Array, biases: jax.Array) -> jax.Array:
     def convolve_one(image: jax.Array, index: int | jax.Array) -> jax.Array:
         kernel, bias = (lax.dynamic_index_in_dim(array, index, keepdims=False) for array in (kernels, biases))
         y = convolve_image(image, kernel)
-        # An image at a time: XLA adds in place only where no axis of y is dropped in between.
+        # The image keeps its first axis: XLA adds in place only if no axis of y is dropped in between.
         return (y.astype(np.promote_types(y.dtype, np.float32)) + bias[None, None, None]).astype(y.dtype)
 
     return _map_images(x, kernels.shape[-1], convolve_one)
@@ -70,8 +70,8 @@ def _map_images(x: jax.Array, features: int, function: Callable[[jax.Array, int 
     """
     if x.shape[0] == 1:  # nothing to loop over, and nothing to copy
         return function(x, 0)
-    # Where input and output have one shape, each sample is replaced by its result: half of the memory fits the caches
-    # better, and on a CPU it takes a quarter less time than a second array.
+    # If input and output have the same shape, each sample is replaced by its result: half of the memory fits the caches
+    # better and takes a quarter less time than a second array.
     in_place = x.shape[3] == features
     start = x if in_place else jnp.zeros((*x.shape[:3], features), x.dtype)
 
@@ -88,13 +88,13 @@ def _winograd_pays(kernel_width: int, inputs: int, outputs: int, dtype: jnp.dtyp
 
 
 def uses_winograd(images: jax.Array, kernel: jax.Array) -> bool:
-    """Whether `convolve_image` is Winograd's, with half of the multiplications.
+    """Whether `convolve_image` uses Winograd's algorithm, with half of the multiplications.
 
-    That is faster where JAX has a device for each core. XLA spreads its own convolution over all cores of a single
-    device, but not the short convolutions of Winograd's, so that most cores would be idle.
+    That is faster if JAX has a device for each core. XLA spreads its own convolution over all cores of a single
+    device, but not the short convolutions of Winograd's, which would leave most cores idle.
 
     Args:
-        images: `(..., H, W, Cin)`; False where a size is symbolic, as the machine that will run it is not known.
+        images: `(..., H, W, Cin)`; for symbolic sizes it is False, as the machine that will run them is not known.
         kernel: `(kh, kw, Cin, Cout)`, or with Cout before Cin.
     """
     _, width, inputs, outputs = kernel.shape
@@ -136,7 +136,7 @@ def correlate_images(kernel_size: tuple[int, int], x: jax.Array, y: jax.Array) -
     if _winograd_pays(kernel_width, x.shape[-1], y.shape[-1], x.dtype):
         return _add_up_blocks(_winograd.correlate, kernel_size, x, y)
     slide_rows = functools.partial(_slide_rows, kernel_width)
-    if x.shape[-1] <= y.shape[-1]:  # what moves is transposed, so it should have fewer channels
+    if x.shape[-1] <= y.shape[-1]:  # the moving array is transposed, so it should have fewer channels
         return _add_up_blocks(slide_rows, kernel_size, x, y)
     flipped = _add_up_blocks(slide_rows, kernel_size, y, x)  # to move y is to move x in the opposite direction
     return flipped[::-1, ::-1].swapaxes(-1, -2)
@@ -151,7 +151,7 @@ def _add_up_blocks(
     """`sum(moving[h + row, w + column, i] * fixed[h, w, j])` of each tap (row, column): `(kh, kw, I, J)`.
 
     Args:
-        correlate_block: computes it for some rows of `fixed`, and the same rows of `moving` with the margin around.
+        correlate_block: computes it from some rows of `moving`, with the margin around them, and of `fixed`.
         kernel_size: `(kh, kw)`.
         moving: `(H, W, I)`.
         fixed: `(H, W, J)`.
@@ -173,12 +173,12 @@ def _add_up_blocks(
 
 
 def _slide_rows(kernel_width: int, moving: jax.Array, fixed: jax.Array) -> jax.Array:
-    """A block of rows' part of the sum in `_add_up_blocks`, as a convolution in one dimension.
+    """The sum in `_add_up_blocks` for a block of rows, as a convolution in one dimension.
 
     `moving` is a batch of signals along the rows, with a channel for each column, and `fixed` holds kernels as long as
-    the block is high. XLA moves them against each other by rows without a copy, close to the peak of matrix products.
-    For the columns, one of the two is copied kw times, the one for which that costs less. XLA's own derivative takes
-    longer, and inside a loop it is a naive one.
+    the block is high. XLA slides them over each other by rows without a copy, close to the peak of matrix products.
+    To slide by columns, the cheaper one of the two is copied kw times. XLA's own derivative takes longer, and inside a
+    loop it is a naive one.
     """
     filters, signals = fixed.shape[-1], moving.shape[-1]
     columns_of_moving = kernel_width * signals < filters
@@ -200,7 +200,7 @@ def _slide_rows(kernel_width: int, moving: jax.Array, fixed: jax.Array) -> jax.A
 
 
 def _side_by_side(x: jax.Array, shifts: Sequence[int]) -> jax.Array:
-    """`(H, W, C)` left by each of the shifts, zero outside: `(H, W, len(shifts) C)`."""
+    """Move `(H, W, C)` to the left by each of the shifts, with zeros outside: `(H, W, len(shifts) C)`."""
     width, most = x.shape[1], max(map(abs, shifts))
     padded = jnp.pad(x, ((0, 0), (most, most), (0, 0)))
     return jnp.concatenate([padded[:, most + shift : most + shift + width] for shift in shifts], axis=-1)

@@ -1,6 +1,6 @@
-"""Convolution of all samples at once, each with its own kernel: what GPUs and TPUs do best.
+"""Convolution of all samples at once, each with its own kernel, which suits GPUs and TPUs.
 
-A batched matrix product of each sample's patches and its kernels. A loop over samples would leave such a device idle.
+It is a batched matrix product of each sample's patches and kernels; a loop over samples would leave the device idle.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def correlate(x: jax.Array, y: jax.Array, kernel_size: Sequence[int]) -> jax.Arr
 
 
 def _patches(images: jax.Array, kernel_size: Sequence[int]) -> jax.Array:
-    """`(B, H, W, C)` to what each output pixel is made of: `(B, H W, kh kw C)`."""
+    """The input values of each output pixel: `(B, H, W, C)` to `(B, H W, kh kw C)`."""
     batch, height, width, _ = images.shape
     rows, columns = kernel_size
     padded = jnp.pad(images, ((0, 0), (rows // 2,) * 2, (columns // 2,) * 2, (0, 0)))

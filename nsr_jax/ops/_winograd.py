@@ -1,14 +1,14 @@
-"""Convolution of an image with a kernel of three columns, by half of the multiplications.
+"""Convolution of an image with a kernel of three columns, with half of the multiplications.
 
 Four neighbouring outputs in a row depend on six inputs and three taps as the product of two polynomials depends on
-their coefficients. Where the polynomials are known at six points, that takes six multiplications and not twelve:
+their coefficients. From the polynomials' values at six points that takes six multiplications instead of twelve:
 
     outputs = A ((G taps) * (B inputs))
 
-(Winograd's F(4, 3); Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016, section 4.1.) Here
-the columns alone are transformed, so that each point is a convolution of its own, with a kernel of one column and an
-image of a quarter of the width, which XLA does at the peak of matrix products. Rounding errors are two to three times
-those of a plain convolution in float32: too large for bfloat16.
+(Winograd's F(4, 3); Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016, section 4.1.) Only
+the columns are transformed, so that each point needs a convolution of its own, with a kernel of one column and an
+image of a quarter of the width, which XLA computes at the peak of matrix products. Rounding errors are two to three
+times those of a plain convolution in float32, which is too large for bfloat16.
 """
 
 import functools
@@ -107,7 +107,7 @@ def correlate(x: jax.Array, y: jax.Array) -> jax.Array:
     # Transposed as one array: XLA would fuse each transposition with the computation before it, which takes three times
     # as long as the two by themselves.
     inputs = jnp.stack(_combine(_OF_INPUTS, _columns(x))).transpose(0, 3, 1, 2)
-    # As a convolution in one dimension: Cin signals along the rows, with a channel for each tile, and Cout kernels.
+    # A convolution in one dimension: Cin signals along the rows, with a channel for each tile, and Cout kernels.
     products = [
         lax.conv_general_dilated(signal, kernel, (1,), 'VALID', dimension_numbers=('NHC', 'HIO', 'NHC'))
         for signal, kernel in zip(inputs, outputs, strict=True)

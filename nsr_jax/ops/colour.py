@@ -1,4 +1,4 @@
-"""Luma of RGB images (ITU-R BT.601, studio range), on which restoration is scored."""
+"""Luma of RGB images (ITU-R BT.601), on which restoration is scored."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ def rgb_to_y(rgb: Array) -> Array:
         rgb: (..., 3) on [0, 255], NumPy or JAX.
 
     Returns:
-        (...) on [16, 235]; floating-point types are kept, integers become the array library's default (NumPy: float64).
+        (...) on [16, 235], of the same floating-point type; for integers, of the library's default (NumPy: float64).
 
     Raises:
         ValueError: the last axis does not have 3 channels.
@@ -44,7 +44,7 @@ def rgb_to_y_uint8(rgb: np.ndarray) -> np.ndarray:
 
 
 def rgb_to_gray_uint8(rgb: np.ndarray) -> np.ndarray:
-    """Full-range gray as MATLAB's `rgb2gray` makes it (BT.601 weights), which the gray denoising sets are made by.
+    """Full-range gray as MATLAB's `rgb2gray` makes it (BT.601 weights) and as the gray denoising sets were made.
 
     Args:
         rgb: (..., 3) uint8.

@@ -42,8 +42,9 @@ def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
 def static_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolve all samples with one kernel.
 
-    On a CPU, one sample after another with half of the multiplications takes less time than XLA's convolution of all,
-    and XLA's own derivative with respect to the kernel is a naive one inside a loop, tens of times as slow.
+    On a CPU, convolving one sample after another with half of the multiplications takes less time than XLA's
+    convolution of all. XLA's own derivative with respect to the kernel is a naive one inside a loop, tens of times as
+    slow as the one here.
 
     Args:
         x: `(B, H, W, Cin)`.
@@ -89,8 +90,8 @@ def _static_conv_backward(residuals, output_gradient):
 static_conv.defvjp(_static_conv_forward, _static_conv_backward)
 
 
-# A kernel for each sample. The operation is linear in images and kernels, so its derivatives are two more of the kind,
-# and the three differentiate into each other to any order.
+# A kernel for each sample. The operation is linear in images and kernels, so its derivatives are two more operations of
+# this kind, and the derivatives of these three are among them, to any order.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -100,8 +101,8 @@ def sample_conv(x: jax.Array, kernels: jax.Array, biases: jax.Array, form: Form 
     Args:
         x: `(B, H, W, Cin)`.
         kernels: `(B, kh, kw, Cin, Cout)`, odd kh and kw, of x's dtype.
-        biases: `(B, Cout)`, float32. An argument of the convolution, as a loop over samples adds them on the way.
-        form: how it is computed; None chooses by the platform, 'loop' on CPUs and 'matmul' elsewhere.
+        biases: `(B, Cout)`, float32; an argument here because a loop over samples adds them on the way.
+        form: how to compute it; None chooses by the platform, 'loop' on CPUs and 'matmul' elsewhere.
 
     Returns:
         `(B, H, W, Cout)` of x's dtype.
@@ -166,11 +167,10 @@ def sample_correlation(x: jax.Array, y: jax.Array, kernel_size: tuple[int, int],
         form: as in `sample_conv`.
 
     Returns:
-        `(B, kh, kw, Cin, Cout)` in float32 at least, and summed in it, whatever the dtype of x.
+        `(B, kh, kw, Cin, Cout)`, summed in float32 at least, whatever the dtype of x.
     """
-    loop, matmul = (
-        functools.partial(backend.correlate, kernel_size=kernel_size) for backend in (_conv_cpu, _conv_matmul)
-    )
+    loop = functools.partial(_conv_cpu.correlate, kernel_size=kernel_size)
+    matmul = functools.partial(_conv_matmul.correlate, kernel_size=kernel_size)
     return _compute(loop, matmul, form, x, y)
 
 
@@ -191,7 +191,7 @@ sample_correlation.defvjp(_sample_correlation_forward, _sample_correlation_backw
 def _compute(
     loop: Callable[..., jax.Array], matmul: Callable[..., jax.Array], form: Form | None, *batches: jax.Array
 ) -> jax.Array:
-    """Apply one of two forms of a function of independent samples: the given one, or that of the platform."""
+    """Apply one of two forms of a function of independent samples: `form`, or the one that suits the platform."""
 
     def function(*batches: jax.Array) -> jax.Array:
         if form is None:
@@ -206,10 +206,10 @@ def _on_each_device(
 ) -> jax.Array:
     """Apply a function of independent samples, on each device to the samples that it holds.
 
-    The mesh of the context (`jax.set_mesh`, or `use_abstract_mesh` where functions are traced) says which samples a
+    The mesh of the context (`jax.set_mesh`, or `use_abstract_mesh` while functions are traced) tells which samples a
     device holds: all of its axes split the batch. XLA's partitioner cannot look into a loop over a sharded batch axis
-    and would gather the whole batch on every device. That happens where the context has no mesh, or where the mesh
-    does not divide the batch; the results are right all the same.
+    and gathers the whole batch on every device. It does so if the context has no mesh, or one that does not divide the
+    batch; the results are right all the same.
 
     Args:
         function: of `*batches` and `*shared`; gives (B, ...).
@@ -246,9 +246,9 @@ def mix(bank: jax.Array, gamma: jax.Array) -> jax.Array:
         `(B, kh, kw, Cin, Cout)` of the bank's dtype, with Cout ordered `(d, Cout / d)`.
     """
     *kernel, groups, _, width = bank.shape
-    # Weights are repeated for each channel, so that XLA's code runs over all channels in one piece: with 16 groups that
-    # takes a quarter of the time. On a CPU a sum of k products in one pass takes a third of the time of an einsum, but
-    # its automatic derivative seven times as long. Hence the derivative by hand.
+    # Weights are repeated for each channel, so that XLA's code runs over all channels in one piece, which takes a
+    # quarter of the time with 16 groups. On a CPU a sum of k products in one pass takes a third of an einsum's time,
+    # but its automatic derivative takes seven times as long, so the derivative is written by hand.
     weights = jnp.repeat(gamma.astype(bank.dtype), width, axis=2)[:, None, None, None]
     bank = bank.reshape(*kernel, groups, -1)
     products = (weights[..., group, :] * bank[None, ..., group, :] for group in range(groups))
@@ -265,8 +265,8 @@ def _mix_backward(residuals, gradient):
     batch, (*_, groups, cardinality, width) = gradient.shape[0], bank.shape
     split = gradient.reshape(*gradient.shape[:-1], cardinality, width)
     bank_gradient = jnp.einsum('bhwide,bkd->hwikde', split, gamma.astype(bank.dtype))
-    # A product and a sum in one pass: an einsum would spend more than half of its time on transposing. The sum is taken
-    # in two steps: in one, XLA's code for a single sample takes 20 times as long.
+    # A product and a sum in one pass, because an einsum would spend more than half of its time on transposing. The sum
+    # has two steps, because XLA's code for a single one takes 20 times as long with one sample.
     rows = (bank.shape[0] * bank.shape[1], bank.shape[2])
     products = gradient.reshape(batch, *rows, 1, cardinality * width) * bank.reshape(1, *rows, groups, -1)
     gamma_gradient = products.sum(axis=1).sum(axis=1).reshape(batch, groups, cardinality, width).sum(axis=3)
@@ -277,7 +277,7 @@ mix.defvjp(_mix_forward, _mix_backward)
 
 
 def select(bank: jax.Array, choice: jax.Array) -> jax.Array:
-    """Read one group at each cardinal position: what mixing with weights of 0 and 1 gives, without the mixing.
+    """Read one group at each cardinal position, which equals mixing with weights of 0 and 1.
 
     Args:
         bank: `(..., k, d, Cout / d)`.
@@ -292,12 +292,12 @@ def select(bank: jax.Array, choice: jax.Array) -> jax.Array:
 
 
 def _conv_by_vmap(x: jax.Array, kernels: jax.Array) -> jax.Array:
-    """The definition: a convolution for each sample. The oracle of every other implementation, and the slowest."""
+    """The definition, a convolution for each sample: the reference for all other implementations, and the slowest."""
     return jax.vmap(lambda image, kernel: _conv_by_xla(image[None], kernel)[0])(x, kernels)
 
 
 def _conv_then_mix(x: jax.Array, bank: jax.Array, gamma: jax.Array) -> jax.Array:
-    """The same by linearity: all groups' outputs, then each sample's sum of them."""
+    """Compute the outputs of all groups, then each sample's sum of them; linearity makes this the same."""
     outputs = static_conv(x, bank.reshape(*bank.shape[:3], -1).astype(x.dtype))
     outputs = outputs.reshape(*x.shape[:3], *bank.shape[3:])
     mixed = jnp.einsum('bhwkde,bkd->bhwde', outputs, gamma, preferred_element_type=jnp.float32)
@@ -332,7 +332,7 @@ def sparse_conv(
     _check_shapes(x, bank, bias, gamma)
     if implementation not in (None, *get_args(Implementation)):
         raise ValueError(f'unknown implementation {implementation!r}: one of {", ".join(get_args(Implementation))}')
-    # A matrix product, which XLA does not fuse into the addition. Fused, it would mix again for each pixel.
+    # XLA does not fuse a matrix product into the addition; other code it would, and mix again for each pixel.
     biases = jnp.einsum('kde,bkd->bde', bias, gamma.astype(bias.dtype)).reshape(x.shape[0], -1)
     if implementation == 'mix_last':
         return add_bias(_conv_then_mix(x, bank, gamma), biases[:, None, None])

@@ -8,7 +8,7 @@ from nsr_jax.ops.imresize import KERNEL_WIDTH, cubic
 
 
 def enlarge(x: jax.Array, scale: int) -> jax.Array:
-    """Enlarge as MATLAB's `imresize(x, scale, 'bicubic')` with clamped border does, without its rounding.
+    """Enlarge like MATLAB's `imresize(x, scale, 'bicubic')` with clamped border, but without rounding.
 
     Args:
         x: `(B, H, W, C)`, floating point.
@@ -21,7 +21,7 @@ def enlarge(x: jax.Array, scale: int) -> jax.Array:
 
 
 def _enlarge_axis(x: jax.Array, scale: int, axis: int) -> jax.Array:
-    """Each input pixel becomes `scale` output pixels, each with its own few taps."""
+    """Make `scale` output pixels of each input pixel, each a weighted sum of its neighbours."""
     reach = KERNEL_WIDTH // 2
     offsets = np.arange(-reach, reach + 1)
     centres = (np.arange(scale) + 0.5) / scale - 0.5  # of the output pixels, from the input pixel's centre

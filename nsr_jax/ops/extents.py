@@ -1,7 +1,7 @@
-"""Images of several sizes in arrays of one shape: each lies at the top left, and nothing beside it may matter.
+"""Images of several sizes in arrays of one shape, so that a function compiled for the shape serves them all.
 
-Functions that are compiled for a shape serve all images that it holds. Where an image ends, its extent says: int32
-(height, width), `(B, 2)` for a batch.
+Each image lies at the top left of its array, and what is beside it must not matter. Its extent is int32 (height,
+width), `(B, 2)` for a batch.
 """
 
 import jax
@@ -16,7 +16,7 @@ def is_inside(extents: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def clear_outside(x: jax.Array, inside: jax.Array | None) -> jax.Array:
-    """Zeros beside the images, so that a convolution sees what it would pad them with.
+    """Put zeros beside the images, with which a convolution would pad them.
 
     Args:
         x: `(B, H, W, C)`.
@@ -26,7 +26,7 @@ def clear_outside(x: jax.Array, inside: jax.Array | None) -> jax.Array:
 
 
 def repeat_edges(x: jax.Array, extents: jax.Array) -> jax.Array:
-    """Each image's last row and column beside it, for what is computed as if the edge went on.
+    """Repeat each image's last row and column beside it, for functions that continue the image at its edge.
 
     Args:
         x: `(B, H, W, C)`.
@@ -38,7 +38,7 @@ def repeat_edges(x: jax.Array, extents: jax.Array) -> jax.Array:
 
 
 def flip(x: jax.Array, extents: jax.Array | None, down: bool, across: bool) -> jax.Array:
-    """Flip each image within its extent; what is beside it afterwards does not matter.
+    """Flip each image within its extent; beside it the result is undefined.
 
     Args:
         x: `(B, H, W, C)`.
@@ -56,6 +56,6 @@ def flip(x: jax.Array, extents: jax.Array | None, down: bool, across: bool) -> j
 
 
 def _take(x: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """From `(B, H, W, C)` the rows `(B, H)` and columns `(B, W)`."""
+    """Take the rows `(B, H)` and columns `(B, W)` of `(B, H, W, C)`."""
     x = jnp.take_along_axis(x, rows[:, :, None, None], axis=1)
     return jnp.take_along_axis(x, columns[:, None, :, None], axis=2)

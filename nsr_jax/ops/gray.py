@@ -2,26 +2,26 @@
 
 import numpy as np
 
-_ROUNDING = 2.5 / 255  # by how much decoders' rounding of neutral chroma may move channels apart
+_ROUNDING = 2.5 / 255  # how far a decoder's rounding of neutral chroma may move channels apart
 _LARGEST_SHARE = 0.1  # of the range of values: dark and flat images may hold colours within the rounding
 _ROWS_AT_ONCE = 256
 
 
 def find_gray(pixels: np.ndarray, alpha: np.ndarray | None = None) -> np.ndarray | None:
-    """The gray image that an image of colours is, if it is one.
+    """Find the gray image that is stored as an image of three channels.
 
-    It is gray if the channels of each pixel differ by no more than decoders round, 2 of 255 (or that share of the range
-    of other types), and by no more than a tenth of the range between the darkest and the brightest value. So the
-    channels of a dark or flat image have to be closer, and R = G = B is always gray. Pixels that nobody sees, where
-    alpha is zero, do not count.
+    An image is gray if the channels of each pixel differ by no more than decoders round, 2 of 255 (or that share of the
+    range of other types), and by no more than a tenth of the range between the darkest and the brightest value. So the
+    channels of a dark or flat image have to be closer, and R = G = B is always gray. Invisible pixels, whose alpha is
+    zero, do not count.
 
     Args:
         pixels: (H, W, 3), uint8, uint16, or floats on [0, 1].
-        alpha: (H, W); None: all is seen.
+        alpha: (H, W); None: all pixels are visible.
 
     Returns:
-        (H, W, 1), of the pixels' dtype: of each pixel the middle one of its channels, which is what a gray picture's
-        luma was before neutral chroma was rounded. None: there are colours.
+        (H, W, 1), of the pixels' dtype: the middle one of each pixel's channels, which was the luma before neutral
+        chroma was rounded. None: there are colours.
     """
     most = _ROUNDING * (1 if pixels.dtype.kind == 'f' else np.iinfo(pixels.dtype).max)
     gray = np.empty((*pixels.shape[:2], 1), pixels.dtype)

@@ -1,4 +1,4 @@
-"""MATLAB's `imresize(image, scale, 'bicubic')` in NumPy: what the field's low-resolution images are made by."""
+"""MATLAB's `imresize(image, scale, 'bicubic')` in NumPy, which makes the field's low-resolution images."""
 
 import math
 
@@ -21,7 +21,7 @@ def imresize(image: np.ndarray, scale: float, *, border: str = 'clamp') -> np.nd
         image: (H, W) or (H, W, C), any integer or floating-point type.
         scale: output size / input size; below 1 the kernel is widened by 1 / scale (antialiasing).
         border: what lies outside: 'clamp' repeats the border pixel (older MATLAB, the files of Set5, Set14 and BSD100),
-          'mirror' reflects the image about its border (newer MATLAB).
+            'mirror' reflects the image about its border (newer MATLAB).
 
     Returns:
         (ceil(H * scale), ceil(W * scale)) or the same with C, of the image's type.
@@ -58,8 +58,8 @@ def _resize_first_axis(image: np.ndarray, scale: float, border: str) -> np.ndarr
 def _resize_matrix(size: int, scale: float, border: str) -> scipy.sparse.csr_array:
     """The sparse (ceil(size * scale), size) matrix of one pass; every row sums to 1.
 
-    A border pixel may stand several times in a row. Every row is summed from left to right, whatever the machine: a sum
-    that falls on a half is rounded by its last bit, which a dense matrix product would leave to the BLAS.
+    A border pixel may occur several times in a row. Rows are summed from left to right on every machine: the last bit
+    decides how a sum near a half is rounded, and in a dense matrix product the BLAS would decide the last bit.
     """
     shrink = min(scale, 1.0)
     width = KERNEL_WIDTH / shrink

@@ -1,7 +1,7 @@
-"""JPEG compression and decompression as libjpeg does them, in JAX: what a decoder makes of an encoder's file.
+"""JPEG compression followed by decompression, in JAX, bit for bit as libjpeg does them.
 
-The same integer arithmetic as libjpeg(-turbo)'s defaults ('islow' DCT, standard tables, 4:2:0 chroma, 'fancy'
-upsampling), so the pixels are equal to those of Pillow, bit for bit. Entropy coding loses nothing and is left out.
+The integer arithmetic is that of libjpeg(-turbo)'s defaults ('islow' DCT, standard tables, 4:2:0 chroma, 'fancy'
+upsampling), so the pixels equal those of Pillow. Entropy coding loses nothing and is left out.
 """
 
 import jax
@@ -40,8 +40,8 @@ _CONSTANT_BITS, _PASS_BITS = 13, 2
 def _islow_matrix() -> np.ndarray:
     """The 8-point DCT of Loeffler, Ligtenberg and Moschytz in libjpeg's 13-bit constants, times sqrt(8): int32 (8, 8).
 
-    libjpeg's chain of additions and multiplications loses nothing before its last shift, so it is this matrix; that
-    each constant is rounded before they are added is why this is not the rounded cosine matrix. Its inverse runs the
+    libjpeg's chain of additions and multiplications loses nothing before its last shift, so it equals this matrix. It
+    differs from the rounded cosine matrix, because constants are rounded before they are added. The inverse runs the
     same chain backwards, and is the transpose.
     """
 
@@ -119,7 +119,7 @@ def jpeg(images: jax.Array, quality: jax.Array | int) -> jax.Array:
 
 
 def _code(plane: jax.Array, table: jax.Array) -> jax.Array:
-    """Transform, quantise, and back: (..., H, W) on [0, 255] to the same."""
+    """Transform and quantise, then dequantise and transform back: (..., H, W) on [0, 255] to the same."""
     height, width = plane.shape[-2:]
     blocks = plane.reshape(*plane.shape[:-2], height // BLOCK, BLOCK, width // BLOCK, BLOCK).swapaxes(-3, -2) - 128
     rows = _shift(_transform(blocks, -1, _DCT), _CONSTANT_BITS - _PASS_BITS)
@@ -165,7 +165,7 @@ def _to_rgb(luma: jax.Array, cb: jax.Array, cr: jax.Array) -> tuple[jax.Array, j
 
 
 def _downsample(plane: jax.Array) -> jax.Array:
-    """Means of 2x2 pixels; halves are rounded down in even columns and up in odd ones, so that none drifts."""
+    """Means of 2x2 pixels; halves are rounded down in even columns and up in odd ones, so that the mean stays."""
     height, width = plane.shape[-2:]
     sums = plane.reshape(*plane.shape[:-2], height // 2, 2, width // 2, 2).sum(axis=(-3, -1), dtype=jnp.int32)
     is_odd = np.expand_dims(np.arange(width // 2, dtype=np.int32) % 2, tuple(range(sums.ndim - 1)))
@@ -173,7 +173,7 @@ def _downsample(plane: jax.Array) -> jax.Array:
 
 
 def _upsample(plane: jax.Array) -> jax.Array:
-    """Twice the size by a triangular filter: 3/4 of the nearest sample and 1/4 of the next one along each axis."""
+    """Double the size with a triangular filter: 3/4 of the nearest sample and 1/4 of the next one along each axis."""
     above = jnp.concatenate([plane[..., :1, :], plane[..., :-1, :]], axis=-2)
     below = jnp.concatenate([plane[..., 1:, :], plane[..., -1:, :]], axis=-2)
     rows = jnp.stack([3 * plane + above, 3 * plane + below], axis=-2)

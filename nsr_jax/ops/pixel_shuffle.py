@@ -4,15 +4,7 @@ import jax
 
 
 def pixel_shuffle(x: jax.Array, scale: int) -> jax.Array:
-    """Move `scale * scale` channels into space.
-
-    Args:
-        x: `(B, H, W, C * scale * scale)`, channels ordered `(C, scale, scale)` as PyTorch's PixelShuffle has them.
-        scale: how many times larger each side becomes.
-
-    Returns:
-        `(B, H * scale, W * scale, C)`.
-    """
+    """`(B, H, W, C * scale * scale)`, with channels ordered `(C, scale, scale)`, to `(B, H * scale, W * scale, C)`."""
     batch, height, width, channels = x.shape
     if channels % (scale * scale):
         raise ValueError(f'{channels} channels cannot be shuffled by scale {scale}: not a multiple of {scale * scale}')

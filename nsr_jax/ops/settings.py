@@ -1,4 +1,4 @@
-"""Numbers that depend on what they are computed from alone, and not on JAX's settings in the environment."""
+"""Contexts and keys that keep JAX's settings in the environment from changing numbers."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import numpy as np
 
 @contextlib.contextmanager
 def without_x64() -> Iterator[None]:
-    """Within this context, and in this thread, numbers without a type of their own have 32 bits.
+    """Numbers without a type of their own have 32 bits within this context, in this thread.
 
     Under JAX_ENABLE_X64, Optax would compute some of Adam's factors in float64, and weights would differ.
     """
@@ -20,15 +20,11 @@ def without_x64() -> Iterator[None]:
 
 @contextlib.contextmanager
 def fixed_bits() -> Iterator[None]:
-    """Within this context, also where it is traced, a key gives the same bits under JAX_THREEFRY_PARTITIONABLE=0."""
+    """A key gives the same bits under JAX_THREEFRY_PARTITIONABLE=0 in code that runs or is traced in this context."""
     with jax.threefry_partitionable(True):
         yield
 
 
 def new_key(seed: int) -> jax.Array:
-    """As `jax.random.key(seed)`, whatever JAX_DEFAULT_PRNG_IMPL and JAX_RANDOM_SEED_OFFSET say.
-
-    Args:
-        seed: from 0, and below 2^32.
-    """
+    """As `jax.random.key(seed)`, whatever JAX_DEFAULT_PRNG_IMPL and JAX_RANDOM_SEED_OFFSET are; seed < 2^32."""
     return jax.random.wrap_key_data(jnp.asarray(np.array([0, seed], np.uint32)), impl='threefry2x32')

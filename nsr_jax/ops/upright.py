@@ -1,4 +1,4 @@
-"""Turning photographs upright, as their EXIF orientation says."""
+"""Turning photographs upright by their EXIF orientation."""
 
 from typing import Any
 
@@ -20,10 +20,10 @@ def turn_upright(pixels: np.ndarray, orientation: Any) -> np.ndarray:
 
     Args:
         pixels: (H, W) or (H, W, C).
-        orientation: EXIF's, 1 to 8; whatever else a file may say is 1, upright already.
+        orientation: EXIF's, 1 to 8; any other value of a file counts as 1, upright.
 
     Returns:
-        (H, W, ...), or (W, H, ...) where it lay on its side; the same memory.
+        (H, W, ...), or (W, H, ...) if it lay on its side; the same memory.
     """
     turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
     return turn(pixels) if turn else pixels

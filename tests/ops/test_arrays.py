@@ -57,7 +57,7 @@ def test_nothing_is_copied_that_need_not_be():
     [
         (np.ma.array(VALUES, mask=VALUES == 5), 'masked values'),
         (None, 'of numbers, not of object'),
-        ([[1, 2], [3]], 'NumPy makes none of list'),
+        ([[1, 2], [3]], 'must be an array, not list'),
         (Foreign(RuntimeError('call detach() first\nas the manual says')), 'Foreign: call detach.. first$'),
         (np.zeros(3, [('r', 'u1'), ('g', 'u1')]), 'of numbers'),
     ],
