@@ -1,7 +1,4 @@
-"""Tasks: one file each, and a mapping from their names.
-
-A new task is one module that puts a `Task` into `TASKS`; training, evaluation and restoring ask for nothing else.
-"""
+"""Tasks by name. A new one is a module that puts a `Task` into `TASKS`; nothing else needs to know of it."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,12 +19,11 @@ def find_task(name: str) -> Task:
 
 @dataclasses.dataclass(frozen=True)
 class Degradation:
-    """A task at a level: what a network is to undo in a test, and how much of it.
+    """A task at a level: what a network should undo in a test, and how much of it.
 
     Attributes:
         task: in `TASKS`.
-        level: what the task counts in: the scale, the noise's standard deviation in 1/255 of the range, the JPEG
-            quality.
+        level: the scale, the noise's standard deviation in 1/255 of the range, or the JPEG quality.
 
     Raises:
         UserError: an unknown task, or a level out of its range.
@@ -45,7 +41,7 @@ class Degradation:
 
     @property
     def scale(self) -> int:
-        """Size of the restored image / size of what the network is given."""
+        """Size of the restored image / size of the network's input."""
         return 1 if find_task(self.task).check_level else int(self.level)
 
     def __str__(self) -> str:
@@ -54,15 +50,16 @@ class Degradation:
 
 
 def find_degradations(task: str, scale: int, levels: Sequence[float | str]) -> tuple[Degradation, ...]:
-    """What a network is scored on.
+    """The degradations that a network is scored on.
 
     Args:
         task: in `TASKS`.
-        scale: the network's, which is the one level of tasks that count in nothing else.
-        levels: of the other tasks, as numbers or text.
+        scale: of the network; the only level of a task without others.
+        levels: of a task with other levels than the scale, as numbers or text.
 
     Raises:
-        UserError: an unknown task, levels where there are none or none where there are some, or one out of range.
+        UserError: an unknown task, levels for a task that has none, no levels for one that has some, or one out of
+            range.
     """
     if find_task(task).check_level is None:
         if levels:
@@ -90,7 +87,7 @@ def find_protocols(task: str, names: Iterable[str]) -> tuple[Protocol, ...]:
     """The protocols of these names.
 
     Raises:
-        UserError: there is none, a name is unknown, or it is another task's.
+        UserError: no name is given, or one is unknown or another task's.
     """
     own = {protocol.name: protocol for protocol in find_task(task).protocols}
     names = tuple(names)
@@ -107,7 +104,7 @@ def find_baselines(names: Sequence[str], degradation: Degradation) -> dict[str, 
     """The baselines of these names for a degradation.
 
     Raises:
-        UserError: the task has no such baseline, or it cannot be had at this level.
+        UserError: the task has no such baseline, or the baseline does not work at this level.
     """
     known = find_task(degradation.task).baselines
     for name in names:
@@ -117,7 +114,7 @@ def find_baselines(names: Sequence[str], degradation: Degradation) -> dict[str, 
 
 
 def published_for(dataset: str, degradation: str) -> Iterator[Published]:
-    """What was published for a dataset (its name in any case; B100 is BSD100) and a degradation as it is printed."""
+    """The published rows of a dataset (its name in any case; B100 is BSD100) and a degradation as it is printed."""
     name = {'b100': 'bsd100'}.get(dataset.lower(), dataset.lower())
     for task in TASKS.values():
         for row in task.published:

@@ -1,4 +1,4 @@
-"""Denoising: white Gaussian noise of a known or unknown standard deviation is removed."""
+"""Denoising: a network removes white Gaussian noise of a known or unknown standard deviation."""
 
 import dataclasses
 import hashlib
@@ -28,7 +28,7 @@ LARGEST_SIGMA = 255
 
 
 def check_sigma(sigma: float) -> float:
-    """Return a standard deviation of noise in 1/255 of the range; UserError unless it is a number from 0 to 255."""
+    """Return a standard deviation in 1/255 of the range; raise UserError unless it is a number from 0 to 255."""
     if not isinstance(sigma, numbers.Real) or isinstance(sigma, bool) or not 0 <= sigma <= LARGEST_SIGMA:
         raise UserError(f'sigma must be a number from 0 to {LARGEST_SIGMA} (of 255 gray levels), not {sigma!r}')
     return sigma
@@ -55,7 +55,7 @@ class Noise:
         check_order('sigma', self.lowest, self.highest)
 
     def region_size(self, patch_size: int, channels: int) -> int:
-        """Just the patch."""
+        """The side of the patch itself."""
         del channels
         return patch_size
 
@@ -74,7 +74,7 @@ def _corruption(options: Mapping[str, Any]) -> Noise:
 
 
 def noise(shape: tuple[int, int, int], sigma: float) -> np.ndarray:
-    """The usual test noise, the same for all images of a size: seed 0, drawn in the order of the pixels.
+    """The usual test noise, which has seed 0 for every image and is drawn in the order of the pixels.
 
     Args:
         shape: (H, W, C).
@@ -87,13 +87,7 @@ def noise(shape: tuple[int, int, int], sigma: float) -> np.ndarray:
 
 
 def authors_noise(shape: tuple[int, int, int], sigma: float, name: str) -> np.ndarray:
-    """The authors' test noise, seeded by the file's name and drawn channel by channel; see `noise`.
-
-    Args:
-        shape: (H, W, C).
-        sigma: standard deviation in 1/255 of the range.
-        name: of the image file, with its extension and without its folder.
-    """
+    """As `noise`, but as the authors draw it: seeded by the file's name, without its folder, channel by channel."""
     seed = np.frombuffer(hashlib.sha256(name.encode()).digest(), '<u4')
     height, width, channels = shape
     drawn = np.random.RandomState(seed).normal(0, sigma / 255, (channels, height, width))
@@ -125,7 +119,7 @@ DENOISE_AUTHORS = Protocol(
 
 
 def bm3d(sigma: float) -> Predictor:
-    """BM3D (Dabov et al., 2007) by the `bm3d` package, told the noise's standard deviation in 1/255 of the range.
+    """BM3D (Dabov et al., 2007) of the `bm3d` package, which is given the noise's standard deviation (of 255).
 
     Raises:
         UserError: sigma is 0, or the package is not installed.
@@ -146,9 +140,8 @@ def bm3d(sigma: float) -> Predictor:
 
 
 _LEVELS = ('sigma 15', 'sigma 25', 'sigma 50')
-# What restoration networks of many millions of parameters are trained on.
-_LARGE = 'DIV2K, Flickr2K, BSD, WED'
-# Each paper draws noise of the same strength anew.
+_LARGE = 'DIV2K, Flickr2K, BSD, WED'  # the usual training images of networks of many millions of parameters
+# Each paper draws its own noise of the same strength.
 PUBLISHED = (
     *published_rows('BM3D', '', 'denoise', _LEVELS, Set12='32.37 29.97 26.72', BSD68='31.08 28.57 25.60'),
     *published_rows('DnCNN-S', 'Train400', 'denoise', _LEVELS, Set12='32.86 30.44 27.18', BSD68='31.73 29.23 26.23'),

@@ -1,4 +1,4 @@
-"""JPEG artifacts: what compression took from an image is put back."""
+"""Removal of JPEG artifacts: a network restores what compression took from an image."""
 
 import dataclasses
 import io
@@ -16,13 +16,13 @@ from jax import lax
 from nsr_jax.errors import UserError
 from nsr_jax.ops.jpeg_codec import BLOCK, jpeg
 from nsr_jax.tasks.sr import luma
-from nsr_jax.tasks.task import Example, Protocol, Task, check_order, published_rows, read_range
+from nsr_jax.tasks.task import Protocol, Task, check_order, published_rows, read_range
 
 QUALITIES = range(1, 101)
 
 
 def check_quality(quality: Any) -> int:
-    """Return a JPEG quality; UserError unless it is a whole number from 1 to 100."""
+    """Return a JPEG quality; raise UserError unless it is a whole number from 1 to 100."""
     if not isinstance(quality, numbers.Integral) or isinstance(quality, bool) or quality not in QUALITIES:
         raise UserError(f'JPEG quality must be a whole number from 1 to 100, not {quality!r}')
     return int(quality)
@@ -33,9 +33,9 @@ class Jpeg:
     """JPEG compression of a quality drawn uniformly for each sample, with the patch anywhere on the grid of blocks.
 
     The region is compressed as if the grid of 8x8 blocks (16x16 for RGB, whose chroma is stored at half the
-    resolution) started at its corner, and the patch is cut from it at a random offset below one block. A gray patch is
-    then what it would be in a whole image on that grid; so is an RGB one, but for the chroma of pixels on the
-    region's border, which a decoder would blend with the next block's.
+    resolution) started at its corner, and the patch is cut from it at a random offset below one block. So a gray patch
+    is the same as in a whole image on that grid. An RGB patch is too, except the chroma of pixels on the region's
+    border, which a decoder would blend with the next block's.
 
     Attributes:
         lowest: the lowest quality by libjpeg's rule, 1 to 100.
@@ -82,7 +82,7 @@ def _corruption(options: Mapping[str, Any]) -> Jpeg:
 
 
 def compress(image: np.ndarray, quality: int) -> np.ndarray:
-    """An image as libjpeg stores it: gray, or RGB with chroma at half the resolution; uint8 (H, W, C) in and out."""
+    """Compress and decompress an image, gray or RGB with chroma at half the resolution, by libjpeg; uint8 (H, W, C)."""
     buffer = io.BytesIO()
     pixels = image[..., 0] if image.shape[-1] == 1 else image
     PIL.Image.fromarray(pixels).save(buffer, 'JPEG', quality=quality, subsampling='4:2:0')
@@ -90,27 +90,17 @@ def compress(image: np.ndarray, quality: int) -> np.ndarray:
         return np.array(stored).reshape(image.shape)
 
 
-def _compressed_luma(example: Example, quality: float) -> np.ndarray:
-    """Y compressed as a gray image, uint8 (H, W, 1)."""
-    return compress(luma(example.hr), int(quality))
-
-
-def _compressed(example: Example, quality: float) -> np.ndarray:
-    """The image compressed as it is, uint8 (H, W, C)."""
-    return compress(example.hr, int(quality))
-
-
 JPEG_Y = Protocol(
     'jpeg-y',
     'Y (BT.601, rounded to uint8 as by MATLAB; gray as it is) compressed by libjpeg as a gray image, prediction '
     'rounded to uint8, no shave',
-    _compressed_luma,
+    lambda example, quality: compress(luma(example.hr), int(quality)),
     truth=luma,
 )
 JPEG_RGB = Protocol(
     'jpeg-rgb',
     'all channels with one MSE, compressed by libjpeg with 4:2:0 chroma, prediction rounded to uint8, no shave',
-    _compressed,
+    lambda example, quality: compress(example.hr, int(quality)),
     comparable=False,
 )
 

@@ -1,4 +1,4 @@
-"""Whatever pairs of real images show: what was photographed, and what it should have looked like.
+"""Restoration learnt from pairs of real images, such as blurred and sharp photographs of the same scene.
 
 The pairs are two folders, `input/` and `target/`, whose files have the same names.
 """
@@ -17,10 +17,6 @@ def given(example: Example, scale: float) -> np.ndarray:
     return example.lr
 
 
-def _label(scale: float) -> str:
-    return 'pairs' if scale == 1 else f'pairs x{scale:g}'
-
-
 PAIRS_RGB = Protocol(
     'pairs-rgb', 'all channels with one MSE, prediction rounded to uint8, no shave; the given input', given
 )
@@ -29,12 +25,12 @@ PAIRS_Y = Protocol(
     'Y (BT.601, rounded to uint8 as by MATLAB; gray as it is) of the prediction rounded to uint8, no shave; the given '
     'input',
     given,
-    compared=lambda image: luma(image)[..., 0],
+    compared=luma,
 )
 
 
 def unchanged(scale: float) -> Predictor:
-    """The input as it is, or enlarged by MATLAB's bicubic `imresize` where the scale is above 1."""
+    """The input as it is, or enlarged by MATLAB's bicubic `imresize` if the scale is above 1."""
     return degraded(scale) if scale == 1 else bicubic(scale)
 
 
@@ -43,6 +39,6 @@ TASK = Task(
     protocols=(PAIRS_RGB, PAIRS_Y),
     scales=(),
     inputs='given',
-    label=_label,
+    label=lambda scale: 'pairs' if scale == 1 else f'pairs x{scale:g}',
     baselines={'input': unchanged},
 )

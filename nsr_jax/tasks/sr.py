@@ -1,7 +1,5 @@
 """Super-resolution: images shrunk by MATLAB's bicubic `imresize` are enlarged."""
 
-import functools
-
 import numpy as np
 
 from nsr_jax.errors import UserError
@@ -9,12 +7,12 @@ from nsr_jax.ops.colour import rgb_to_y, rgb_to_y_uint8
 from nsr_jax.ops.imresize import imresize
 from nsr_jax.tasks.task import Example, Predictor, Protocol, Task, published_rows
 
-# The authors' weights of R, G and B, which sum to 0.859: their Y differences are smaller than the image's.
+# The authors' weights of R, G and B sum to 0.859, so differences of their Y are smaller than those of the image.
 AUTHORS_Y_WEIGHTS = np.array([0.257, 0.504, 0.098])
 
 
 def luma(image: np.ndarray) -> np.ndarray:
-    """Y as MATLAB's `rgb2ycbcr` gives it, uint8 (H, W, 1), of a uint8 image (H, W, 1 or 3); gray is its own."""
+    """Y as MATLAB's `rgb2ycbcr` gives it, uint8 (H, W, 1), of a uint8 image (H, W, 1 or 3); gray stays as it is."""
     return image if image.shape[-1] == 1 else rgb_to_y_uint8(image)[..., None]
 
 
@@ -29,36 +27,23 @@ def _low_resolution_luma(example: Example, scale: float) -> np.ndarray:
     return luma(low_resolution(example, scale))
 
 
-def authors_resize(hr: np.ndarray, scale: int) -> np.ndarray:
-    """Low-resolution image by the authors' own resize: bicubic, mirrored border, one rounding at the end, half to even.
-
-    Args:
-        hr: uint8 (H, W, C), both sides multiples of `scale`.
-        scale: the factor to shrink by.
-
-    Returns:
-        uint8 (H / scale, W / scale, C).
-    """
-    return np.rint(imresize(hr.astype(np.float64), 1 / scale, border='mirror')).clip(0, 255).astype(np.uint8)
-
-
 def _authors_low_resolution(example: Example, scale: float) -> np.ndarray:
-    """What the authors gave their network: DIV2K's own low-resolution images, their own resize of any other set."""
+    """What the authors gave their network, uint8 (h, w, C): of DIV2K its own images, of other sets their own resize.
+
+    Theirs is bicubic, with a mirrored border and one rounding at the end, half to even.
+    """
     if example.collection == 'DIV2K' or example.lr is None:
         return low_resolution(example, scale)
-    return authors_resize(example.hr, int(scale))
+    resized = imresize(example.hr.astype(np.float64), 1 / int(scale), border='mirror')
+    return np.rint(resized).clip(0, 255).astype(np.uint8)
 
 
 def _y(image: np.ndarray) -> np.ndarray:
     return image[..., 0] if image.shape[-1] == 1 else np.asarray(rgb_to_y(image))
 
 
-def _y_uint8(image: np.ndarray) -> np.ndarray:
-    return luma(image)[..., 0]
-
-
 def _authors_y(image: np.ndarray) -> np.ndarray:
-    # The sum for 0.859 of the image plus a constant: PSNR sees differences alone; the constant (16) matters to SSIM.
+    # PSNR depends on differences alone; the constant 16 matters to SSIM.
     return image[..., 0] if image.shape[-1] == 1 else image @ AUTHORS_Y_WEIGHTS + 16
 
 
@@ -78,7 +63,7 @@ SR_Y_UINT8 = Protocol(
     'sr-y-uint8',
     'Y (BT.601, rounded to uint8 as by MATLAB) of the prediction rounded to uint8, shave = scale',
     low_resolution,
-    compared=_y_uint8,
+    compared=luma,
     shave=_scale,
     gray_as_colour=True,
 )
@@ -113,16 +98,12 @@ AUTHORS = Protocol(
 
 def bicubic(scale: float) -> Predictor:
     """Enlargement of uint8 images by MATLAB's bicubic `imresize`, to float64 on [0, 1]."""
-    return functools.partial(_enlarge, int(scale))
-
-
-def _enlarge(scale: int, image: np.ndarray) -> np.ndarray:
-    return imresize(image, scale) / 255
+    return lambda image: imresize(image, int(scale)) / 255
 
 
 _DIV2K, _IMAGES_291 = 'DIV2K', '91 + 200 images'
 _ALL = ('x2', 'x3', 'x4')
-# Networks of Y alone see the low-resolution Y.
+# Networks of Y alone are given the low-resolution Y.
 PUBLISHED = (
     *published_rows(
         'Bicubic', '', 'sr-y-uint8', _ALL,

@@ -16,7 +16,7 @@ def test_durations(text, seconds):
 
 @pytest.mark.parametrize('text', ['', '9', 'm', '0s', '0h0m', '-9m', '1.5h', '30m1h', '9 m', '9M', '٩m', '9m\n'])
 def test_what_is_no_duration(text):
-    with pytest.raises(UserError, match=r'^--stop_after=.* must be a time such as 90s, 9m, 2h or 1h30m'):
+    with pytest.raises(UserError, match=r'^--stop_after=.* must be a time above zero, such as 90s, 9m, 2h or 1h30m'):
         parse_duration(text, '--stop_after')
 
 
