@@ -1,7 +1,7 @@
-"""What training minimises: how far restored images are from the true ones.
+"""The losses that training minimises: how far restored images are from the true ones.
 
-A loss maps two batches `(B, H, W, C)` on [0, 1], prediction and target, to one number: a mean over the samples, so that
-a batch may be computed a few samples at a time. `LOSSES` holds them by name; a config names them with their weights,
+A loss maps two batches `(B, H, W, C)` on [0, 1], prediction and target, to one number. It is a mean over the samples,
+so that a batch may be computed a few samples at a time. `LOSSES` holds the losses by name; a config gives them weights,
 `config.loss = {'l1': 1.0, 'fft': 0.05}`.
 """
 
@@ -27,7 +27,7 @@ _WINDOW, _SIGMA, _K1, _K2 = 11, 1.5, 0.01, 0.03
 
 
 def l1(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """Mean absolute error, what the paper minimises (section 4)."""
+    """Mean absolute error, which the paper minimises (section 4)."""
     return jnp.mean(jnp.abs(prediction - target))
 
 
@@ -37,7 +37,7 @@ def l2(prediction: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def charbonnier(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """Mean of sqrt(error² + epsilon²): L1 that is smooth at zero (Lai et al., CVPR 2017, equation 2)."""
+    """Mean of sqrt(error² + epsilon²), an L1 that is smooth at zero (Lai et al., CVPR 2017, equation 2)."""
     return jnp.mean(jnp.sqrt(jnp.square(prediction - target) + CHARBONNIER_EPSILON**2))
 
 
@@ -50,8 +50,8 @@ def fft(prediction: jax.Array, target: jax.Array) -> jax.Array:
 def ms_ssim(prediction: jax.Array, target: jax.Array) -> jax.Array:
     """One minus multi-scale structural similarity (Wang et al., 2003), for a range of 1.
 
-    Of the paper's five scales those are used whose images still hold the window of 11x11 pixels, with their weights
-    brought back to a sum of one. Contrasts below zero count as zero: they have no real power.
+    It uses those of the paper's five scales at which the image is no smaller than the window of 11x11 pixels, with
+    weights scaled to a sum of one. Contrasts below zero count as zero, because they have no real power.
 
     Raises:
         UserError: a side is shorter than the window.
@@ -66,14 +66,14 @@ def ms_ssim(prediction: jax.Array, target: jax.Array) -> jax.Array:
         luminance, contrast = _ssim_parts(prediction, target)
         factor = contrast * luminance if scale == scales - 1 else contrast
         factor = jnp.mean(factor, axis=(1, 2, 3))
-        # Not at zero itself, where a power below one has no finite gradient.
+        # Not zero, where a power below one has no finite gradient.
         product *= jnp.maximum(factor, 1e-6) ** float(weight)
         prediction, target = _halved(prediction), _halved(target)
     return 1 - jnp.mean(product)
 
 
 def _ssim_parts(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """SSIM's luminance, and its contrast and structure, at each window that lies inside the images."""
+    """SSIM's luminance, and its contrast and structure, for each window that lies inside the images."""
     mean_a, mean_b = _blurred(a), _blurred(b)
     variances = _blurred(a * a + b * b) - mean_a * mean_a - mean_b * mean_b
     covariance = _blurred(a * b) - mean_a * mean_b
@@ -101,7 +101,7 @@ def _blurred(images: jax.Array) -> jax.Array:
 
 
 def _halved(images: jax.Array) -> jax.Array:
-    """Means of 2x2 pixels; a last odd row or column is left out."""
+    """Means of 2x2 pixels, without a last odd row or column."""
     height, width = (side // 2 for side in images.shape[1:3])
     blocks = images[:, : 2 * height, : 2 * width].reshape(images.shape[0], height, 2, width, 2, images.shape[3])
     return jnp.mean(blocks, axis=(2, 4))
@@ -114,25 +114,23 @@ def find_losses(weights: Mapping[str, float]) -> WeightedLosses:
     """The losses of a config with their weights, without those of weight 0.
 
     Raises:
-        UserError: an unknown name, a weight that is no finite number from 0, or no weight above 0.
+        UserError: an unknown name, a weight that is not a finite number from 0, or no weight above 0.
     """
     for name, weight in weights.items():
         if name not in LOSSES:
-            raise UserError(
-                f'config.loss: unknown loss {name!r}: {", ".join(LOSSES)} are known, and those of a --plugin'
-            )
+            raise UserError(f'config.loss: unknown loss {name!r}: one of {", ".join(LOSSES)}, or that of a --plugin')
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             raise UserError(f'config.loss.{name} must be a weight from 0, not {weight!r}')
     chosen = {name: (LOSSES[name], float(weight)) for name, weight in weights.items() if weight}
     if not chosen:
-        raise UserError(f'config.loss gives no loss a weight above 0: one of {", ".join(LOSSES)} needed')
+        raise UserError(f'config.loss must give at least one of {", ".join(LOSSES)} a weight above 0')
     return chosen
 
 
 def weighted_sum(
     losses: WeightedLosses, prediction: jax.Array, target: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The number that is minimised, and each loss by name as it is without its weight.
+    """The number that is minimised, and by name each loss before it is weighted.
 
     Args:
         losses: as from `find_losses`.

@@ -1,8 +1,8 @@
-"""How weights follow their gradients: optimizers of optax by name, and learning rates over a run.
+"""Optimizers of optax by name, and learning rates over a run.
 
-An entry of `OPTIMIZERS` makes, of a schedule and the options that its signature names, an `optax` transformation from
-gradients to what is added to the weights. An entry of `SCHEDULES` maps a step to a rate. Options that a config leaves
-at None have the defaults of the signature.
+An entry of `OPTIMIZERS` takes a schedule and the options that its signature names, and makes an `optax` transformation
+from gradients to what is added to the weights. An entry of `SCHEDULES` maps a step to a rate. Options that a config
+leaves at None have the defaults of the signature.
 """
 
 import functools
@@ -20,7 +20,7 @@ from nsr_jax.errors import UserError
 
 Schedule = Callable[[jax.Array], jax.Array]  # from a step, counted from 0, to its learning rate
 
-# Parameters that weight decay leaves alone, by their last name; those of gates too.
+# Parameters that weight decay leaves alone, by their last name. It leaves those of gates alone as well.
 _NOT_DECAYED = ('scale', 'bias')
 
 
@@ -33,7 +33,7 @@ def steps(step: jax.Array, *, num_steps: int, drops: Sequence[float], factor: fl
     Args:
         step: counted from 0.
         num_steps: of the whole run.
-        drops: fractions of the run from which on the rate is multiplied by `factor` once more.
+        drops: fractions of the run, at each of which the rate is multiplied by `factor`.
         factor: of each drop.
     """
     taken = sum((step >= round(drop * num_steps)).astype(jnp.float32) for drop in drops)
@@ -58,9 +58,9 @@ def find_schedule(name: str, rate: float, *, warmup_steps: int = 0, **options: A
 
     Args:
         name: in `SCHEDULES`.
-        rate: what its factors multiply.
-        warmup_steps: over how many first steps the rate rises from near 0, linearly.
-        **options: of the run; the schedule takes those that its signature names.
+        rate: multiplied by the schedule's factors.
+        warmup_steps: the number of first steps over which the rate rises linearly from near 0.
+        **options: of the run; the schedule gets those that its signature names.
 
     Raises:
         UserError: the name is unknown.
@@ -83,9 +83,9 @@ def find_schedule(name: str, rate: float, *, warmup_steps: int = 0, **options: A
 
 
 def _at_rate(direction: optax.GradientTransformation, schedule: Schedule) -> optax.GradientTransformationExtraArgs:
-    """Steps along a direction, as long as the rate of the step that `update` is told; its state is the direction's.
+    """Multiply a direction by the rate of the `step` that `update` takes as a keyword; the state is the direction's.
 
-    The step is the run's, and not one that is counted here: a step that was skipped counts.
+    The step is the run's, which counts skipped steps, rather than one that is counted here.
     """
 
     def update(updates: Any, state: Any, params: Any = None, **told: Any) -> tuple[Any, Any]:
@@ -104,7 +104,7 @@ def adam(schedule: Schedule, *, b1: float = 0.9, b2: float = 0.999, eps: float =
 def adamw(
     schedule: Schedule, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 1e-4
 ) -> optax.GradientTransformation:
-    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019), which scales, biases and gates are spared."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019), except of scales, biases and gates."""
     decay = optax.add_decayed_weights(weight_decay, decayed)
     return _at_rate(optax.chain(optax.scale_by_adam(b1, b2, eps), decay), schedule)
 
@@ -149,7 +149,7 @@ def schedule_free(
 ) -> optax.GradientTransformationExtraArgs:
     """Schedule-free AdamW (Defazio et al., 2024), for a constant rate; decay as in `adamw`.
 
-    What is trained is not what is used: `averaged_weights` gives that.
+    The trained weights are not those to use, which `averaged_weights` gives.
     """
     if not b1 > 0:
         raise UserError(f'config.optimizer.b1 must be above 0 for schedule_free, not {b1!r}')
@@ -181,14 +181,14 @@ def find_optimizer(
     accumulate_steps: int = 1,
     options: Mapping[str, float | None] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """The transformation from gradients to what is added to the weights; `update` is told the `step`.
+    """The transformation from gradients to what is added to the weights; its `update` takes the `step` as a keyword.
 
     Args:
         name: in `OPTIMIZERS`.
         schedule: the learning rate of each step.
-        gate_rate: what the steps of gates' weights are multiplied by.
-        clip_norm: gradients whose norm over all weights is larger are scaled down to it; 0: never.
-        accumulate_steps: over how many steps gradients are averaged before the weights change.
+        gate_rate: factor of the steps of gates' weights.
+        clip_norm: gradients with a larger norm over all weights are scaled down to it; 0: never.
+        accumulate_steps: the number of steps whose gradients are averaged before the weights change.
         options: by name; None stands for the optimizer's own default.
 
     Raises:
@@ -218,7 +218,7 @@ def find_optimizer(
     optimizer = optax.with_extra_args_support(optimizer)
 
     def update(updates: Any, state: Any, params: Any = None, **told: Any) -> tuple[Any, Any]:
-        with jax.numpy_dtype_promotion('standard'):  # Optax needs it
+        with jax.numpy_dtype_promotion('standard'):  # as Optax needs it
             updates, state = optimizer.update(updates, state, params, **told)
         return (updates if gate_rate == 1 else _faster_gates(updates, gate_rate)), state
 
@@ -231,11 +231,11 @@ def _faster_gates(updates: Any, rate: float) -> Any:
     )
 
 
-# Weights that an optimizer averages itself.
+# Weights that the optimizer itself averages.
 
 
 def averaged_weights(optimizer_state: Any, params: Any) -> Any:
-    """The average that `schedule_free` trains, which is what is evaluated and used; None of another optimizer."""
+    """The average that `schedule_free` keeps, to be evaluated and used; None for another optimizer."""
     found = [each for each in jax.tree.leaves(optimizer_state, is_leaf=_is_schedule_free) if _is_schedule_free(each)]
     return _evaluated(found[0], params) if found else None
 
@@ -246,7 +246,7 @@ def _evaluated(state: contrib.ScheduleFreeState, params: Any) -> Any:
 
 
 def begin_average_with(optimizer_state: Any, params: Any) -> Any:
-    """A new optimizer's state for other weights than it was made for; it keeps the arrays of `params`."""
+    """Make a new optimizer's state begin its average with other weights; it keeps the arrays of `params`."""
     return jax.tree.map(
         lambda each: each._replace(z=params) if _is_schedule_free(each) else each,
         optimizer_state,
@@ -264,18 +264,18 @@ def _check_number(name: str, value: Any, largest: float = math.inf) -> None:
         raise UserError(f'{name} must be a number from 0{limit}, not {value!r}')
 
 
-# Which parameters are meant, by their names in a network.
+# The choice of parameters by their names in a network.
 
 
 def decayed(params: Any) -> Any:
-    """For each parameter, whether weight decay is for it: for kernels, and not for scales, biases and gates."""
+    """For each parameter, whether weight decay applies to it: to kernels, but not to scales, biases and gates."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: 'gate' not in _names(path) and _names(path)[-1] not in _NOT_DECAYED, params
     )
 
 
 def _as_matrices(params: Any) -> Any:
-    """How Muon reads each parameter: kernels (kh, kw, Cin, Cout) and banks (kh, kw, Cin, k, d, Cout/d); None: not."""
+    """Muon's dimension numbers of kernels (kh, kw, Cin, Cout) and banks (kh, kw, Cin, k, d, Cout/d); None of others."""
 
     def numbers(leaf: jax.Array, is_kernel: bool) -> contrib.MuonDimensionNumbers | None:
         outputs = {4: (3,), 6: (4, 5)}.get(leaf.ndim)

@@ -1,7 +1,7 @@
 """A user's own tasks, losses, metrics, networks and gates, from files outside the package.
 
-A plug-in is a Python module that puts entries into the package's mappings when it is imported. To import it is to run
-its code, so only the command line and Python can name one: no config, checkpoint or data file can.
+A plug-in is a Python module that puts entries into the package's mappings when it is imported. Importing it runs its
+code, so only the command line and Python can name one: no config, checkpoint or data file can.
 """
 
 import importlib
@@ -31,13 +31,13 @@ EXTENSIBLE: Mapping[str, dict[str, Any]] = {
 
 
 def load_plugins(names: Sequence[str]) -> None:
-    """Import plug-ins, in this order.
+    """Import plug-ins in the given order.
 
     Args:
         names: paths of Python files, which end in .py, or names of modules that can be imported.
 
     Raises:
-        UserError: one is not there, does not import, is called like another, or takes a name that is taken.
+        UserError: one does not exist, cannot be imported, has another one's name, or registers a name that is taken.
     """
     loaded: dict[str, str] = {}
     for name in names:
@@ -62,9 +62,9 @@ def _load(name: str, module_name: str) -> types.ModuleType:
         if not os.path.isfile(path):
             raise UserError(f'plug-in {name}: there is no such file')
         if module_name in sys.modules or importlib.util.find_spec(module_name):
-            raise UserError(f'plug-in {name}: a module called {module_name} is there already: rename the file')
+            raise UserError(f'plug-in {name}: there is a module called {module_name} already: rename the file')
         spec = importlib.util.spec_from_file_location(module_name, path)
-        assert spec is not None and spec.loader is not None  # of a name that ends in .py
+        assert spec is not None and spec.loader is not None  # as the name ends in .py
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module
         spec.loader.exec_module(module)
@@ -77,7 +77,7 @@ def _load(name: str, module_name: str) -> types.ModuleType:
 
 
 def _place(error: Exception) -> str:
-    """The file and line that an import has failed at."""
+    """The file and line at which an import failed."""
     if isinstance(error, SyntaxError) and error.filename:
         return f'{error.filename}, line {error.lineno}'
     last = traceback.extract_tb(error.__traceback__)[-1]

@@ -105,8 +105,8 @@ def test_a_weighted_sum_tells_its_terms():
         ({'l1': -1.0}, 'config.loss.l1 must be a weight from 0, not -1.0'),
         ({'l1': float('nan')}, 'must be a weight from 0, not nan'),
         ({'l1': True}, 'must be a weight from 0, not True'),
-        ({'l1': 0.0}, 'gives no loss a weight above 0'),
-        ({}, 'gives no loss a weight above 0'),
+        ({'l1': 0.0}, 'must give at least one of .* a weight above 0'),
+        ({}, 'must give at least one of .* a weight above 0'),
     ],
 )
 def test_wrong_losses_are_refused(weights, message):

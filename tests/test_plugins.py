@@ -65,7 +65,7 @@ def test_names_that_are_taken_are_refused(tmp_path):
     first, second = write(tmp_path / 'a', 'same', ''), write(tmp_path / 'b', 'same', '')
     with pytest.raises(UserError, match='two plug-ins are called same'):
         load_plugins([first, second])
-    with pytest.raises(UserError, match='a module called json is there already: rename the file'):
+    with pytest.raises(UserError, match='there is a module called json already: rename the file'):
         load_plugins([write(tmp_path, 'json', '')])
     with pytest.raises(UserError, match=r'nowhere\.py: there is no such file'):
         load_plugins([str(tmp_path / 'nowhere.py')])

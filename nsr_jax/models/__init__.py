@@ -2,4 +2,4 @@
 
 from nsr_jax.models import chain, residual
 
-__all__ = ['chain', 'residual']  # imported so that each is in `build.NETWORKS`
+__all__ = ['chain', 'residual']  # the import puts each into `build.NETWORKS`

@@ -1,6 +1,6 @@
 """Networks by name, and how the model section of a config builds one.
 
-A network is a subclass of `Network` in `NETWORKS`, where `config.model.architecture` finds it.
+A network is a subclass of `Network`. Its name in `NETWORKS` is the one that `config.model.architecture` gives.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ COMPUTE_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 # Networks are initialised and counted on images of this side, which a network that halves images can divide.
 EXAMPLE_SIDE = 64
 
-# No published network comes near; a number beyond is a slip, or a file that wants to fill the memory.
+# No published network comes near these; a larger number is a slip, or meant to fill the memory.
 _MOST_BLOCKS, _LARGEST_NUMBER = 1_000, 2**16
 # Fields of every Flax module, and those that other sections of a config fill in.
 _NOT_OF_A_MODEL = ('name', 'parent', 'dtype', 'remat')
@@ -27,24 +27,24 @@ _MISTAKE = 'config.model does not describe a network'
 
 
 class Network(nn.Module):
-    """What training, evaluation and restoring ask of a network.
+    """What training, evaluation and restoring require of a network.
 
-    Calling it maps a batch `(B, H, W, channels)` on [0, 1] to float32 `(B, scale · H, scale · W, channels)`, not
-    clipped. Everything that it keeps is a parameter: it has no collections but 'params', and no random numbers.
+    A call maps a batch `(B, H, W, channels)` on [0, 1] to float32 `(B, scale · H, scale · W, channels)`, not clipped.
+    A network keeps nothing but parameters, in the collection 'params', and uses no random numbers.
 
-    The fields of a subclass are what `config.model` may hold; those without a default it must hold. There are two
-    more that the config fills in from elsewhere, if the subclass has them: `dtype`, what is computed in, and `remat`,
-    whether the backward pass computes parts of the network again.
+    `config.model` may hold the fields of a subclass, and must hold those without a default. Two more fields, if the
+    subclass has them, are filled in from elsewhere in the config: `dtype`, the type to compute in, and `remat`, whether
+    the backward pass computes parts of the network again.
 
     Attributes:
         scale: of the output to the input.
         channels: of the images, 3 for RGB, 1 for gray.
         groups: sparsity groups among which gates choose; 1: there are no gates.
-        takes_extents: whether it can be called with `extents` too, int32 `(B, 2)`, the height and width of each
-            image, which lies at the top left of its array and must not depend on what is beside it. Without it, there
-            is a compiled function for each size of small images.
-        has_parts: whether it is `assemble(body(x) + skip(x))`, methods that the authors' tiling applies by themselves,
-            and of which `skip` answers zero for pixels of the value `mean`.
+        takes_extents: whether a call also takes `extents`, int32 `(B, 2)`, the height and width of each image, which
+            lies at the top left of its array and must not depend on what is beside it. A network that does not take
+            them is compiled for each size of small images.
+        has_parts: whether it is `assemble(body(x) + skip(x))`, methods that the authors' tiling calls one by one;
+            `skip` must be zero for pixels of the value `mean`.
         mean: see `has_parts`.
     """
 
@@ -63,12 +63,12 @@ NETWORKS: dict[str, type[Network]] = {}
 
 
 def build_network(model: ml_collections.ConfigDict, compute_dtype: str = 'float32', remat: bool = False) -> Network:
-    """Make the network that `config.model` describes; its fields are the network's, beside `architecture`.
+    """Make the network that `config.model` describes by `architecture` and the network's own fields.
 
     Args:
         model: the section of a config.
         compute_dtype: a name in `COMPUTE_DTYPES`.
-        remat: whether the backward pass computes each residual block again; only memory and time change by it.
+        remat: whether the backward pass computes each residual block again, which changes memory and time alone.
 
     Raises:
         UserError: an unknown network or dtype, unknown or missing fields, values that do not fit, or remat or a dtype
@@ -99,11 +99,11 @@ def build_network(model: ml_collections.ConfigDict, compute_dtype: str = 'float3
 
 
 def check_same_network(asked: ml_collections.ConfigDict, saved: Mapping[str, ml_collections.ConfigDict]) -> None:
-    """Compare the model section of a config with those of checkpoints: of one, every field; of several, their scale.
+    """Compare the model section of a config with that of one checkpoint, or with the scales of several.
 
     Args:
-        asked: of a config.
-        saved: by what a checkpoint is called.
+        asked: of the config.
+        saved: of the checkpoints, by their names in the error.
 
     Raises:
         UserError: they differ; the line says in which fields.
@@ -117,10 +117,10 @@ def check_same_network(asked: ml_collections.ConfigDict, saved: Mapping[str, ml_
 
 
 def network_differences(asked: ml_collections.ConfigDict, saved: ml_collections.ConfigDict) -> dict[str, str]:
-    """The fields in which two networks differ, and how: 'scale 4 against 2'. A field that is not given is its default.
+    """The fields in which two networks differ, and how: 'scale 4 against 2'. Missing fields have their defaults.
 
     Raises:
-        UserError: one of them describes no network.
+        UserError: one of the sections describes no network.
     """
     one, other = build_network(asked), build_network(saved)
     if type(one) is not type(other):
@@ -139,7 +139,7 @@ def _check_fields(given: dict, fields: dict[str, dataclasses.Field]) -> None:
         most = _MOST_BLOCKS if name == 'num_blocks' else _LARGEST_NUMBER
         fraction = fields[name].type in (float, 'float')
         for number in value if isinstance(value, tuple | list) else [value]:
-            fits = isinstance(number, int | float) and abs(number) <= most  # neither is infinity, nor not a number
+            fits = isinstance(number, int | float) and abs(number) <= most  # infinity and NaN do not fit
             if not (isinstance(number, str) or (fits and (fraction or isinstance(number, int)))):
                 kind = 'a number' if fraction else 'a name or whole numbers'
                 raise UserError(f'config.model.{name} must be {kind} up to {most}, not {value!r}')

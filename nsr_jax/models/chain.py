@@ -1,10 +1,10 @@
-"""The comparison networks of the field as what they are: plain chains of convolutions.
+"""The field's networks for comparison, which are plain chains of convolutions.
 
     VDSR    Kim et al., CVPR 2016: 20 convolutions 3x3 on the bicubic enlargement, plus that enlargement
     DnCNN   Zhang et al., TIP 2017: 17 convolutions 3x3 (20 when blind) that predict the noise
     ARCNN   Dong et al., ICCV 2015: convolutions 9x9, 7x7, 1x1, 5x5
 
-All with ReLU between, He initialisation and no batch normalisation: say so beside any score.
+All have ReLU between the convolutions, He initialisation and no batch normalisation: say so beside any score.
 """
 
 import flax.linen as nn
@@ -24,7 +24,7 @@ class Conv(nn.Module):
     Attributes:
         features: Cout.
         kernel_size: side of the square kernel, odd.
-        dtype: what it is computed in; the parameters are float32.
+        dtype: of the computation; the parameters are float32.
     """
 
     features: int
@@ -50,10 +50,10 @@ class ChainNetwork(Network):
         kernel_sizes: of each convolution, odd.
         features: of each convolution but the last, which has `channels`.
         adds_input: whether the (enlarged) input is added to the result.
-        dtype: what the convolutions are computed in; the parameters and the output are float32.
+        dtype: of the convolutions; the parameters and the output are float32.
 
     Raises:
-        UserError: fields that do not fit one another.
+        UserError: the fields do not fit one another.
     """
 
     kernel_sizes: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What a network costs: parameters and Multi-Adds, counted as the field's tables do."""
+"""The cost of a network: parameters and Multi-Adds, counted as in the field's tables."""
 
 import dataclasses
 import math
@@ -18,8 +18,8 @@ class MultiAdds:
     """Multiply-accumulates of one image. "FLOPs" are twice as many.
 
     Attributes:
-        convolutions: what grows with the image: convolutions, and other products of pixels and weights.
-        once: what is done once for an image, whatever its size: gates, and summing the groups' kernels and biases.
+        convolutions: the part that grows with the image: convolutions, and other products of pixels and weights.
+        once: the part that an image of any size takes once: gates, and summing the groups' kernels and biases.
     """
 
     convolutions: int
@@ -32,28 +32,28 @@ class MultiAdds:
 
 
 def parameter_shapes(network: Network) -> dict:
-    """The network's parameter tree as `jax.ShapeDtypeStruct`s; nothing is computed.
+    """The network's parameter tree as `jax.ShapeDtypeStruct`s, without computing anything.
 
     Raises:
         UserError: the network keeps more than parameters, such as running means.
     """
     kept = jax.eval_shape(network.init, new_key(0), _example(network, EXAMPLE_SIDE))
     if others := kept.keys() - {'params'}:
-        raise UserError(f'{type(network).__name__} keeps {", ".join(sorted(others))}: a network may keep params alone')
+        raise UserError(f'{type(network).__name__} keeps {", ".join(sorted(others))}: a network may only keep params')
     return kept['params']
 
 
 def count_parameters(network: Network) -> int:
-    """How many numbers are trained: kernels, weight-norm scales, biases and gates."""
+    """The number of trained numbers: kernels, weight-norm scales, biases and gates."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parameter_shapes(network)))
 
 
 def count_multi_adds(network: Network, output_size: tuple[int, int] = (720, 1280)) -> MultiAdds:
     """Count for an output of `(height, width)` pixels, 1280x720 by the field's convention.
 
-    The traced network is counted for two sizes, and what grows with the pixels is extrapolated linearly. The input has
-    `height * width / scale²` pixels, a fraction where the scale does not divide the sides. Additions, activations,
-    normalisation and bicubic enlargement are not counted.
+    The network is traced and counted for two sizes, and the part that grows with the pixels is extrapolated linearly.
+    The input has `height * width / scale²` pixels, a fraction if the scale does not divide the sides. Additions,
+    activations, normalisation and bicubic enlargement are not counted.
     """
     variables = {'params': parameter_shapes(network)}
     small, large = (
@@ -77,7 +77,7 @@ def _count(jaxpr: jax.extend.core.Jaxpr) -> int:
         if name == 'conv_general_dilated':
             kernel = _shape(equation.invars[1])
             per_output = math.prod(kernel) // kernel[params['dimension_numbers'].rhs_spec[0]]
-            # A transposed convolution has zeros between its pixels, which are not counted.
+            # The zeros between the pixels of a transposed convolution are not counted.
             total += math.prod(_shape(equation.outvars[0])) * per_output // math.prod(params['lhs_dilation'])
         elif name == 'dot_general':
             (contracted, _), _ = params['dimension_numbers']
@@ -85,7 +85,7 @@ def _count(jaxpr: jax.extend.core.Jaxpr) -> int:
             total += math.prod(_shape(equation.outvars[0])) * math.prod(sides)
         elif name == 'mul' and 'mix' in str(equation.source_info.name_stack).split('/'):
             total += math.prod(_shape(equation.outvars[0]))
-        elif name == 'cond':  # the forms of different platforms, some of which save multiplications
+        elif name == 'cond':  # forms for different platforms, some of which save multiplications
             total += max(_count(branch.jaxpr) for branch in params['branches'])
         else:
             times = params['length'] if name == 'scan' else 1

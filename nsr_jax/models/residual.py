@@ -25,7 +25,7 @@ class ResidualBlock(nn.Module):
         features: channels of the block's input and output.
         hidden: channels between the two convolutions.
         num_blocks: how many blocks the network has; the second convolution starts at 1/sqrt(num_blocks).
-        conv: a convolution module, given its features, `initial_scale` and `name`.
+        conv: makes a convolution module from its features, `initial_scale` and `name`.
     """
 
     features: int
@@ -55,11 +55,11 @@ class RestorationNetwork(Network):
         gate: a name in `nn.gates.GATES`.
         gate_pooling: a name in `nn.gates.POOLINGS`.
         gate_scale: what the gates' logits are multiplied by.
-        dtype: what the convolutions are computed in; the parameters and the output are float32.
-        remat: whether the backward pass keeps the blocks' inputs alone and computes the rest of each block again.
+        dtype: of the convolutions; the parameters and the output are float32.
+        remat: whether the backward pass keeps only the blocks' inputs and computes the rest of each block again.
 
     Raises:
-        UserError: fields that do not fit one another.
+        UserError: the fields do not fit one another.
     """
 
     num_blocks: int
@@ -108,7 +108,7 @@ class RestorationNetwork(Network):
         return self.output_features != self.channels
 
     def setup(self):
-        """Make the layers; parameters stay per block, whatever loops over the blocks."""
+        """Make the layers; each block has parameters of its own."""
         plain = functools.partial(WeightNormConv, dtype=self.dtype)
         conv = plain
         if self.groups > 1:
@@ -144,7 +144,7 @@ class RestorationNetwork(Network):
         return self.skip_conv(x, inside).astype(jnp.float32) if self.has_skip_conv else x
 
     def assemble(self, y: jax.Array) -> jax.Array:
-        """From body plus skip `(B, H, W, scale² · C)` to the image `(B, scale · H, scale · W, C)`."""
+        """Turn the sum of body and skip, `(B, H, W, scale² · C)`, into the image `(B, scale · H, scale · W, C)`."""
         return pixel_shuffle(y, self.scale) + MEAN
 
     def __call__(self, x: jax.Array, extents: jax.Array | None = None) -> jax.Array:
@@ -152,11 +152,11 @@ class RestorationNetwork(Network):
 
         Args:
             x: `(B, H, W, C)`, float, on [0, 1].
-            extents: int32 `(B, 2)`, height and width of each image, which lies at the top left of its array; what is
-                beside it changes nothing. None: the images fill their arrays.
+            extents: int32 `(B, 2)`, height and width of each image, which lies at the top left of its array and does
+                not depend on what is beside it. None: the images fill their arrays.
 
         Returns:
-            float32 `(B, scale · H, scale · W, C)`, not clipped to [0, 1]; beside the images anything.
+            float32 `(B, scale · H, scale · W, C)`, not clipped to [0, 1]; beside the images its values mean nothing.
         """
         if x.ndim != 4 or x.shape[-1] != self.channels:
             raise ValueError(f'the network takes (B, H, W, {self.channels}), not {x.shape}')

@@ -33,7 +33,7 @@ def fold_weight_norm(params: Mapping[str, Any]) -> dict[str, Any]:
         params: of a network; weight-normalised convolutions have a `direction` and a `scale`.
 
     Returns:
-        The same tree with a `kernel` in their place, which the modules take as it is. All else is as it was.
+        The same tree with a `kernel` in place of these two, which the modules use as it is.
     """
     folded: dict[str, Any] = {
         name: fold_weight_norm(leaf) if isinstance(leaf, dict) else leaf for name, leaf in params.items()
@@ -44,7 +44,7 @@ def fold_weight_norm(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _kernel_parameters(module: nn.Module, shape: tuple[int, ...]) -> tuple[jax.Array, ...]:
-    """The direction, of `shape` (kh, kw, Cin, ...), and the scale, (...), or the kernel that they were folded to."""
+    """The direction, of `shape` (kh, kw, Cin, ...), and the scale, (...); or the kernel if they have been folded."""
     if module.has_variable('params', 'kernel'):
         return (module.get_variable('params', 'kernel'),)
     direction = module.param('direction', uniform_by_fan_in(math.prod(shape[:3])), shape)
@@ -86,8 +86,8 @@ class SparseConv(nn.Module):
     Attributes:
         features: Cout, a multiple of `cardinality`.
         groups: k, the number of sparsity groups; the bank holds k * Cout filters.
-        cardinality: d, into how many parts the channels are split that choose among the groups on their own.
-        activation: of the gate, and so are the next two.
+        cardinality: d, the number of parts of the channels that each choose among the groups.
+        activation: of the gate, as the next two.
         pooling: likewise.
         logit_scale: likewise.
         kernel_size: side of the square kernels, odd.
@@ -113,9 +113,9 @@ class SparseConv(nn.Module):
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], *filters)
         parameters = _kernel_parameters(self, shape)
         bias = self.param('bias', nn.initializers.zeros, filters, jnp.float32)
-        # A variable of its own, so that the gradients of the convolution and the gate are summed before that of a
-        # residual connection is added. Otherwise XLA computes the sums of all later blocks anew in each block, a
-        # twelfth of the time of a step of 16 blocks.
+        # A copy, so that the gradients of the convolution and the gate are summed before that of a residual connection
+        # is added. Otherwise XLA computes the sums of all later blocks anew in each block, which takes a twelfth of the
+        # time of a step with 16 blocks.
         x = x * 1
         gate = gates.Gate(self.groups, self.cardinality, self.activation, self.pooling, self.logit_scale, name='gate')
         gamma = gate(x, inside)

@@ -1,7 +1,7 @@
-"""Gates: how a sample chooses among the sparsity groups (Fan et al., section 3.2).
+"""Gates, by which a sample chooses among the sparsity groups (Fan et al., section 3.2).
 
-All of them read the same two parameters, so a network trained with one can be run with another. `GATES` holds them by
-name: `config.model.gate`.
+All of them have the same two parameters, so a network trained with one can run with another. `GATES` holds them by
+their names in `config.model.gate`.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,8 @@ from nsr_jax.nn.initializers import uniform_by_fan_in
 Activation = Callable[[jax.Array], jax.Array]
 Pooling = Callable[[jax.Array, jax.Array | None], jax.Array]
 
+_SMALL = 1e-6  # keeps square roots and divisors away from zero
+
 
 def softmax(logits: jax.Array) -> jax.Array:
     """The paper's relaxation of a 1-of-k choice: `(B, k, d)` to `(B, k, d)`, sums to one over k."""
@@ -28,12 +30,12 @@ def sigmoid(logits: jax.Array) -> jax.Array:
 
 
 def uniform(logits: jax.Array) -> jax.Array:
-    """No adaptivity: every group counts 1/k for every input."""
+    """No adaptivity: every group has weight 1/k for every input."""
     return jnp.full_like(logits, 1 / logits.shape[-2])
 
 
 def hard(logits: jax.Array) -> jax.Array:
-    """The group of the largest logit alone, a true 1-of-k choice, for inference: it has no useful gradient."""
+    """Only the group of the largest logit, a true 1-of-k choice; for inference, as it has no useful gradient."""
     return jax.nn.one_hot(jnp.argmax(logits, axis=-2), logits.shape[-2], axis=-2, dtype=logits.dtype)
 
 
@@ -41,29 +43,25 @@ GATES: dict[str, Activation] = {'softmax': softmax, 'sigmoid': sigmoid, 'uniform
 
 
 def find_gate(name: str) -> Activation:
-    """The gate of this name.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The gate of this name. Raises `UserError` for an unknown one."""
     if name not in GATES:
         raise UserError(f'unknown gate {name!r}: one of {", ".join(GATES)}, or that of a --plugin')
     return GATES[name]
 
 
 def mean(x: jax.Array, inside: jax.Array | None) -> jax.Array:
-    """The paper's: the mean of each feature over the image, `(B, H, W, C)` to `(B, C)`."""
+    """The paper's pooling: the mean of each feature over the image, `(B, H, W, C)` to `(B, C)`."""
     return jnp.mean(x, axis=(1, 2), dtype=jnp.float32, where=inside)
 
 
 def normalized_mean(x: jax.Array, inside: jax.Array | None) -> jax.Array:
-    """The means divided by their root mean square over the features: of the same size for every input."""
+    """The means divided by their root mean square over the features, so that all inputs have the same size."""
     means = mean(x, inside)
     return means * jax.lax.rsqrt(jnp.mean(jnp.square(means), axis=-1, keepdims=True) + _SMALL)
 
 
 def rms(x: jax.Array, inside: jax.Array | None) -> jax.Array:
-    """The root mean square of each feature over the image, which the sign of its ripples does not cancel."""
+    """The root mean square of each feature over the image, in which ripples of opposite sign do not cancel."""
     squares = jnp.mean(jnp.square(x.astype(jnp.float32)), axis=(1, 2), where=inside)
     return jnp.sqrt(squares + _SMALL)
 
@@ -75,7 +73,6 @@ def mean_and_deviation(x: jax.Array, inside: jax.Array | None) -> jax.Array:
     return jnp.concatenate([means, jnp.sqrt(jnp.maximum(squares - jnp.square(means), 0) + _SMALL)], axis=-1)
 
 
-_SMALL = 1e-6
 POOLINGS: dict[str, Pooling] = {
     'mean': mean,
     'normalized_mean': normalized_mean,
@@ -85,7 +82,7 @@ POOLINGS: dict[str, Pooling] = {
 
 
 def find_pooling(name: str) -> Pooling:
-    """What a gate reads of the features, by name. Raises `UserError` for an unknown one."""
+    """The pooling of this name. Raises `UserError` for an unknown one."""
     if name not in POOLINGS:
         raise UserError(f'unknown gate_pooling {name!r}: one of {", ".join(POOLINGS)}')
     return POOLINGS[name]
@@ -97,9 +94,9 @@ class Gate(nn.Module):
     Attributes:
         groups: k.
         cardinality: d.
-        activation: logits `(B, k, d)` to weights `(B, k, d)`.
-        pooling: features `(B, H, W, C)` to what the logits are linear in, `(B, C')`.
-        logit_scale: what the logits are multiplied by: how far the same weights reach.
+        activation: maps logits `(B, k, d)` to weights `(B, k, d)`.
+        pooling: maps features `(B, H, W, C)` to values `(B, C')`, in which the logits are linear.
+        logit_scale: what the logits are multiplied by.
     """
 
     groups: int
@@ -118,5 +115,5 @@ class Gate(nn.Module):
         bias = self.param('bias', initializer, shape, jnp.float32)
         logits = jnp.einsum('bc,ckd->bkd', pooled, kernel) + bias[None]
         gamma = self.activation(logits if self.logit_scale == 1 else logits * self.logit_scale)
-        self.sow('intermediates', 'gamma', gamma)  # kept only where a caller asks for intermediates
+        self.sow('intermediates', 'gamma', gamma)  # kept only if a caller asks for intermediates
         return gamma

@@ -79,7 +79,7 @@ def test_costs_what_its_layers_do():
 
 
 def test_state_beside_the_parameters_is_refused():
-    with pytest.raises(UserError, match='Normalised keeps batch_stats: a network may keep params alone'):
+    with pytest.raises(UserError, match='Normalised keeps batch_stats: a network may only keep params'):
         parameter_shapes(Normalised(1, 3))
 
 
