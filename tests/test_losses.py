@@ -101,7 +101,7 @@ def test_a_weighted_sum_tells_its_terms():
 @pytest.mark.parametrize(
     ('weights', 'message'),
     [
-        ({'l3': 1.0}, "unknown loss 'l3': l1, l2, charbonnier, fft, ms_ssim are known"),
+        ({'l3': 1.0}, "unknown loss 'l3': one of l1, l2, charbonnier, fft, ms_ssim"),
         ({'l1': -1.0}, 'config.loss.l1 must be a weight from 0, not -1.0'),
         ({'l1': float('nan')}, 'must be a weight from 0, not nan'),
         ({'l1': True}, 'must be a weight from 0, not True'),

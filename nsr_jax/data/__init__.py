@@ -1,1 +1,1 @@
-"""Images, TFDS builders, the resident image store and the sampling of patches."""
+"""Image sources, TFDS builders, the image store and the sampling of patches."""

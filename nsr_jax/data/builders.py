@@ -1,4 +1,4 @@
-"""The TFDS builder that every image set goes through: array_record files, written and read without TensorFlow."""
+"""The TFDS builder for every image set: array_record files, written and read without TensorFlow."""
 
 import contextlib
 import dataclasses
@@ -29,25 +29,23 @@ from nsr_jax.images.sizes import check_pair, crop_to_multiple
 from nsr_jax.images.writing import encode_png
 from nsr_jax.ops.imresize import imresize
 
-# Of what is made of the files: to be raised when decoding, cropping or shrinking gives other pixels than before.
-_PIXELS_VERSION = 1
+_PIXELS_VERSION = 1  # raise it when decoding, cropping or shrinking gives other pixels than before
 _LONGEST_WORD = 40  # of a source's name, in the name of a folder
-# Images of one array_record file: TFDS holds the bytes of one such file in memory while it writes it.
-_IMAGES_PER_SHARD = 50
+_IMAGES_PER_SHARD = 50  # in an array_record file, whose bytes TFDS holds in memory while it writes it
 
-# How TFDS, protobuf and array_record answer folders that are damaged.
+# What TFDS, protobuf and array_record raise for damaged folders.
 _TFDS_ERRORS = (
     OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError,
     MemoryError, ImportError, json_format.Error,
 )  # fmt: skip
 _LONGEST_REASON = 200
-# How Python answers zip files that are damaged, encrypted or packed in a way that it does not know.
+# What Python raises for zip files that are damaged, encrypted or packed in a way that it does not know.
 ZIP_ERRORS = (
     OSError, EOFError, KeyError, ValueError, RuntimeError, MemoryError, struct.error, zipfile.BadZipFile, zlib.error,
     lzma.LZMAError,
 )  # fmt: skip
 
-# Raises `UserError` where an image of this shape, (H, W, C), and name is of no use to who asks for it.
+# Raises `UserError` if an image of this shape, (H, W, C), and name is of no use.
 CheckShape = Callable[[tuple[int, int, int], str], None]
 
 
@@ -81,7 +79,7 @@ class ImageFile:
 
 @dataclasses.dataclass(frozen=True)
 class ImagePair:
-    """An image and what it is to be restored from, or None where that is to be made."""
+    """An image and the input to restore it from, which is None if it has yet to be made."""
 
     hr: ImageFile
     lr: ImageFile | None = None
@@ -89,13 +87,12 @@ class ImagePair:
 
 @dataclasses.dataclass(eq=False)
 class ImagePairsConfig(tfds.core.BuilderConfig):
-    """What one preparation holds: one split of one image set at one scale. Make it with `image_pairs_config`.
+    """One split of one image set at one scale. Make it with `image_pairs_config`.
 
-    `has_inputs` says whether each image comes with what it is to be restored from. `border` is imresize's, for the
-    inputs that are made. `name` ends in a digest of all that the records depend on:
-    what the files hold (`digests`, by their paths), what they are called, in which order, and what is made of them. So
-    files that hold something else are another dataset, and stale records are never read. `check` is asked of each image
-    while it is prepared.
+    `has_inputs` tells whether each image comes with an input to restore it from. `border` is imresize's, for inputs
+    that are made. `name` ends in a digest of all that the records depend on: the contents of the files (`digests`, by
+    path), their names and order, and what is made of them. So files with other contents are another dataset, and stale
+    records are never read. `check` is called for each image while it is prepared.
     """
 
     split: str = ''
@@ -119,10 +116,10 @@ def image_pairs_config(
 ) -> ImagePairsConfig:
     """The config of `pairs`, in this order.
 
-    `tfds_dir` is where records are prepared; digests of the files are kept there. None: all files are read.
+    Digests of the files are kept in `tfds_dir`, where records are prepared; without it all files are read.
 
     Raises:
-        UserError: a file is missing, cannot be read, or is larger than that of any image.
+        UserError: a file is missing, cannot be read, or is larger than any image's.
     """
     pairs = pairs if has_inputs else [ImagePair(pair.hr) for pair in pairs]
     files = [file for pair in pairs for file in (pair.hr, pair.lr) if file]
@@ -131,7 +128,7 @@ def image_pairs_config(
             check_file(file.path)
     digests = digest_files((file.path for file in files), tfds_dir and pathlib.Path(tfds_dir) / ImagePairs.name)
     are_made = has_inputs and any(pair.lr is None for pair in pairs)
-    # At scale 1 inputs are files alone, which stand among the identities.
+    # At scale 1 inputs are never made, and the files are among the identities.
     lr = f'x{scale}_{border}' if are_made else f'x{scale}' if has_inputs or scale == 1 else f'x{scale}_clean'
     identities = [
         file and (file.path.name, file.member, digests[file.path]) for pair in pairs for file in (pair.hr, pair.lr)
@@ -150,24 +147,24 @@ def image_pairs_config(
 
 
 class _LocalInfo(tfds.core.DatasetInfo):
-    """What is known of a dataset that is not one of Google's."""
+    """The metadata of a dataset that is not one of Google's."""
 
     def initialize_from_bucket(self) -> None:
-        """Ask nobody; TFDS would, and leave an empty folder among the system's temporary files each time."""
+        """Do nothing, where TFDS would ask Google and leave an empty temporary folder each time."""
 
 
 class ImagePairs(tfds.core.ShardBasedBuilder):
-    """Records of encoded images: `name` (text), `hr`, and `lr` if asked for, in the order of the config's pairs.
+    """Records of encoded images: `name` (text), `hr`, and `lr` if wanted, in the order of the config's pairs.
 
-    `hr` keeps the bytes of its file. All images are decoded once here, so that a broken one, one of another mode or a
-    pair whose sizes do not fit is found before training starts. Shards are written one by one in the order of the
-    pairs: TFDS's usual builder would sort by hash, in memory, and needs TensorFlow for splits over 1000 MiB.
+    `hr` keeps the bytes of its file. All images are decoded once here, to find broken ones, other modes and pairs whose
+    sizes do not fit before training starts. Shards are written one by one in the order of the pairs: TFDS's usual
+    builder would sort by hash, in memory, and needs TensorFlow for splits over 1000 MiB.
     """
 
     builder_config: ImagePairsConfig
     name = 'nsr_image_pairs'
     VERSION = tfds.core.Version('1.0.0')
-    # Without this TFDS looks the source file up through importlib_resources, which is not installed with it.
+    # Otherwise TFDS looks the source file up through importlib_resources, which is not installed with it.
     code_path = None
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -195,7 +192,7 @@ class ImagePairs(tfds.core.ShardBasedBuilder):
             yield pair.hr.name, example
 
     def _read(self, pair: ImagePair) -> tuple[bytes, np.ndarray, bytes | None]:
-        """The bytes of an image, its pixels, and the bytes of its partner if that is a file, all of it checked."""
+        """Read and check a pair: the bytes of the image, its pixels, and the bytes of its input if that is a file."""
         scale, name = self.builder_config.scale, str(pair.hr)
         hr_bytes, lr_bytes = pair.hr.read(), None
         hr = crop_to_multiple(decode_image(hr_bytes, name), scale, name)
@@ -207,7 +204,7 @@ class ImagePairs(tfds.core.ShardBasedBuilder):
         return hr_bytes, hr, lr_bytes
 
     def _failures(self, start: int) -> Iterator[str]:
-        """What is wrong with the images from here on, so that whoever mends them hears of all at once."""
+        """The errors of the images from this one on, so that the user learns of all at once."""
         for pair in self.builder_config.pairs[start:]:
             try:
                 self._read(pair)
@@ -216,11 +213,11 @@ class ImagePairs(tfds.core.ShardBasedBuilder):
 
 
 def open_records(config: ImagePairsConfig, tfds_dir: str | os.PathLike) -> Sequence[Mapping[str, bytes]]:
-    """Prepare the config's records under `tfds_dir` unless they are there; then random access to them, undecoded.
+    """Prepare the config's records under `tfds_dir` unless they are there; returns them undecoded, by index.
 
-    They are written into a temporary folder and moved when all is written, so an interrupted preparation leaves nothing
-    that a later call takes for a dataset; what it does leave is removed by the next call, whatever that asks for.
-    Several processes may prepare the same: the first to finish wins.
+    They are written into a temporary folder and moved once they are complete, so no later call mistakes the remains of
+    an interrupted preparation for a dataset; the next call of any config removes the remains. Several processes may
+    prepare the same records: the first to finish wins.
 
     Raises:
         UserError: a broken image, a pair that does not fit, files that have changed since the config was made, a folder
@@ -238,7 +235,7 @@ def open_records(config: ImagePairsConfig, tfds_dir: str | os.PathLike) -> Seque
             place.mkdir(parents=True, exist_ok=True)
             with temporary_folder(place) as temporary:
                 _prepare(config, temporary, pathlib.Path(builder.data_dir))
-        except (OSError, RuntimeError) as error:  # the latter of array_record, as on a full disk
+        except (OSError, RuntimeError) as error:  # array_record raises the latter, for example on a full disk
             with quiet_tfds(), damage_told(folder):
                 prepared = builder.is_prepared()
             if not prepared:
@@ -253,9 +250,8 @@ def _prepare(config: ImagePairsConfig, temporary: pathlib.Path, target: pathlib.
         builder = _builder(config, temporary)
         builder.download_and_prepare()
     if digest_files(config.digests) != config.digests:
-        raise UserError(
-            f'{config.pairs[0].hr.path.parent}: files change while they are read: wait until they are written'
-        )
+        folder = config.pairs[0].hr.path.parent
+        raise UserError(f'{folder}: files change while they are read: wait until they are written')
     target.parent.mkdir(parents=True, exist_ok=True)
     os.rename(builder.data_path, target)
 
@@ -265,11 +261,11 @@ def _builder(config: ImagePairsConfig, tfds_dir: str | os.PathLike) -> ImagePair
 
 
 def undecoded(builder: tfds.core.DatasetBuilder, split: str, folder: pathlib.Path) -> Sequence[Mapping[str, bytes]]:
-    """The records of a split by index, with images as the encoded bytes; reading a damaged one raises `UserError`."""
+    """The records of a split by index, with images as encoded bytes; reading a damaged one raises `UserError`."""
     features: Any = builder.info.features  # a dictionary of them
     images = (name for name, feature in features.items() if isinstance(feature, tfds.features.Image))
     decoders = {name: tfds.decode.SkipDecoding() for name in images}
-    read: Any = builder.as_data_source  # decorated, so that its declared arguments are lost
+    read: Any = builder.as_data_source  # its decorator loses the declared arguments
     return _Records(read(split, decoders=decoders), folder)
 
 
@@ -284,20 +280,20 @@ class _Records(Sequence[Mapping[str, bytes]]):
 
     def __getitem__(self, index: int) -> Mapping[str, bytes]:
         if not -len(self) <= index < len(self):
-            raise IndexError(f'there are {len(self)} records, index {index} is none of them')
+            raise IndexError(f'index {index} is out of range: there are {len(self)} records')
         with damage_told(self._folder):
             return self._records[index]
 
 
 @contextlib.contextmanager
 def damage_told(folder: pathlib.Path) -> Iterator[None]:
-    """Raise `UserError` for what reading a damaged folder of records raises within this context."""
+    """Within this context, turn any error from reading a damaged folder of records into a `UserError`."""
     try:
         yield
     except UserError:
         raise
     except _TFDS_ERRORS as error:
-        raise UserError(f'{folder}: damaged ({_one_line(error)}); remove it and have it prepared again') from error
+        raise UserError(f'{folder}: damaged ({_one_line(error)}); remove it, and it is prepared again') from error
 
 
 def _one_line(error: BaseException) -> str:
@@ -306,7 +302,7 @@ def _one_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def quiet_tfds() -> Iterator[None]:
-    """TFDS tells each of its steps on standard output and through absl: let only its errors through."""
+    """Within this context, let through only the errors of TFDS, which reports all its steps on stdout and by absl."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:

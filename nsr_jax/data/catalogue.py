@@ -1,4 +1,4 @@
-"""A dataset of the TFDS catalogue that was prepared elsewhere."""
+"""Datasets of the TFDS catalogue that were prepared elsewhere."""
 
 import hashlib
 import json
@@ -19,18 +19,18 @@ _FEATURES = 'tensorflow_datasets.core.features.'
 def catalogue_records(
     folder: pathlib.Path, split: str, tfds_dir: pathlib.Path
 ) -> tuple[Sequence[Mapping[str, bytes]], str]:
-    """Records of a dataset with the images `hr` and `lr`: the newest version under `folder`.
+    """Open the newest version of a dataset, in `folder`, with the images `hr` and `lr`.
 
     Args:
         folder: of the dataset.
         split: one of its splits.
-        tfds_dir: where digests of its files are kept.
+        tfds_dir: keeps digests of its files.
 
     Returns:
-        The records, undecoded, and a fingerprint that changes with what they hold.
+        the records, undecoded, and a fingerprint of their contents.
 
     Raises:
-        UserError: nothing there, another file format than array_record, no such split, other features, or damage.
+        UserError: no dataset, another file format than array_record, no such split, other features, or damage.
     """
     infos = [path for path in folder.glob('*/dataset_info.json') if re.fullmatch(r'\d+\.\d+\.\d+', path.parent.name)]
     versions = sorted((path.parent for path in infos), key=lambda path: tuple(map(int, path.name.split('.'))))
@@ -61,7 +61,7 @@ def catalogue_records(
 
 
 def _check_features(folder: pathlib.Path) -> None:
-    """TFDS would import whatever modules this file names, which is to run code that data choose."""
+    """Refuse foreign class names, because TFDS would import their modules, and data would choose what code runs."""
     path = folder / 'features.json'
     for name in _class_names(json.loads(path.read_text(encoding='utf-8'))):
         if not name.startswith(_FEATURES):

@@ -1,8 +1,8 @@
-"""What files hold, in a few characters: SHA-256 digests, kept so that a file is read once and not at each start.
+"""SHA-256 digests of files, kept so that a file is read once rather than at each start.
 
-A kept digest stands for a file as long as the file's device, inode, size and both of its times are those that it was
-read at. A clock that ticks slowly could hide a change right after the reading, so a digest is kept only of a file that
-had not changed for a while when it was read; a younger one is read again the next time.
+A kept digest is valid as long as the file's device, inode, size and both of its times are the same as when it was read.
+A clock that ticks slowly could hide a change right after that. So a digest is kept only if the file had not changed for
+a while when it was read; a younger file is read again the next time.
 """
 
 import concurrent.futures
@@ -23,7 +23,7 @@ from nsr_jax.errors import UserError
 CACHE = 'digests.json'
 
 _SETTLED = 3_000_000_000  # nanoseconds: more than the coarsest time of a file system, FAT's two seconds
-_MOST = 20_000  # entries that are kept, the last ones used
+_MOST = 20_000  # entries that are kept, those used last
 
 _Status = tuple[int, ...]
 
@@ -32,12 +32,12 @@ def digest_files(paths: Iterable[pathlib.Path], folder: str | os.PathLike | None
     """The SHA-256 of each file, in hexadecimal digits.
 
     Args:
-        paths: of files; read in pieces, several at a time.
-        folder: whose file `CACHE` keeps the digests, made where it is missing; None: every file is read. A cache that
-            is damaged or cannot be written costs time alone.
+        paths: of files, which are read in pieces, several at a time.
+        folder: keeps the digests in its file `CACHE` and is made if it is missing; None: every file is read. A cache
+            that is damaged or cannot be written only costs time.
 
     Raises:
-        UserError: one of them cannot be read, is no file, or changes while it is read.
+        UserError: one of them cannot be read, is not a file, or changes while it is read.
     """
     paths = list(dict.fromkeys(paths))
     cache = pathlib.Path(folder) / CACHE if folder else None
@@ -88,7 +88,7 @@ def _digest(path: pathlib.Path) -> tuple[_Status, str]:
 
 
 def _read(cache: pathlib.Path) -> dict[str, tuple[_Status, str]]:
-    """What is kept, by absolute path; nothing where the file is missing or not what was written."""
+    """The kept entries by absolute path; none if the file is missing or damaged."""
     try:
         contents = json.loads(cache.read_bytes())
         if contents['sha256'] != _checksum(contents['files']):
@@ -102,14 +102,14 @@ def _read(cache: pathlib.Path) -> dict[str, tuple[_Status, str]]:
 
 
 def _write(cache: pathlib.Path, entries: Mapping[str, tuple[_Status, str]]) -> None:
-    """Keep these entries besides what others have written meanwhile."""
+    """Add these entries to those that other processes have written meanwhile."""
     others = {path: entry for path, entry in _read(cache).items() if path not in entries}
     files = dict([*others.items(), *entries.items()][-max(_MOST, len(entries)) :])
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(cache, json.dumps({'sha256': _checksum(files), 'files': files}))
     except (OSError, UserError) as error:
-        logging.info('%s: not kept, so that files are read again at each start: %s', cache, error)
+        logging.info('%s: cannot be written, so files are read again at each start: %s', cache, error)
 
 
 def _checksum(files: Mapping[str, object]) -> str:

@@ -1,4 +1,4 @@
-"""Where the images of each source lie on disk: lists of high- and low-resolution files."""
+"""The files of each source: lists of images and their inputs, as they lie on disk."""
 
 import importlib.util
 import pathlib
@@ -10,7 +10,7 @@ from nsr_jax.data.training_sets import TrainingSet
 from nsr_jax.errors import UserError, listed
 from nsr_jax.images.reading import check_name, list_images
 
-# The colour photographs that come with scikit-image. The split is fixed, so that scores can be compared.
+# Colour photographs that come with scikit-image, in a fixed split, so that scores can be compared.
 PHOTOS = {
     'train': (
         'astronaut.png',
@@ -23,7 +23,7 @@ PHOTOS = {
     ),
     'held_out': ('chelsea.png', 'coffee.png'),
 }
-# The folder of low-resolution partners by the border that they were made with.
+# The folders of low-resolution partners, by the border that they were made with.
 LR_FOLDERS = {'clamp': 'LR_bicubic', 'mirror': 'LR_bicubic_newmatlab'}
 DIV2K_URL = 'https://data.vision.ee.ethz.ch/cvl/DIV2K/'
 DIV2K_SPLITS = {'train': 'train', 'validation': 'valid'}
@@ -31,10 +31,10 @@ DIV2K_SCALES = (2, 3, 4)
 
 
 def photos(split: str) -> list[ImagePair]:
-    """The photographs of scikit-image's wheel; partners are to be made.
+    """The photographs in scikit-image's wheel, without inputs.
 
     Raises:
-        UserError: scikit-image, or a photograph of it, is not installed.
+        UserError: scikit-image, or one of its photographs, is not installed.
     """
     package = importlib.util.find_spec('skimage')
     if package is None or package.origin is None:
@@ -47,20 +47,20 @@ def photos(split: str) -> list[ImagePair]:
 
 
 def folder_of_images(folder: pathlib.Path) -> list[ImagePair]:
-    """All images directly in a folder; partners are to be made. Raises `UserError` as `list_images` does."""
+    """All images directly in a folder, without inputs. Raises `UserError` as `list_images` does."""
     return [ImagePair(ImageFile(path)) for path in list_images(folder)]
 
 
 def is_folder_of_pairs(folder: pathlib.Path) -> bool:
-    """Whether there are the two folders that `folder_of_pairs` reads."""
+    """Whether a folder holds the two folders that `folder_of_pairs` reads."""
     return all((folder / name).is_dir() for name in ('input', 'target'))
 
 
 def folder_of_pairs(folder: pathlib.Path) -> list[ImagePair]:
-    """The images in `target/`, each with that of its name in `input/`, whatever the two extensions.
+    """The images in `target/`, each with the one of the same name in `input/`; their extensions may differ.
 
     Raises:
-        UserError: no images; or images without a partner, all of which are named, or with two of them.
+        UserError: there are no images, some have no partner (the line names all), or one has two partners.
     """
     found = {}
     for place in ('input', 'target'):
@@ -68,7 +68,7 @@ def folder_of_pairs(folder: pathlib.Path) -> list[ImagePair]:
         found[place] = {path.stem: path for path in paths}
         if len(found[place]) < len(paths):
             twice = next(path for path in paths if found[place][path.stem] != path)
-            raise UserError(f'{twice}: another image there has the same name but for the extension')
+            raise UserError(f'{twice}: another image there has the same name with another extension')
     inputs, targets = found['input'], found['target']
     alone = [f'target/{targets[stem].name} has no partner in input/' for stem in targets if stem not in inputs]
     alone += [f'input/{inputs[stem].name} has no partner in target/' for stem in inputs if stem not in targets]
@@ -78,11 +78,11 @@ def folder_of_pairs(folder: pathlib.Path) -> list[ImagePair]:
 
 
 def training_set(known: TrainingSet, folders: Mapping[str, pathlib.Path]) -> list[ImagePair]:
-    """The images of a known training set by name; partners are to be made.
+    """The images of a known training set, sorted by name, without inputs.
 
     Args:
-        known: which images.
-        folders: where they may be, by the folder's name in lower case.
+        known: tells which images.
+        folders: the folders that may hold them, by name in lower case.
 
     Raises:
         UserError: a folder or an image is missing.
@@ -98,13 +98,13 @@ def training_set(known: TrainingSet, folders: Mapping[str, pathlib.Path]) -> lis
 
 
 def benchmark(folder: pathlib.Path, scale: int, border: str) -> list[ImagePair]:
-    """A folder with the images in `HR/` and, if there, partners in `LR_bicubic/X{scale}/` (border 'clamp') or
-    `LR_bicubic_newmatlab/X{scale}/` ('mirror'), named as the image or with x{scale} after its stem.
+    """A folder with the images in `HR/` and, possibly, partners in a folder for the scale and border.
 
-    Without the folder of partners for this scale and border they are to be made.
+    That folder is `LR_bicubic/X{scale}/` (border 'clamp') or `LR_bicubic_newmatlab/X{scale}/` ('mirror'), with files
+    named as the images or with x{scale} after their stems. Without it there are no inputs.
 
     Raises:
-        UserError: no images, or a partner is missing.
+        UserError: there are no images, or a partner is missing.
     """
     references = list_images(folder / 'HR')
     partners = folder / LR_FOLDERS[border] / f'X{scale}'
@@ -117,14 +117,14 @@ def _partner(reference: pathlib.Path, partners: pathlib.Path, scale: int) -> pat
     for name in (f'{reference.stem}.png', f'{reference.stem}x{scale}.png'):
         if (partners / name).is_file():
             return partners / name
-    raise UserError(f'{partners / reference.stem}.png: missing, the low-resolution partner of {reference}')
+    raise UserError(f'{partners / reference.stem}.png is missing: the low-resolution partner of {reference}')
 
 
 def div2k(split: str, scale: int, folders: Sequence[pathlib.Path]) -> list[ImagePair]:
-    """DIV2K in its official zip files, with MATLAB's bicubic partners, from the first of `folders` that holds them.
+    """DIV2K with MATLAB's bicubic partners, in its official zip files, from the first of `folders` that has them.
 
     Raises:
-        UserError: a zip file is missing or damaged, a partner is missing in it, or there is no such scale.
+        UserError: a zip file is missing or damaged, or lacks a partner, or there is no such scale.
     """
     part = DIV2K_SPLITS[split]
     if scale != 1 and scale not in DIV2K_SCALES:
@@ -132,8 +132,8 @@ def div2k(split: str, scale: int, folders: Sequence[pathlib.Path]) -> list[Image
     names = [f'DIV2K_{part}_HR.zip'] + ([f'DIV2K_{part}_LR_bicubic_X{scale}.zip'] if scale > 1 else [])
     complete = [folder for folder in folders if all((folder / name).is_file() for name in names)]
     if not complete:
-        places = ' or '.join(str(folder) for folder in folders)
-        raise UserError(f'div2k: put {" and ".join(names)} in {places}; they are found at {DIV2K_URL}')
+        places = ' or '.join(map(str, folders))
+        raise UserError(f'div2k: put {" and ".join(names)} in {places}; download them from {DIV2K_URL}')
     references = _members(complete[0] / names[0])
     if scale == 1:
         return [ImagePair(file) for file in references.values()]
@@ -153,7 +153,7 @@ def _members(path: pathlib.Path) -> dict[str, ImageFile]:
         raise UserError(f'{path}: cannot be read: {error}') from error
     images = [member for member in members if member.suffix == '.png' and not member.name.startswith('.')]
     if not images:
-        raise UserError(f'{path}: no PNG image in it')
+        raise UserError(f'{path} contains no PNG image')
     for image in images:
         check_name(str(image), path)
     return {image.stem: ImageFile(path, str(image)) for image in images}

@@ -1,7 +1,7 @@
 """An image store in a memory-mapped file, for sets of images that neither a device nor the host's memory can hold.
 
-The file holds sizes, targets and inputs, one after another, each from a multiple of `ALIGNMENT` bytes on. The sizes and
-what the file's name says tell where each begins, and so how long a whole file is.
+The file holds sizes, targets and inputs, one after another, each at a multiple of `ALIGNMENT` bytes. The sizes and the
+name of the file determine where each begins, and so how long a complete file is.
 """
 
 import contextlib
@@ -31,25 +31,25 @@ from nsr_jax.data.store import (
 )
 from nsr_jax.errors import UserError
 
-_VERSION = 1  # of what is in the files: to be raised when decoding or cropping gives other pixels than before
-# On which functions that make colours gray are told apart: all values of each channel, in steps of 15.
+_VERSION = 1  # raise it when decoding or cropping gives other pixels than before
+# Colours by whose gray values functions that make colours gray are told apart: each channel in steps of 15.
 _COLOURS = np.moveaxis(np.mgrid[:256:15, :256:15, :256:15], 0, -1).astype(np.uint8).reshape(1, -1, 3)
 
 
 def open_store(source: Source, folder: str | os.PathLike, needs: Needs, *, budget: int) -> ImageStore:
-    """Decode a source into NumPy arrays: in memory where their `nbytes` are within the budget, else in a file.
+    """Decode a source into NumPy arrays, in memory if their `nbytes` are within the budget, else in a file.
 
-    Where the file is there already, it is mapped, and nothing is decoded. Several processes may ask for it at the same
-    time: one writes it, and the others wait.
+    A file that exists already is mapped, and nothing is decoded. Several processes may need it at the same time: one
+    writes it, and the others wait.
 
     Args:
-        source: the images, by their fingerprint.
-        folder: where the files are kept, each of `nbytes`.
-        needs: what is asked of each image.
+        source: the images, identified by their fingerprint.
+        folder: keeps the files.
+        needs: the requirements of each image.
         budget: bytes.
 
     Raises:
-        UserError: as `build_store`, or a file that cannot be written, as on a full disk, of which nothing stays.
+        UserError: as `build_store`, or a file cannot be written, for example on a full disk, and is removed.
     """
     folder = pathlib.Path(folder)
     sweep(folder)
@@ -57,7 +57,7 @@ def open_store(source: Source, folder: str | os.PathLike, needs: Needs, *, budge
     store = _map_file(path, len(source), needs)
     if store is not None and store.sizes.min() >= needs.smallest:
         return store
-    layout = measure_images(source, needs)  # which names what is too small
+    layout = measure_images(source, needs)  # its error names images that are too small
     if layout.nbytes <= budget:
         return build_in_memory(source, layout, needs.to_gray)
     make_output_folder(path.parent)
@@ -71,15 +71,15 @@ def open_store(source: Source, folder: str | os.PathLike, needs: Needs, *, budge
 
 
 def _file_name(source: Source, needs: Needs) -> str:
-    """Made of all that decides what is in the file."""
+    """A name made of all that the contents of the file depend on."""
     words = [source.fingerprint, f'x{needs.scale}', f'{needs.channels}_channels', f'v{_VERSION}']
-    if needs.to_gray:  # whose name would not tell what it does
+    if needs.to_gray:  # identified by its values, as its name would not tell what it does
         words.append(hashlib.sha256(needs.to_gray(_COLOURS).tobytes()).hexdigest()[:16])
     return re.sub(r'\W+', '_', '_'.join(words)) + '.images'
 
 
 def _starts(layout: StoreLayout) -> tuple[int, int, int]:
-    """Where targets and inputs begin in the file, and where it ends."""
+    """The offsets of targets and inputs in the file, and its length."""
 
     def aligned(offset: int) -> int:
         return -(-offset // ALIGNMENT) * ALIGNMENT
@@ -90,7 +90,7 @@ def _starts(layout: StoreLayout) -> tuple[int, int, int]:
 
 
 def _map_file(path: pathlib.Path, count: int, needs: Needs) -> ImageStore | None:
-    """The store of `count` images in a file; None where there is no file, or not a whole one."""
+    """The store of `count` images in a file; None if there is no file, or an incomplete one."""
     try:
         sizes = np.fromfile(path, np.int32, 2 * count)
         length = path.stat().st_size
@@ -102,7 +102,7 @@ def _map_file(path: pathlib.Path, count: int, needs: Needs) -> ImageStore | None
         layout = StoreLayout(sizes.reshape(count, 2), needs.scale, needs.channels, needs.has_inputs)
         if length == _starts(layout)[-1]:
             return _map(path, layout, 'r')
-    logging.warning('%s is not whole: it is written anew where it is needed', path)
+    logging.warning('%s is incomplete: it is written anew if it is needed', path)
     return None
 
 
@@ -120,7 +120,7 @@ def _write_file(path: pathlib.Path, examples: Sequence[Example], layout: StoreLa
     logging.info('%s: writing %.0f MB of decoded images', path, end / 1e6)
     try:
         with replacing(path) as file:
-            # Mapped memory for which the disk has no room would end the process at once: the room is taken before.
+            # Writing to mapped memory on a full disk would kill the process, so the space is reserved before.
             if hasattr(os, 'posix_fallocate'):
                 os.posix_fallocate(file.fileno(), 0, end)
             file.truncate(end)
@@ -137,7 +137,7 @@ def _write_file(path: pathlib.Path, examples: Sequence[Example], layout: StoreLa
 
 @contextlib.contextmanager
 def _locked(path: pathlib.Path) -> Iterator[None]:
-    """Hold a file's lock, waiting for the process that has it; the operating system takes it from one that dies."""
+    """Hold a file's lock, after waiting for the process that has it; the system takes it from one that dies."""
     with path.with_name(f'.{path.name}.lock').open('ab') as file:
         try:
             try:
@@ -147,6 +147,6 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             raise UserError(
-                f'{path.parent}: no files can be locked there ({error.strerror}): choose another'
+                f'{path.parent}: files cannot be locked there ({error.strerror}): choose another folder'
             ) from error
         yield

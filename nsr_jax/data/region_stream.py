@@ -1,7 +1,7 @@
-"""The streamed twin of sampling from a resident store: the host cuts, ahead of the device, and the step finishes.
+"""Sampling from images that do not lie on the device: the host cuts regions ahead, and the step finishes them.
 
-Which image and place a sample is from, the host draws by the same functions and keys as the step would: batch n is the
-same, bit for bit, however the images are kept, and all that there is to resume from is the number of the step.
+The host draws the image and place of each sample by the same functions and keys as the step would. So batch n is the
+same, bit for bit, however the images are kept, and the number of the step is all that a resumed run needs.
 """
 
 import functools
@@ -22,21 +22,21 @@ from nsr_jax.tasks.task import Corruption
 
 
 class RegionStream:
-    """Cuts the regions of calls of several steps in threads, some calls ahead of the one that is asked for.
+    """Cuts the regions of calls of several steps in threads, some calls ahead of the one that is taken.
 
     It keeps `calls_ahead + 2` calls in memory at most.
 
     Args:
         store: NumPy arrays, mapped or not.
         key: of the whole run.
-        indices: `(B,)`, of the samples of each batch that this process holds.
+        indices: `(B,)`, the places in each batch of the samples that this process holds.
         scale: of the store's targets to its inputs.
         size: R, the side of the regions, see `region_size`.
         margin: input pixels at an image's border that are never sampled.
-        first_step: the step that comes next.
-        last_step: the first one that does not come.
-        steps_per_call: S, at most so many steps are taken at once.
-        calls_ahead: how many calls are cut ahead, each in a thread of its own.
+        first_step: the next step.
+        last_step: the step before which the stream ends.
+        steps_per_call: S, the largest number of steps that are taken at once.
+        calls_ahead: how many calls are cut ahead, each in its own thread.
 
     Raises:
         UserError: JAX has no CPU device to draw on.
@@ -56,7 +56,7 @@ class RegionStream:
         steps_per_call: int,
         calls_ahead: int = 4,
     ):
-        # Views without NumPy's class for mapped memory, whose every slice would take twice the time.
+        # Views without NumPy's class for mapped memory, whose slices take twice the time.
         self._targets = np.asarray(store.targets)
         self._inputs = None if store.inputs is None else np.asarray(store.inputs)
         self._scale, self._size, self._steps_per_call = scale, size, steps_per_call
@@ -68,9 +68,9 @@ class RegionStream:
             margin=margin,
             steps=steps_per_call,
         )
-        self._draw(np.int32(first_step))  # compiled here once, not in every thread
+        self._draw(np.int32(first_step))  # compiles here, once, and not in every thread
         self._waited = 0.0
-        self._rest = None  # steps that were cut with the last ones that were taken
+        self._rest = None  # steps of the last call that have not been taken
         calls = -(-(last_step - first_step) // steps_per_call)
         options = grain.ReadOptions(num_threads=calls_ahead, prefetch_buffer_size=calls_ahead)
         self._calls = iter(grain.MapDataset.range(calls).map(self._cut_call).to_iter_dataset(options))
@@ -83,18 +83,18 @@ class RegionStream:
             count: how many steps, at most S.
 
         Returns:
-            NumPy arrays with axes `(S, B)` before those of an image, of which only the first `count` steps have a
-            meaning; nothing may write to them.
+            NumPy arrays with axes `(S, B)` before those of an image, not to be written to; only the first `count` steps
+            mean anything.
 
         Raises:
-            ValueError: so many steps are not left, or not taken at once.
+            ValueError: so many steps are not left, or cannot be taken at once.
         """
         if not 0 < count <= min(self._steps_per_call, self._last_step - self._step):
             raise ValueError(f'{count} steps from step {self._step} on, of a stream that ends at {self._last_step}')
         self._step += count
         first = self._rest or self._next_call()
         there = len(first.targets)
-        if there == self._steps_per_call:  # as always where all calls are of S steps: nothing is copied
+        if there == self._steps_per_call:  # always so if all calls are of S steps; nothing is copied
             self._rest = _steps(first, count, there)
             return first
         second = self._next_call() if there < count else None
@@ -110,7 +110,7 @@ class RegionStream:
         return jax.tree.map(join, first, *([second] if second else []))
 
     def pop_waited_seconds(self) -> float:
-        """For how long `take` has waited for regions since this was asked last."""
+        """How long `take` has waited for regions since the last call of this."""
         waited, self._waited = self._waited, 0.0
         return waited
 
@@ -125,7 +125,7 @@ class RegionStream:
         return regions
 
     def _cut_call(self, call: int) -> Regions:
-        """In a thread: JAX's compiled functions may be called in any, and NumPy copies without Python's lock."""
+        """Runs in a thread: compiled functions of JAX may run in any, and NumPy copies without Python's lock."""
         first_step = self._first_step + call * self._steps_per_call
         images, corners = jax.device_get(self._draw(np.int32(first_step)))
 
@@ -150,22 +150,16 @@ def sample_regions(
     patch_size: int,
     corruption: Corruption | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """What `sample_patches` gives, of the regions that were cut for a call; for use inside the jitted step.
+    """As `sample_patches`, from regions that were cut for a call; for use inside the jitted step.
 
     Args:
         regions: as `RegionStream.take` gives them, with all samples of the batch.
-        key: of the whole run.
-        step: of the optimizer, an integer.
-        indices: `(B,)`, the samples' places in the global batch.
+        key: as in `sample_patches`, and so are the other arguments.
+        step: of the optimizer.
+        indices: `(B,)`.
         first_step: of the call.
-        patch_size: P, the side of an input patch.
-        corruption: makes the input from the clean image, at scale 1; None where the store has the inputs.
-
-    Returns:
-        inputs `(B, P, P, C)` and targets `(B, scale * P, scale * P, C)`, float32, the targets on [0, 1].
-
-    Raises:
-        ValueError: neither inputs nor a corruption, or both.
+        patch_size: P.
+        corruption: None if the regions have inputs.
     """
     check_inputs(regions.inputs, corruption)
     of_step = jax.tree.map(lambda array: lax.dynamic_index_in_dim(array, step - first_step, keepdims=False), regions)
@@ -174,7 +168,7 @@ def sample_regions(
 
 @functools.partial(jax.jit, static_argnames=('size', 'margin', 'steps'))
 def _draw_call(sizes, key, indices, first_step, *, size, margin, steps):
-    """The draws of all steps of a call: images `(S, B)` and corners `(S, B, 2)`."""
+    """Draw for all steps of a call: images `(S, B)` and corners `(S, B, 2)`."""
 
     def draw(step: jax.Array) -> tuple[jax.Array, jax.Array]:
         return draw_places(sizes, key, step, indices, size=size, margin=margin)
@@ -183,7 +177,7 @@ def _draw_call(sizes, key, indices, first_step, *, size, margin, steps):
 
 
 def _steps(regions: Regions, start: int, stop: int) -> Regions | None:
-    """Some steps of a call; None for no step."""
+    """Some steps of a call; None if there are none."""
     return jax.tree.map(lambda array: array[start:stop], regions) if start < stop else None
 
 
@@ -192,5 +186,5 @@ def _cpu_device() -> Any:
         return jax.local_devices(backend='cpu')[0]
     except RuntimeError as error:
         raise UserError(
-            f'images that are streamed are chosen on the CPU, which JAX_PLATFORMS leaves out: add cpu to it ({error})'
+            f'streamed images are chosen on the CPU, which JAX_PLATFORMS leaves out: add cpu to it ({error})'
         ) from error

@@ -1,7 +1,7 @@
 """Patches for training, cut inside the jitted step: batch n is a pure function of the key and n.
 
-A sample is drawn (which image and place), cut, and finished (turned, degraded, scaled to [0, 1]). Where the images do
-not fit on the device, the host draws and cuts, and the step only finishes: all three are the same functions.
+A sample is drawn (its image and place), cut, and finished (flipped, degraded, scaled to [0, 1]). If the images do not
+fit on the device, the host draws and cuts by the same functions, and the step only finishes.
 """
 
 from typing import NamedTuple
@@ -17,11 +17,11 @@ from nsr_jax.tasks.task import Corruption
 
 
 class Regions(NamedTuple):
-    """What is cut from images for samples, before it is turned.
+    """Regions that are cut from images for samples, not flipped yet.
 
     Attributes:
         targets: uint8 `(..., scale * R, scale * R, C)`, of the clean images.
-        inputs: uint8 `(..., R, R, C)`, the same places of the low-resolution images; None where there are none.
+        inputs: uint8 `(..., R, R, C)`, the same places of the inputs; None if a corruption makes them.
     """
 
     targets: jax.Array | np.ndarray
@@ -41,7 +41,7 @@ def sample_patches(
 ) -> tuple[jax.Array, jax.Array]:
     """Cut random patches, each flipped along both axes and transposed with probability 1/2 (paper, section 4).
 
-    Every sample draws from its own key, so a batch is the same however it is spread over devices.
+    Every sample has its own key, so a batch is the same however it is spread over devices.
 
     Args:
         store: the images.
@@ -51,7 +51,7 @@ def sample_patches(
         scale: of targets to inputs; must fit the store.
         patch_size: P, the side of an input patch.
         margin: input pixels at an image's border that are never sampled.
-        corruption: makes the input from the clean image, at scale 1; None where the store has the inputs.
+        corruption: makes the input from the clean image, at scale 1; None if the store has the inputs.
 
     Returns:
         inputs `(B, P, P, C)` and targets `(B, scale * P, scale * P, C)`, float32, the targets on [0, 1].
@@ -68,13 +68,13 @@ def sample_patches(
 
 
 def check_inputs(inputs: jax.Array | np.ndarray | None, corruption: Corruption | None) -> None:
-    """Raise ValueError unless inputs are there or a corruption makes them, and not both."""
+    """Raise ValueError unless there are either inputs or a corruption to make them."""
     if (inputs is None) == (corruption is None):
         raise ValueError('either the store has inputs or a corruption makes them')
 
 
 def region_size(patch_size: int, channels: int, corruption: Corruption | None) -> int:
-    """R, the side in input pixels of the region that a patch is made from."""
+    """R, the side in input pixels of the region that a patch needs."""
     return patch_size if corruption is None else corruption.region_size(patch_size, channels)
 
 
@@ -85,11 +85,11 @@ def draw_places(
 
     Args:
         sizes: `(N, 2)`, of the images in input pixels.
-        key: of the whole run.
-        step: of the optimizer, an integer.
-        indices: `(B,)`, the samples' places in the global batch.
+        key: as in `sample_patches`, and so are the other arguments.
+        step: of the optimizer.
+        indices: `(B,)`.
         size: R, see `region_size`.
-        margin: input pixels at an image's border that are never sampled.
+        margin: in input pixels.
 
     Returns:
         the images' numbers `(B,)`, and row and column of the regions' first input pixels `(B, 2)`, int32.
@@ -113,18 +113,9 @@ def finish_patches(
     patch_size: int,
     corruption: Corruption | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Turn and degrade what was cut for the samples of one step, and scale it to [0, 1].
+    """Flip, degrade and scale to [0, 1] the regions of one step's samples, with axis B before those of the images.
 
-    Args:
-        regions: with axis B before those of the images.
-        key: of the whole run.
-        step: of the optimizer, an integer.
-        indices: `(B,)`, the samples' places in the global batch.
-        patch_size: P.
-        corruption: None where the regions have inputs.
-
-    Returns:
-        as `sample_patches`.
+    The other arguments and the results are those of `sample_patches`.
     """
 
     def finish(keys: jax.Array, regions: Regions) -> tuple[jax.Array, jax.Array]:
@@ -133,7 +124,7 @@ def finish_patches(
         target = _orient(regions.targets, flips)
         if corruption is not None:
             return corruption(corruption_key, target, patch_size)
-        assert regions.inputs is not None  # `check_inputs` has seen them
+        assert regions.inputs is not None  # by `check_inputs`
         return _orient(regions.inputs, flips).astype(jnp.float32) / 255, target.astype(jnp.float32) / 255
 
     with fixed_bits():

@@ -54,7 +54,7 @@ def test_images_without_a_partner_are_listed_at_once(tmp_path):
     write_pair(folder, 'b')
     write_pair(folder, 'c')
     (folder / 'input' / 'a.bmp').write_bytes((folder / 'input' / 'a.png').read_bytes())
-    with pytest.raises(UserError, match='another image there has the same name but for the extension'):
+    with pytest.raises(UserError, match='another image there has the same name with another extension'):
         opened(folder)
 
 

@@ -235,7 +235,7 @@ def test_a_folder_in_the_layout_of_a_benchmark_may_be_anywhere(tmp_path, tfds_di
     np.testing.assert_array_equal(example.hr, hr[:8, :10])
     np.testing.assert_array_equal(example.lr, lr)
     write_image(tmp_path / 'Own' / 'HR' / 'b.png', hr)
-    with pytest.raises(UserError, match=r'X2/b\.png: missing, the low-resolution partner of .*HR/b\.png'):
+    with pytest.raises(UserError, match=r'X2/b\.png is missing: the low-resolution partner of .*HR/b\.png'):
         open_source(tmp_path / 'Own', 'train', 2, tfds_dir=tfds_dir)
     write_image(tmp_path / 'Own' / 'LR_bicubic' / 'X2' / 'b.png', hr)
     with pytest.raises(UserError, match=r'X2/b\.png: 11x9 pixels .*HR/b\.png .*needs 5x4'):
