@@ -1,12 +1,10 @@
-"""The image sets that the field reports scores on: what each is for, what must be in it and where a user gets it."""
+"""The image sets that the field reports scores on: their purpose, their images and where to get them."""
 
 import dataclasses
 import pathlib
 from collections.abc import Sequence
 
 from nsr_jax.errors import UserError
-
-_SHOWN = 8  # names in an error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,13 +13,13 @@ class Benchmark:
 
     Attributes:
         name: as tables print it; a user may write it in any case.
-        tasks: what scores are reported on it for: 'sr', 'denoise', 'jpeg'.
-        images: how many it has.
-        colour: 'RGB' or 'gray', and what departs from that.
-        origin: where it is from.
-        stems: its files' names without extension where they go by one name everywhere, so that a missing one can be
-            named; empty otherwise.
-        other_name: another one that it goes by.
+        tasks: for which scores on it are reported: 'sr', 'denoise', 'jpeg'.
+        images: their number.
+        colour: 'RGB' or 'gray', and exceptions.
+        origin: where to get it.
+        stems: its files' names without extension, so that an error can name missing ones; empty if the names differ
+            from copy to copy.
+        other_name: that it is also known by.
     """
 
     name: str
@@ -36,15 +34,15 @@ class Benchmark:
         return f'{self.name} ({self.images} images, {self.colour}, for {" and ".join(self.tasks)})'
 
     def check(self, names: Sequence[str], place: str | pathlib.Path) -> None:
-        """Check that the set is whole.
+        """Check that the set is complete.
 
         Args:
             names: of the image files that were found, with or without extension.
-            place: where; for the error.
+            place: where they were found.
 
         Raises:
-            UserError: there are more or fewer images than the set has; the line names those that are missing, and
-                those that do not belong there, where the files are called as usual.
+            UserError: there are more or fewer images than the set has. If the files have their usual names, the line
+                names those that are missing and those that do not belong there.
         """
         if len(names) == self.images:
             return
@@ -52,10 +50,10 @@ class Benchmark:
         found = {pathlib.PurePosixPath(name).stem.lower(): name for name in names}
         missing = [stem for stem in self.stems if stem not in found]
         surplus = [name for stem, name in found.items() if stem not in self.stems]
-        # Files that go by other names than these say nothing about which are missing.
+        # If no file has its usual name, the names do not tell which are missing.
         if len(missing) < len(self.stems):
-            message += f'; missing: {_some(missing)}' if missing else ''
-            message += f'; not of the set: {_some(surplus)}' if surplus else ''
+            message += f'; missing: {some_of(missing)}' if missing else ''
+            message += f'; not of the set: {some_of(surplus)}' if surplus else ''
         raise UserError(f'{message}; it comes from {self.origin}')
 
 
@@ -63,9 +61,9 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-def _some(names: Sequence[str]) -> str:
-    rest = len(names) - _SHOWN
-    return ', '.join(names[:_SHOWN]) + (f' and {rest} more' if rest > 0 else '')
+def some_of(names: Sequence[str]) -> str:
+    """The first eight names, and how many more there are."""
+    return ', '.join(names[:8]) + (f' and {len(names) - 8} more' if len(names) > 8 else '')
 
 
 _BSD = 'the Berkeley Segmentation Dataset, https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/bsds/'
@@ -93,80 +91,46 @@ def _numbered(pattern: str, images: int, first: int = 1) -> tuple[str, ...]:
 
 
 DIV2K_VALIDATION = Benchmark(
-    'DIV2K',
-    ('sr',),
-    100,
-    'RGB',
+    'DIV2K', ('sr',), 100, 'RGB',
     'https://data.vision.ee.ethz.ch/cvl/DIV2K/, its validation images (Agustsson and Timofte, 2017)',
     _numbered('{:04d}', 100, first=801),
-)
+)  # fmt: skip
 BENCHMARKS = (
     Benchmark(
-        'Set5',
-        ('sr',),
-        5,
-        'RGB',
-        'Bevilacqua et al., BMVC 2012',
-        ('baby', 'bird', 'butterfly', 'head', 'woman'),
+        'Set5', ('sr',), 5, 'RGB', 'Bevilacqua et al., BMVC 2012', ('baby', 'bird', 'butterfly', 'head', 'woman')
     ),
     Benchmark('Set14', ('sr',), 14, 'RGB, bridge gray', 'Zeyde et al., Curves and Surfaces 2010', _SET14_STEMS),
     Benchmark('BSD100', ('sr',), 100, 'RGB', f'the test images of {_BSD} (Martin et al., 2001)', _BSD100_STEMS, 'B100'),
     Benchmark(
-        'Urban100',
-        ('sr', 'denoise'),
-        100,
-        'RGB',
-        'https://github.com/jbhuang0604/SelfExSR (Huang et al., CVPR 2015)',
+        'Urban100', ('sr', 'denoise'), 100, 'RGB', 'https://github.com/jbhuang0604/SelfExSR (Huang et al., CVPR 2015)',
         _numbered('img_{:03d}', 100),
     ),
     Benchmark('Manga109', ('sr',), 109, 'RGB', 'http://www.manga109.org, on request (Matsui et al., 2017)'),
     DIV2K_VALIDATION,
     Benchmark(
-        'Set12',
-        ('denoise',),
-        12,
-        'gray',
-        'https://github.com/cszn/DnCNN (Zhang et al., 2017)',
+        'Set12', ('denoise',), 12, 'gray', 'https://github.com/cszn/DnCNN (Zhang et al., 2017)',
         _numbered('{:02d}', 12),
     ),
     Benchmark(
-        'BSD68',
-        ('denoise',),
-        68,
-        'gray',
-        'https://github.com/cszn/DnCNN (Roth and Black, 2009; Zhang et al., 2017)',
+        'BSD68', ('denoise',), 68, 'gray', 'https://github.com/cszn/DnCNN (Roth and Black, 2009; Zhang et al., 2017)',
         _numbered('test{:03d}', 68),
     ),
     Benchmark('CBSD68', ('denoise',), 68, 'RGB', f'{_BSD} (the images of BSD68 in colour)', _BSD68_STEMS),
-    Benchmark(
-        'Kodak24',
-        ('denoise',),
-        24,
-        'RGB',
-        'http://r0k.us/graphics/kodak/',
-        _numbered('kodim{:02d}', 24),
-    ),
+    Benchmark('Kodak24', ('denoise',), 24, 'RGB', 'http://r0k.us/graphics/kodak/', _numbered('kodim{:02d}', 24)),
     Benchmark('McMaster', ('denoise',), 18, 'RGB', 'Zhang et al., Journal of Electronic Imaging 20(2), 2011'),
     Benchmark(
-        'LIVE1',
-        ('jpeg',),
-        29,
-        'RGB',
+        'LIVE1', ('jpeg',), 29, 'RGB',
         'the reference images of https://live.ece.utexas.edu/research/quality/ (Sheikh et al., 2006)',
         _LIVE1_STEMS,
     ),
     Benchmark(
-        'Classic5',
-        ('jpeg',),
-        5,
-        'gray',
-        'Foi et al., IEEE Transactions on Image Processing 16(5), 2007',
+        'Classic5', ('jpeg',), 5, 'gray', 'Foi et al., IEEE Transactions on Image Processing 16(5), 2007',
         ('baboon', 'barbara', 'boats', 'lena', 'peppers'),
     ),
-)
+)  # fmt: skip
 
 
 def find_benchmark(name: str) -> Benchmark | None:
-    """The known set that goes by this name, in any case; None for another name."""
+    """The known set of this name, in any case; None for another name."""
     known = {other.lower(): benchmark for benchmark in BENCHMARKS for other in (benchmark.name, benchmark.other_name)}
     return known.get(name.lower()) if name else None

@@ -14,18 +14,18 @@ import tqdm
 from nsr_jax.errors import UserError, listed
 from nsr_jax.tasks.task import Example
 
-ALIGNMENT = 64  # bytes: what XLA asks of memory that it uses as it is
+ALIGNMENT = 64  # bytes; XLA uses memory without copying it if it is aligned to them
 
 ToGray = Callable[[np.ndarray], np.ndarray]
 
 
 @flax.struct.dataclass
 class ImageStore:
-    """N images of different sizes, each landscape (transposed where it was not) and padded to the largest with zeros.
+    """N images of different sizes, each transposed to landscape if needed and padded to the largest with zeros.
 
     Attributes:
         targets: uint8 `(N, scale * H, scale * W, C)`, the clean images.
-        inputs: uint8 `(N, H, W, C)`, what they are restored from; None where a task makes it of the clean image.
+        inputs: uint8 `(N, H, W, C)`, to restore them from; None if the task makes inputs from the clean images.
         sizes: int32 `(N, 2)`, each image's true height and width in input pixels.
     """
 
@@ -35,19 +35,19 @@ class ImageStore:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the store takes on each device where it is resident."""
+        """The memory that the store takes, on each device if it is resident."""
         return self.targets.nbytes + self.sizes.nbytes + (0 if self.inputs is None else self.inputs.nbytes)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StoreLayout:
-    """What a store's arrays look like before they are there.
+    """The shapes of a store's arrays, known before it is made.
 
     Attributes:
         sizes: as in `ImageStore`.
         scale: of the targets to the inputs.
         channels: of all images.
-        has_inputs: whether there are images to restore the targets from.
+        has_inputs: whether the store has inputs.
     """
 
     sizes: np.ndarray
@@ -80,20 +80,20 @@ class KnowsShapes(Protocol):
     names: Sequence[str]
 
     def hr_shape(self, index: int) -> tuple[int, int, int]:
-        """Height, width and channels of a clean image as its file says, turned upright and cropped or not."""
+        """Height, width and channels in the file of a clean image, before it is turned upright and cropped."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Needs:
-    """What training asks of each image.
+    """What training requires of each image.
 
     Attributes:
         scale: of the targets to the inputs.
-        channels: that each image must have.
-        smallest: the side in input pixels below which an image cannot be sampled: patch and margins.
-        has_inputs: whether it is to come with the image that it is restored from.
-        to_gray: what makes colour images gray, uint8 (H, W, 3) to (H, W), where the network has one channel.
+        channels: of the network.
+        smallest: the shortest side in input pixels, which holds a patch and its margins.
+        has_inputs: whether an image must come with the input to restore it from.
+        to_gray: makes colour images gray, uint8 (H, W, 3) to (H, W), if the network has one channel.
     """
 
     scale: int
@@ -103,7 +103,7 @@ class Needs:
     to_gray: ToGray | None = None
 
     def check(self, shape: tuple[int, int, int], name: str) -> None:
-        """Raise `UserError` where a clean image of this height, width and number of channels is of no use."""
+        """Raise `UserError` if a clean image of this height, width and number of channels is of no use."""
         side = min(shape[:2]) // self.scale
         if side < self.smallest:
             raise UserError(
@@ -119,19 +119,19 @@ def build_store(examples: Sequence[Example], needs: Needs) -> ImageStore:
 
     Args:
         examples: a source; each is decoded once, and once before for its shape unless the source `KnowsShapes`.
-        needs: what is asked of each.
+        needs: the requirements of each.
 
     Raises:
-        UserError: no image, or such as `Needs.check` refuses or that are broken; they are named.
+        UserError: there are no images, or some are broken or refused by `Needs.check`; the line names them.
     """
     return build_in_memory(examples, measure_images(examples, needs), needs.to_gray)
 
 
 def measure_images(examples: Sequence[Example], needs: Needs) -> StoreLayout:
-    """What the store of these examples will take; errors as of `build_store`."""
+    """Find the layout of the store of these examples; errors as of `build_store`."""
 
     def measure(index: int) -> tuple[int, int, int] | str:
-        """The shape of an image, or what is wrong with it."""
+        """The shape of an image, or its error."""
         try:
             if isinstance(examples, KnowsShapes):
                 shape, name = examples.hr_shape(index), examples.names[index]
@@ -152,7 +152,7 @@ def measure_images(examples: Sequence[Example], needs: Needs) -> StoreLayout:
 
 
 def build_in_memory(examples: Sequence[Example], layout: StoreLayout, to_gray: ToGray | None) -> ImageStore:
-    """As `build_store`, of images that have been measured."""
+    """As `build_store`, for images that have been measured."""
     inputs = None if layout.inputs is None else _aligned_zeros(layout.inputs)
     store = ImageStore(_aligned_zeros(layout.targets), inputs, layout.sizes)
     fill_store(store, examples, layout, to_gray)
@@ -160,11 +160,11 @@ def build_in_memory(examples: Sequence[Example], layout: StoreLayout, to_gray: T
 
 
 def fill_store(store: ImageStore, examples: Sequence[Example], layout: StoreLayout, to_gray: ToGray | None) -> None:
-    """Decode the examples, each thread one at a time, into the targets and inputs of a store, which are zeros.
+    """Decode the examples in threads into the targets and inputs of a store, which are zeros.
 
     Raises:
-        UserError: an image with other channels than measured.
-        ValueError: an image of another size than it was measured.
+        UserError: an image has other channels than the layout.
+        ValueError: an image has another size than it was measured.
     """
 
     def put(index: int) -> None:
@@ -173,7 +173,9 @@ def fill_store(store: ImageStore, examples: Sequence[Example], layout: StoreLayo
         if found != layout.channels:
             raise UserError(f'{example.name} has {found} channels, the network takes {layout.channels}')
         if (height, width) != tuple(layout.sizes[index] * layout.scale):
-            raise ValueError(f'{example.name} is {height}x{width}, measured were {layout.sizes[index]} input pixels')
+            raise ValueError(
+                f'{example.name} is {height}x{width}, but was measured as {layout.sizes[index]} in input pixels'
+            )
         store.targets[index, :height, :width] = example.hr
         if store.inputs is not None:
             height, width = layout.sizes[index]
@@ -185,7 +187,7 @@ def fill_store(store: ImageStore, examples: Sequence[Example], layout: StoreLayo
 
 
 def _by_threads(function: Callable[[int], Any], count: int) -> Iterator[Any]:
-    """The results for each index, in order; after a failure or Ctrl-C nothing more is begun, or waited for."""
+    """Yield the result for each index, in order; after a failure or Ctrl-C, start and wait for nothing more."""
     threads = concurrent.futures.ThreadPoolExecutor()
     try:
         yield from threads.map(function, range(count))
@@ -194,7 +196,7 @@ def _by_threads(function: Callable[[int], Any], count: int) -> Iterator[Any]:
 
 
 def _prepare(example: Example, to_gray: ToGray | None) -> Example:
-    """Landscape, and gray where that is asked for."""
+    """Transpose an example to landscape, and make it gray if `to_gray` is given."""
 
     def prepare(image: np.ndarray) -> np.ndarray:
         image = image if image.shape[0] <= image.shape[1] else image.swapaxes(0, 1)
@@ -204,7 +206,7 @@ def _prepare(example: Example, to_gray: ToGray | None) -> Example:
 
 
 def _aligned_zeros(shape: tuple[int, ...]) -> np.ndarray:
-    """uint8 zeros at an address that all CPU devices can share, where NumPy's own would be copied for each."""
+    """uint8 zeros at an address that all CPU devices can share; an array of NumPy's would be copied for each."""
     size = math.prod(shape)
     memory = np.zeros(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT

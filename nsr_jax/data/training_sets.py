@@ -1,12 +1,11 @@
-"""The training sets of published networks, as far as they are made of other sets: which images belong to each."""
+"""The images of published networks' training sets that are made of other sets."""
 
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 
+from nsr_jax.data.benchmark_sets import some_of
 from nsr_jax.errors import UserError
-
-_SHOWN = 3  # names in an error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,8 +14,8 @@ class TrainingSet:
 
     Attributes:
         name: as logs print it; a user may write it in any case.
-        folders: by folder of `data_dir`/train, the names of its images without extension.
-        description: what it is, and what it departs in from the published one.
+        folders: the names of its images, without extension, by their folder in `data_dir`/train.
+        description: what it is, and how it differs from the published one.
     """
 
     name: str
@@ -25,25 +24,18 @@ class TrainingSet:
 
     @property
     def images(self) -> int:
-        """How many it has."""
+        """The number of its images."""
         return sum(map(len, self.folders.values()))
 
     def choose(self, folder: str, paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
-        """Those of a folder's images that belong to the set.
-
-        Args:
-            folder: a key of `folders`.
-            paths: of all images there.
+        """Choose from `paths`, all images in a folder, those that belong to the set.
 
         Raises:
             UserError: some are missing; the line names them.
         """
         found = {path.stem: path for path in paths}
-        missing = [stem for stem in self.folders[folder] if stem not in found]
-        if missing:
-            rest = len(missing) - _SHOWN
-            names = ', '.join(missing[:_SHOWN]) + (f' and {rest} more' if rest > 0 else '')
-            raise UserError(f'{self.name}: {names} missing in the folder {folder}; it is {self.description}')
+        if missing := [stem for stem in self.folders[folder] if stem not in found]:
+            raise UserError(f'{self.name}: {some_of(missing)} missing in the folder {folder}; it is {self.description}')
         return [found[stem] for stem in self.folders[folder]]
 
 
@@ -103,5 +95,5 @@ TRAINING_SETS = (
 
 
 def find_training_set(name: str) -> TrainingSet | None:
-    """The known set that goes by this name, in any case; None for another name."""
+    """The known set of this name, in any case; None for another name."""
     return next((each for each in TRAINING_SETS if each.name == name.lower()), None)

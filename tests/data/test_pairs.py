@@ -72,5 +72,5 @@ def test_sizes_that_do_not_fit_are_listed_at_once(tmp_path):
 
 def test_pairs_are_asked_of_a_source_that_has_none(tmp_path):
     write_image(tmp_path / 'photos' / 'a.png', np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(UserError, match='photos: has no input images; pairs are a folder with the folders input and'):
+    with pytest.raises(UserError, match='photos: has no input images: pairs are a folder with the folders input and'):
         opened(tmp_path / 'photos')

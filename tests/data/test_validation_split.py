@@ -84,7 +84,7 @@ def test_div2k_has_images_of_its_own(monkeypatch):
 
     def open_source(name, split, scale, **options):
         opened.append((name, split))
-        return Source(name, ['a.png'], [{'hr': b''}], scale, has_inputs=False)
+        return Source(name, ['a.png'], [{'hr': b''}], scale, has_inputs=False, fingerprint='')
 
     monkeypatch.setattr('nsr_jax.data.validation_split.open_source', open_source)
     validation = ValidationImages(fraction=0.05)
