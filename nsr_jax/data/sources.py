@@ -153,10 +153,8 @@ def open_source(
             raise UserError(f'{name}: its images are for scale {match[1]}, not {scale}')
         split = _check_split(name, split, tuple(layouts.DIV2K_SPLITS))
         records, fingerprint = catalogue.catalogue_records(tfds_folder / name, split, tfds_folder)
-        names, collection = tuple(f'{split}_{index:04d}' for index in range(len(records))), DIV2K_VALIDATION.name
-        return Source(
-            name, names, records, scale, has_inputs=has_inputs, fingerprint=fingerprint, collection=collection
-        )
+        names = tuple(f'{split}_{index:04d}' for index in range(len(records)))
+        return Source(name, names, records, scale, has_inputs, fingerprint, collection=DIV2K_VALIDATION.name)
 
     if name == 'photos':
         part = split = _check_split(name, split, tuple(layouts.PHOTOS))
@@ -194,7 +192,7 @@ def open_source(
     )
     records = builders.open_records(dataclasses.replace(config, check=check), tfds_folder)
     names = tuple(pair.hr.name for pair in pairs)
-    return Source(name, names, records, scale, has_inputs=has_inputs, fingerprint=config.name, collection=collection)
+    return Source(name, names, records, scale, has_inputs, config.name, collection=collection)
 
 
 def records_folder(tfds_dir: str | os.PathLike | None) -> pathlib.Path:

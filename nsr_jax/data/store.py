@@ -173,9 +173,7 @@ def fill_store(store: ImageStore, examples: Sequence[Example], layout: StoreLayo
         if found != layout.channels:
             raise UserError(f'{example.name} has {found} channels, the network takes {layout.channels}')
         if (height, width) != tuple(layout.sizes[index] * layout.scale):
-            raise ValueError(
-                f'{example.name} is {height}x{width}, but was measured as {layout.sizes[index]} in input pixels'
-            )
+            raise ValueError(f'{example.name} is {height}x{width}, measured were {layout.sizes[index]} input pixels')
         store.targets[index, :height, :width] = example.hr
         if store.inputs is not None:
             height, width = layout.sizes[index]
