@@ -46,7 +46,7 @@ def test_ms_ssim_of_one_scale_is_ssim():
 
 
 def ms_ssim_by_definition(a, b, weights):
-    """Of two planes in float64, window by window (Wang et al., 2003, equation 7)."""
+    """MS-SSIM of two planes in float64, window by window (Wang et al., 2003, equation 7)."""
     distance = np.arange(11) - 5
     window = np.exp(-(distance[:, None] ** 2 + distance**2) / (2 * 1.5**2))
     window /= window.sum()

@@ -15,14 +15,14 @@ RUN = {'num_steps': 600, 'drops': (2 / 3, 5 / 6), 'factor': 0.2}
 
 @pytest.fixture(autouse=True)
 def lenient_promotion():
-    """Optax by itself, which these tests compare with, needs it."""
+    """Optax by itself, with which these tests compare, needs it."""
     with jax.numpy_dtype_promotion('standard'):
         yield
 
 
 @pytest.fixture(scope='module')
 def params():
-    """As a network names them: a plain convolution, and a sparse one of 2 groups and cardinality 2."""
+    """Parameters named as in a network: of a plain convolution, and of a sparse one with 2 groups and cardinality 2."""
     shapes = {
         'head': {'direction': (3, 3, 1, 8), 'scale': (8,), 'bias': (8,)},
         'block_00': {
@@ -146,7 +146,7 @@ def test_accumulation_steps_along_the_mean_gradient(params):
 
 
 def test_the_rate_is_that_of_the_step_that_is_told(params):
-    """A step that was skipped counts, though the optimizer has not seen it."""
+    """A skipped step counts, although the optimizer has not seen it."""
     optimizer = find_optimizer('adam', find_schedule('steps', 1e-3, **RUN))
     gradients = gradients_of(params, 0)
     early, late = (

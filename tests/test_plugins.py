@@ -1,4 +1,4 @@
-"""Plug-ins: what is imported, and what a mistake in one says."""
+"""Plug-ins: how they are imported, and the errors for mistakes in them."""
 
 import sys
 
@@ -13,7 +13,7 @@ from nsr_jax.tasks import find_task
 
 @pytest.fixture(autouse=True)
 def as_before():
-    """Mappings and modules are as they were after each test."""
+    """Restores mappings and modules after each test."""
     before = {kind: dict(mapping) for kind, mapping in plugins.EXTENSIBLE.items()}
     modules = set(sys.modules)
     yield

@@ -23,7 +23,7 @@ from nsr_jax.tasks.task import Example
 _WHOLE_FOLDER = 'images'
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+@dataclasses.dataclass(eq=False, repr=False)
 class Source(Sequence[Example]):
     """The images of one split by index, sorted by name and decoded on access. Can be pickled.
 

@@ -1,4 +1,4 @@
-"""The known sets against the real ones, and what is said where images are missing."""
+"""The known sets against the real ones, and the errors for missing images."""
 
 import pytest
 

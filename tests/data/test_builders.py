@@ -114,7 +114,7 @@ builders.open_records(config, {str(tmp_path / 'tfds')!r})
 """
     assert subprocess.run([sys.executable, '-c', program], check=False).returncode == 9
     assert entries(tmp_path / 'tfds'), 'the process was to die in the middle of its writing'
-    # Whatever is prepared next, nothing of it stays.
+    # The next preparation, of whatever, removes all of it.
     builders.open_records(config_of(files[:1]), tmp_path / 'tfds')
     (folder,) = (tmp_path / 'tfds' / 'nsr_image_pairs').iterdir()
     assert folder.name == config_of(files[:1]).name
@@ -302,7 +302,7 @@ def test_one_line_tells_what_is_prepared_and_standard_output_stays_empty(tmp_pat
 
 
 def test_all_images_that_cannot_be_used_are_listed(tmp_path):
-    """Over the ends of shards, whatever is wrong with them; and nothing is prepared."""
+    """All failures are told, over the ends of shards and of any kind, and nothing is prepared."""
     files = image_files(tmp_path / 'images', 120)
     files[3].path.write_bytes(b'text')
     files[60].path.write_bytes(files[60].path.read_bytes()[:60])

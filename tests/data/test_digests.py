@@ -1,4 +1,4 @@
-"""Digests of files: true however a file was changed, and kept so that one that was not is read once."""
+"""Digests of files: correct after any change of a file, and kept so that an unchanged file is read once."""
 
 import concurrent.futures
 import hashlib
@@ -23,7 +23,7 @@ def files(tmp_path):
 
 @pytest.fixture
 def settled(monkeypatch):
-    """As if files had not changed for long."""
+    """Pretend that files have not changed for long."""
     monkeypatch.setattr(digests, '_SETTLED', -(10**18))
 
 
@@ -54,14 +54,14 @@ def test_files_that_have_not_changed_are_read_once(files, tmp_path, settled, rea
     digest_files(files[:2], tmp_path / 'kept')
     digest_files(files, tmp_path / 'kept')
     assert sorted(reads) == files
-    monkeypatch.chdir(tmp_path)  # a path that is written otherwise is the same file
+    monkeypatch.chdir(tmp_path)  # the same file by another spelling of its path
     names = [pathlib.Path(path.name) for path in files]
     assert digest_files(names, tmp_path / 'kept') == expected(names)
     assert len(reads) == 3
 
 
 def test_a_changed_file_of_the_same_size_and_time_is_read_again(files, tmp_path, settled):
-    """Its inode's own time, which nobody can set, tells that it changed."""
+    """The time of its inode, which nobody can set, reveals the change."""
     for path in files:
         os.utime(path, (1_700_000_000, 1_700_000_000))
     digest_files(files, tmp_path / 'kept')

@@ -91,7 +91,7 @@ def test_div2ks_damaged_zip_files_are_named(div2k, tmp_path):
     with pytest.raises(UserError, match=r'0001x2\.png: 5x6 pixels .*needs 4x6'):
         open_source('div2k', 'train', 2, data_dir=div2k, tfds_dir=tmp_path)
     write_zip(partners, 'DIV2K_train_LR_bicubic/X2', [])
-    with pytest.raises(UserError, match=r'X2\.zip: no PNG image'):
+    with pytest.raises(UserError, match=r'X2\.zip contains no PNG image'):
         open_source('div2k', 'train', 2, data_dir=div2k, tfds_dir=tmp_path)
     partners.write_bytes(b'half of a download')
     with pytest.raises(UserError, match=r'X2\.zip: cannot be read'):

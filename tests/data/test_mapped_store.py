@@ -1,4 +1,4 @@
-"""The store in a file against the store in memory; when a file is used, made anew, and never left half written."""
+"""The store in a file against the store in memory; when the file is used or made anew; that no incomplete one stays."""
 
 import concurrent.futures
 import resource
@@ -151,7 +151,7 @@ def test_gray_images_are_another_file(tmp_path):
     opened(tmp_path, source(), channels=1, to_gray=gray)
     opened(tmp_path, source(), channels=1, to_gray=other_gray)
     assert len(files(tmp_path)) == 3
-    for channel in (1, 2):  # functions are known by what they do, not by their names
+    for channel in (1, 2):  # functions are told apart by what they do, not by their names
         store = opened(tmp_path, source(), channels=1, to_gray=lambda image, channel=channel: image[..., channel])
         assert_equal(store, in_memory(source(), channels=1, to_gray=lambda image, channel=channel: image[..., channel]))
     assert len(files(tmp_path)) == 4

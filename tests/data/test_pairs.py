@@ -1,4 +1,4 @@
-"""Folders of pairs: matched by name, checked by size, and read as what a task needs of them."""
+"""Folders of pairs: matched by name, checked by size, and read as a task needs them."""
 
 import numpy as np
 import pytest

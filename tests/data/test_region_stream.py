@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 PATCH, MARGIN, BATCH, CALL = 7, 2, 6, 4
 FIRST, LAST = 5, 22
 KEY = jax.random.key(3)
-# What is learned, from how large a region of the scale-1 image.
+# A task and the side of the region that it needs of the scale-1 image.
 KINDS = {'sr': (2, None, 7), 'noise': (1, Noise(5, 50), 7), 'jpeg': (1, Jpeg(10, 40), 32)}
 
 
@@ -153,7 +153,7 @@ def test_it_cuts_some_calls_ahead_and_no_more(monkeypatch, calls_ahead):
 
 
 def test_what_take_waited_for_is_told_once(monkeypatch):
-    """By a clock that is looked at before the wait, and only then lets the regions be cut."""
+    """The clock is read before the wait, and only then lets the threads cut regions."""
     go, clock = threading.Event(), iter([10, 10.5])
     cut_call = RegionStream._cut_call
     monkeypatch.setattr(RegionStream, '_cut_call', lambda self, call: (go.wait(), cut_call(self, call))[1])

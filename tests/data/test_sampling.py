@@ -138,7 +138,7 @@ def located(samples=2048):
     for index, (height, width) in enumerate(SIZES):
         image = np.zeros((height, width, 3), np.uint8)
         image[..., 0] = index + 1
-        # Told along the landscape's rows and columns, so a portrait is written transposed.
+        # Rows and columns are those of the landscape, so a portrait is written transposed.
         rows, columns = np.indices((height, width)) + 1
         image[..., 1], image[..., 2] = (columns, rows) if height > width else (rows, columns)
         examples.append(Example(f'{index}', image.repeat(2, axis=0).repeat(2, axis=1), image))

@@ -1,4 +1,4 @@
-"""The image store: what lies where, and what it refuses."""
+"""The image store: its arrays, and the images that it refuses."""
 
 import dataclasses
 
@@ -95,7 +95,7 @@ def test_colours_become_gray_where_that_is_asked_for():
 
 
 class KnowingShapes(list):
-    """Examples that say their shapes, and are not asked for anything else before they are decoded."""
+    """Examples that know their shapes, of which nothing else is read before they are decoded."""
 
     def __init__(self, examples, shapes):
         super().__init__(examples)
@@ -112,7 +112,7 @@ class KnowingShapes(list):
 
 def test_the_layout_is_that_of_the_store_before_anything_is_decoded():
     examples = [random_example('a', 6, 8), random_example('b', 10, 5)]
-    # As files say: not cropped to a multiple of the scale, and perhaps not upright.
+    # As in the files: not cropped to a multiple of the scale, and perhaps not upright.
     knowing = KnowingShapes(examples, [(12, 17, 3), (10, 21, 3)])
     layout = measure_images(knowing, Needs(scale=2, channels=3, smallest=5, has_inputs=True))
     assert knowing.decoded == 0

@@ -1,4 +1,4 @@
-"""The training sets of published networks: what is in them, and what they are told apart from."""
+"""The training sets of published networks: their images, and that no test image is among them."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""Images that are held out of training: which, by their names, and that both sides agree."""
+"""Images that are held out of training: their choice by name, and that training and validation agree on it."""
 
 import dataclasses
 

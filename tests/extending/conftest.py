@@ -12,7 +12,7 @@ from nsr_jax.images.writing import write_image
 
 
 def photograph(seed, size=(72, 80)):
-    """Smooth shapes and edges, the same for a seed."""
+    """Smooth shapes and edges, the same for the same seed."""
     random = np.random.default_rng(seed)
     rows, columns = np.mgrid[: size[0], : size[1]]
     waves = [np.sin(rows / a + seed) * np.cos(columns / b) for a, b in random.uniform(3, 12, (3, 2))]

@@ -1,4 +1,4 @@
-"""What a user adds in one file each works everywhere: training, checkpoints, validation, tables, report, restoring.
+"""What a user adds in one file each works everywhere: training, checkpoints, validation, tables, report and restoring.
 
 The files of `plugins/` lie in a folder outside the package, and no file of the package knows their names.
 """
@@ -47,7 +47,7 @@ def get_config():
 
 
 def run_twice(config, workdir):
-    """Train to the end, lose the last checkpoint, and go on from the one before."""
+    """Train to the end, lose the last checkpoint, and continue from the one before."""
     validation = open_validation(config)
     train(config, workdir, validation.evaluate, validation.measured_on)
     whole = read_metrics(workdir)

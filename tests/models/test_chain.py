@@ -45,7 +45,7 @@ def test_forward_is_the_definition(scale, adds_input):
 
 @pytest.mark.parametrize(('scale', 'adds_input'), [(3, True), (1, False)])
 def test_what_is_beside_an_image_changes_nothing(scale, adds_input):
-    """Each image is enlarged and convolved as by itself."""
+    """Each image is enlarged and convolved as if it were alone."""
     network = ChainNetwork(scale, 2, kernel_sizes=(9, 3, 5), features=(4, 3), adds_input=adds_input)
     x = np.random.default_rng(0).random((3, 12, 10, 2)).astype('f')
     params = jax.jit(network.init)(jax.random.key(0, impl='rbg'), x)['params']

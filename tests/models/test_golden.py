@@ -1,4 +1,4 @@
-"""The authors' PyTorch network on random weights: its outputs, gradients and training steps are met by ours.
+"""The authors' PyTorch network on random weights: ours has the same outputs, gradients and training steps.
 
 `tests/reference` holds three of the five cases; the others are read from `golden/` beside the folder of images.
 """
@@ -76,7 +76,7 @@ def test_large_images_by_the_authors_patches(name):
         with np.load(golden_folder() / f'{name}.npz') as file:
             numbers = dict(file)
     image, expected = numbers['input_large'][0], numbers['output_large'][0]
-    # Seen whole, these images come out otherwise by 0.8 and more.
+    # Without tiles these images differ by 0.8 and more.
     out = predict(case.network, case.parameters, image, tiling=Tiling('authors'))
     np.testing.assert_allclose(out, expected, rtol=0, atol=OUTPUT_TOLERANCE)
 

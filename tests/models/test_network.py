@@ -74,7 +74,7 @@ def test_what_is_beside_an_image_changes_nothing(name):
 
 
 def test_without_extents_nothing_is_computed_for_them():
-    """The function that is trained has no mask in it."""
+    """The function that training uses contains no mask."""
     network, parameters, x = random_network(SPARSE)
     assert 'bool[2,7,9' not in str(jax.make_jaxpr(network.apply)({'params': parameters}, x))
     extents = jnp.full((2, 2), 7, jnp.int32)
@@ -91,7 +91,7 @@ def test_remat_changes_no_number():
         return jnp.mean(jnp.abs(out)), seen
 
     results = [jax.jit(jax.grad(functools.partial(loss, each), has_aux=True))(parameters) for each in (network, remat)]
-    assert results[0][1].keys() == {'intermediates'}  # what the gates chose is seen too
+    assert results[0][1].keys() == {'intermediates'}  # also what the gates chose
     for right, ours in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_allclose(ours, right, rtol=0, atol=1e-6 * np.abs(right).max())
 

@@ -1,4 +1,4 @@
-"""A network from outside the package: one class in `NETWORKS`, and nothing else knows it."""
+"""A network from outside the package: one class in `NETWORKS` that nothing else knows."""
 
 import flax.linen as nn
 import jax

@@ -1,4 +1,4 @@
-"""What users give for arrays."""
+"""What users may pass as arrays."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +13,7 @@ VALUES = np.arange(12, dtype=np.uint16).reshape(3, 4)
 
 
 class Foreign:
-    """As a tensor of another library: NumPy can ask it for an array."""
+    """Like a tensor of another library, which NumPy can ask for an array."""
 
     def __init__(self, values):
         self._values = values

@@ -15,7 +15,7 @@ def all_corners():
 
 
 def test_corners_of_the_cube():
-    # Of BT.601 in studio range: black 16, white 235, and each primary's share of the 219 steps between.
+    # BT.601 in studio range: black 16, white 235, and each primary's share of the 219 steps between.
     expected = [16, 40.966, 144.553, 169.519, 81.481, 106.447, 210.034, 235]
     luma = rgb_to_y(all_corners())
     assert luma.dtype == np.float64

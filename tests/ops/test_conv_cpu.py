@@ -1,4 +1,4 @@
-"""Which convolution an image gets."""
+"""The choice of the convolution for an image."""
 
 import jax
 import jax.extend.core
@@ -10,7 +10,7 @@ from nsr_jax.ops._conv_cpu import convolve_image, correlate_images
 
 
 def kernel_sides(function, *arguments):
-    """Of all convolutions in a function, also within loops."""
+    """All convolutions in a function, also within loops."""
     found = []
 
     def search(jaxpr):

@@ -1,4 +1,4 @@
-"""What extents mean, against slices of each image by itself."""
+"""The meaning of extents, against slices of each image by itself."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Which images of colours are gray."""
+"""The images of three channels that count as gray."""
 
 import io
 
@@ -22,7 +22,7 @@ def test_equal_channels_are_gray(dtype):
 
 
 def test_neutral_chroma_that_was_rounded_is_gray():
-    """As a decoder makes it of chroma that is one level off: channels 3 apart at most; and of Pillow's own files."""
+    """Decoded from chroma that is one level off, channels differ by 3 at most; also in Pillow's own files."""
     y, red, blue = GRAY.astype(int), 1.402, 1.772
     for cb, cr in ((1, 0), (0, 1), (-1, 0), (0, -1)):
         offsets = [red * cr, -0.344136 * cb - 0.714136 * cr, blue * cb]
@@ -47,7 +47,7 @@ def test_one_pixel_of_colour_is_enough(row, difference):
 
 
 def test_dark_and_flat_images_may_hold_faint_colours():
-    """Within what is rounding elsewhere: 2 of 255 are 514 of 65535, and all that a dark image has."""
+    """Differences that are rounding elsewhere: 2 of 255 are 514 of 65535, and the whole range of a dark image."""
     dark = np.random.default_rng(1).integers(0, 500, (20, 20, 3), np.uint16)
     assert find_gray(dark) is None
     assert find_gray(dark / 65535) is None

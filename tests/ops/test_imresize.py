@@ -51,7 +51,7 @@ def test_the_two_borders_differ_only_near_the_border(data_dir):
     ],
 )
 def test_enlarging_matlabs_files_gives_the_known_bicubic_scores(data_dir, benchmark, scale, plain, rounded):
-    """Enlarging has no files to compare with; the Y-PSNR of bicubic, measured with other code, has."""
+    """For enlarging there are no files to compare with, but the Y-PSNR of bicubic, measured with other code."""
     folder = data_dir / 'test' / benchmark
     scores = {rgb_to_y: [], rgb_to_y_uint8: []}
     for path in list_images(folder / 'HR'):
@@ -137,7 +137,7 @@ def test_integers_are_clipped_and_rounded_half_up_after_each_pass(dtype, largest
         vertical = to_integers(np.stack([transcription(column, scale, 'clamp') for column in image.T], axis=1))
         expected = to_integers(np.stack([transcription(row, scale, 'clamp') for row in vertical]))
         np.testing.assert_array_equal(imresize(image, scale), expected)
-    # The image can tell: without rounding it leaves the range, and one rounding at the end gives other numbers.
+    # This image shows it: without rounding it leaves the range, and one rounding at the end gives other numbers.
     unrounded = imresize(image.astype(np.float64), 2)
     assert unrounded.min() < 0
     assert unrounded.max() > largest

@@ -308,7 +308,7 @@ def on_eight_devices():
 
 @pytest.mark.parametrize('name', ['once', 'loop'])
 def test_a_sharded_batch_stays_where_it_is(on_eight_devices, name):
-    """Forward and backward pass, alone and inside a loop: devices exchange the parameters' gradients alone."""
+    """Forward and backward pass, alone and inside a loop: devices exchange nothing but the parameters' gradients."""
     collectives = on_eight_devices[name]['collectives']
     assert set(collectives) == {'all-reduce'}
     kernel, bank, bias, scalar = 3 * 3 * 6 * 6, 3 * 3 * 6 * 2 * 2 * 4, 2 * 2 * 4, 1

@@ -46,7 +46,7 @@ def test_equals_the_definition(height, width, kernel_height):
 
 
 def test_rounding_errors_are_those_of_float32():
-    """At the size of training, against the same in float64: two to three times a plain convolution's."""
+    """Errors at the size of training, against float64, are two to three times those of a plain convolution."""
     with jax.enable_x64(True):
         arguments = random_arguments(48, 48, 3, 64, 64)
         exact, transpose = jax.vjp(plain, *arguments[:2])
@@ -66,7 +66,7 @@ def test_rounding_errors_are_those_of_float32():
 
 def test_takes_half_of_the_multiplications():
     def multiplications(function, *arguments):
-        """Of the convolutions alone, each two operations with its addition."""
+        """The operations of the convolutions alone: two for each multiplication with its addition."""
         count = 0
         for equation in jax.make_jaxpr(function)(*arguments).jaxpr.eqns:
             if equation.primitive.name == 'conv_general_dilated':

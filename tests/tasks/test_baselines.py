@@ -1,4 +1,4 @@
-"""Baselines: what they answer, and which they are for."""
+"""Baselines: their predictions, and the tasks that they are for."""
 
 import sys
 import types

@@ -90,7 +90,7 @@ def libjpeg(image, quality):
 
 @pytest.mark.parametrize(('folder', 'channels'), [('Classic5/HR/lena.png', 1), ('LIVE1/HR/bikes.png', 3)])
 def test_patches_are_those_of_whole_images_compressed_by_libjpeg(data_dir, folder, channels):
-    """Equal for gray; of RGB, chroma on the border of the region lacks its neighbours."""
+    """They are equal for gray; in RGB, chroma on the border of the region lacks its neighbours."""
     image = read_image(data_dir / 'test' / folder)
     jpeg, patch = Jpeg(10, 40), 48
     size = jpeg.region_size(patch, channels)

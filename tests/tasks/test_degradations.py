@@ -1,4 +1,4 @@
-"""What an evaluation makes of a true image: levels that are checked, and inputs that are the same everywhere."""
+"""The inputs that an evaluation makes of true images: levels are checked, and inputs are the same everywhere."""
 
 import io
 
@@ -33,7 +33,7 @@ def test_the_authors_own_noise():
 
 
 def test_the_usual_noise_is_numpys_legacy_generator_with_seed_0():
-    """The first numbers of `numpy.random.seed(0); numpy.random.normal()`, known from many a tutorial."""
+    """The first numbers of `numpy.random.seed(0); numpy.random.normal()`, known from many tutorials."""
     drawn = noise((1, 2, 3), 255)
     assert drawn.dtype == np.float32
     first = [1.76405235, 0.40015721, 0.97873798, 2.2408932, 1.86755799, -0.97727788]

@@ -100,7 +100,7 @@ SCORED = [(1, 40.0, ''), (2, 36.0, 'a'), (3, 35.0, 'a'), (4, None, 'b'), (5, 30.
 
 @pytest.mark.parametrize(('until', 'kept', 'best'), [(1, {1}, 1), (4, {2, 4}, 2), (5, {5}, 5), (6, {5, 6}, 5)])
 def test_scores_on_other_images_do_not_compete(tmp_path, config, params, until, kept, best):
-    """Of the scores at first it is not known what they were measured on: an older version saved them."""
+    """The first scores were saved by an older version, so it is not known what they were measured on."""
     checkpoints = Checkpoints(tmp_path, keep=1)
     for step, psnr, images in SCORED[:until]:
         measured_on = {'images': images, 'protocol': 'sr-y'} if images else {}
@@ -112,7 +112,7 @@ def test_scores_on_other_images_do_not_compete(tmp_path, config, params, until, 
 
 
 def test_a_checkpoint_of_an_older_version_is_read(tmp_path, config, params):
-    """Of one that kept the PSNR alone, and nothing of what it was measured on."""
+    """A checkpoint that kept the PSNR alone, and not what it was measured on."""
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step, psnr in ((1, 31.0), (2, 30.0)):
         checkpoints.save(step, config, params, merit=psnr)
@@ -146,7 +146,7 @@ def test_a_folder_that_orbax_takes_for_a_pattern_is_refused(tmp_path, config, pa
 
 
 def test_the_first_checkpoint_is_read_back(tmp_path, config, params, monkeypatch):
-    """Orbax loses a checkpoint in such a folder, and says nothing: not when it writes."""
+    """Orbax loses a checkpoint in such a folder without an error."""
     monkeypatch.setattr(module, 'check_for_libraries', lambda *_: None)
     checkpoints = Checkpoints(tmp_path / 'run[1]', keep=1)
     with pytest.raises(UserError, match=r'the first checkpoint was written, but cannot be read back: .*NOT_FOUND'):

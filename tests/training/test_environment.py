@@ -1,6 +1,6 @@
 """JAX's settings that its environment variables give: weights, batches and predictions are the same under all of them.
 
-A variable gives a setting its value when JAX is imported; changing it afterwards is the same to all that follows.
+A variable sets a value when JAX is imported; changing the value afterwards has the same effect on all that follows.
 """
 
 import functools

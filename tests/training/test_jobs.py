@@ -19,7 +19,7 @@ def by_flags(count):
 
 
 def by_slurm(count):
-    """The same as Slurm's `srun` describes it."""
+    """The same job as Slurm's `srun` describes it."""
     job = {
         'SLURM_JOB_ID': str(free_port() - SLURM_PORT), 'SLURM_STEP_NODELIST': '127.0.0.1',
         'SLURM_NTASKS': str(count), 'SLURM_STEP_NUM_NODES': '1',
@@ -96,7 +96,7 @@ def test_four_processes_over_both_axes_train_as_one(tmp_path, scored_config, job
 
 
 def last_step(workdir):
-    """Of the checkpoints there; 0 where there is none."""
+    """The step of the last checkpoint; 0 if there is none."""
     names = (path.name for path in (workdir / 'checkpoints').glob('*'))
     return max((int(name) for name in names if name.isdigit()), default=0)
 

@@ -12,7 +12,7 @@ from nsr_jax.trained import load_model
 
 @pytest.fixture(scope='module')
 def long_config(make_config):
-    """Checkpoints so often that a kill is likely to come in the middle of one."""
+    """So many checkpoints that a kill is likely to interrupt one."""
     config = make_config()
     config.update(num_steps=120, log_every_steps=7, checkpoint_every_steps=3, steps_per_call=2, checkpoints_to_keep=2)
     return config
@@ -27,7 +27,7 @@ def uninterrupted(tmp_path_factory, long_config, job):
 
 
 def wait_for(condition, process):
-    """Wait for what the process is to bring about."""
+    """Wait until the process has brought something about."""
     while not condition():
         assert process.poll() is None
         time.sleep(0.01)

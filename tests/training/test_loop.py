@@ -37,7 +37,7 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, config, metrics_of):
     whole, parts = (load_model(tmp_path / name / 'checkpoints' / '12') for name in ('whole', 'parts'))
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), whole.params, parts.params))
 
-    train(config, tmp_path / 'whole', evaluate)  # finished: nothing is done again
+    train(config, tmp_path / 'whole', evaluate)  # a finished run does nothing again
     assert metrics_of(tmp_path / 'whole') == metrics_of(tmp_path / 'parts')
 
 
@@ -157,7 +157,7 @@ def test_bad_configs_are_refused_before_training(tmp_path, config, changes, mess
 
 @pytest.mark.parametrize(
     ('task', 'channels', 'limits', 'least'),
-    # The noise itself is 20 log10(255 / 25) = 20.2 dB away; both runs reached 2 dB more than is asked for.
+    # The noise itself is 20 log10(255 / 25) = 20.2 dB away; both runs reached 2 dB more than is required.
     [('denoise', 1, {'sigma': (25.0, 25.0)}, 27.5), ('jpeg', 3, {'quality': (40, 40)}, 29.0)],
 )
 def test_other_tasks_are_learnt(tmp_path, config, metrics_of, task, channels, limits, least):

@@ -1,4 +1,4 @@
-"""A workdir that is lost while a run goes on, and images that are others when it goes on again."""
+"""A workdir that is lost during a run, and images that have changed when a run continues."""
 
 import functools
 import shutil
@@ -34,7 +34,7 @@ def move(workdir):
 
 
 def exchange(workdir):
-    """The folder of another run is there now."""
+    """Now there is the folder of another run."""
     move(workdir)
     (workdir / 'checkpoints' / '5').mkdir(parents=True)
     (workdir / '.lock').write_text('process 1 on a_machine\n')
@@ -104,7 +104,7 @@ def test_where_nothing_can_be_saved_the_state_is_said_to_be_lost(tmp_path, confi
 
 
 def test_a_lost_workdir_is_said_and_not_what_it_lets_fail(tmp_path, config, state, monkeypatch):
-    """What was still being written when the folder went fails later, and says less."""
+    """Writing in the background fails after the folder is lost, with an error that says less."""
 
     def close(self):
         closed.append(self)

@@ -1,4 +1,4 @@
-"""Disks that lie, fill up or are shared: the last good checkpoint stays, and what is wrong is said."""
+"""Disks that lie, fill up or are shared: the last good checkpoint stays, and an error names the fault."""
 
 import ctypes
 import errno

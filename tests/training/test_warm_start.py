@@ -1,4 +1,4 @@
-"""Runs that begin with the weights of others: what is taken, what is new, and what is refused."""
+"""Runs that begin with the weights of others: which are taken, which are new, and which are refused."""
 
 import logging as standard_logging
 import shutil
