@@ -237,12 +237,7 @@ def _faster_gates(updates: Any, rate: float) -> Any:
 def averaged_weights(optimizer_state: Any, params: Any) -> Any:
     """The average that `schedule_free` keeps, to be evaluated and used; None for another optimizer."""
     found = [each for each in jax.tree.leaves(optimizer_state, is_leaf=_is_schedule_free) if _is_schedule_free(each)]
-    return _evaluated(found[0], params) if found else None
-
-
-@jax.jit
-def _evaluated(state: contrib.ScheduleFreeState, params: Any) -> Any:
-    return contrib.schedule_free_eval_params(state, params)
+    return jax.jit(contrib.schedule_free_eval_params)(found[0], params) if found else None
 
 
 def begin_average_with(optimizer_state: Any, params: Any) -> Any:

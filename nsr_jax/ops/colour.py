@@ -28,13 +28,7 @@ def rgb_to_y(rgb: Array) -> Array:
 
 
 def rgb_to_y_uint8(rgb: np.ndarray) -> np.ndarray:
-    """Y of MATLAB's `rgb2ycbcr` for uint8 images: `rgb_to_y` rounded half up, in exact integer arithmetic.
-
-    Args:
-        rgb: (..., 3) uint8.
-
-    Returns:
-        (...) uint8 on [16, 235].
+    """Y of MATLAB's `rgb2ycbcr`, uint8 (..., 3) to uint8 (...): `rgb_to_y` rounded half up, by exact integers.
 
     Raises:
         ValueError: another type, or the last axis does not have 3 channels.
@@ -44,13 +38,9 @@ def rgb_to_y_uint8(rgb: np.ndarray) -> np.ndarray:
 
 
 def rgb_to_gray_uint8(rgb: np.ndarray) -> np.ndarray:
-    """Full-range gray as MATLAB's `rgb2gray` makes it (BT.601 weights) and as the gray denoising sets were made.
+    """Full-range gray as MATLAB's `rgb2gray` makes it (BT.601 weights), uint8 (..., 3) to uint8 (...), rounded half up.
 
-    Args:
-        rgb: (..., 3) uint8.
-
-    Returns:
-        (...) uint8 on [0, 255], rounded half up.
+    The gray denoising sets were made like this.
 
     Raises:
         ValueError: another type, or the last axis does not have 3 channels.

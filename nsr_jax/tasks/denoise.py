@@ -4,8 +4,6 @@ import dataclasses
 import hashlib
 import importlib
 import numbers
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +12,6 @@ import numpy as np
 from nsr_jax.errors import UserError
 from nsr_jax.ops.colour import rgb_to_gray_uint8
 from nsr_jax.tasks.task import (
-    Example,
     Predictor,
     Protocol,
     Task,
@@ -69,10 +66,6 @@ class Noise:
         return target + sigma / 255 * jax.random.normal(noise_key, target.shape, jnp.float32), target
 
 
-def _corruption(options: Mapping[str, Any]) -> Noise:
-    return Noise(*read_range(options, 'sigma'))
-
-
 def noise(shape: tuple[int, int, int], sigma: float) -> np.ndarray:
     """The usual test noise, which has seed 0 for every image and is drawn in the order of the pixels.
 
@@ -94,26 +87,16 @@ def authors_noise(shape: tuple[int, int, int], sigma: float, name: str) -> np.nd
     return np.moveaxis(drawn, 0, -1).astype(np.float32)
 
 
-def _noisy(example: Example, sigma: float) -> np.ndarray:
-    """The true image plus `noise`, not clipped: float32 (H, W, C), nominally on [0, 1]."""
-    return example.hr.astype(np.float32) / 255 + noise(example.hr.shape, sigma)
-
-
-def _authors_noisy(example: Example, sigma: float) -> np.ndarray:
-    """The true image plus `authors_noise`, not clipped: float32 (H, W, C), nominally on [0, 1]."""
-    return example.hr.astype(np.float32) / 255 + authors_noise(example.hr.shape, sigma, example.name)
-
-
 DENOISE = Protocol(
     'denoise',
     'all channels with one MSE, prediction rounded to uint8, no shave; noise not clipped, NumPy seed 0 for each image',
-    _noisy,
+    lambda example, sigma: example.hr.astype(np.float32) / 255 + noise(example.hr.shape, sigma),
 )
 DENOISE_AUTHORS = Protocol(
     'denoise-authors',
     'all channels with one MSE, prediction rounded to uint8, no shave; noise not clipped, seeded by the SHA-256 of the '
     "file name as in the authors' code",
-    _authors_noisy,
+    lambda example, sigma: example.hr.astype(np.float32) / 255 + authors_noise(example.hr.shape, sigma, example.name),
     comparable=False,
 )
 
@@ -162,7 +145,7 @@ PUBLISHED = (
 TASK = Task(
     name='denoise',
     protocols=(DENOISE, DENOISE_AUTHORS),
-    corruption=_corruption,
+    corruption=lambda options: Noise(*read_range(options, 'sigma')),
     check_level=check_sigma,
     label=lambda sigma: f'sigma {sigma:g}',
     baselines={'degraded': degraded, 'bm3d': bm3d},

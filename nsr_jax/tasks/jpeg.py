@@ -4,7 +4,6 @@ import dataclasses
 import io
 import math
 import numbers
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -77,10 +76,6 @@ def _grid(channels: int) -> int:
     return BLOCK if channels == 1 else 2 * BLOCK
 
 
-def _corruption(options: Mapping[str, Any]) -> Jpeg:
-    return Jpeg(*read_range(options, 'quality'))
-
-
 def compress(image: np.ndarray, quality: int) -> np.ndarray:
     """Compress and decompress an image, gray or RGB with chroma at half the resolution, by libjpeg; uint8 (H, W, C)."""
     buffer = io.BytesIO()
@@ -130,7 +125,7 @@ PUBLISHED = (
 TASK = Task(
     name='jpeg',
     protocols=(JPEG_Y, JPEG_RGB),
-    corruption=_corruption,
+    corruption=lambda options: Jpeg(*read_range(options, 'quality')),
     check_level=check_quality,
     label=lambda quality: f'quality {quality:g}',
     keeps_chroma=True,

@@ -23,10 +23,6 @@ def low_resolution(example: Example, scale: float) -> np.ndarray:
     return example.lr
 
 
-def _low_resolution_luma(example: Example, scale: float) -> np.ndarray:
-    return luma(low_resolution(example, scale))
-
-
 def _authors_low_resolution(example: Example, scale: float) -> np.ndarray:
     """What the authors gave their network, uint8 (h, w, C): of DIV2K its own images, of other sets their own resize.
 
@@ -79,7 +75,7 @@ SR_LUMA = Protocol(
     'sr-luma',
     'Y alone, for networks of one channel: Y (BT.601, rounded to uint8 as by MATLAB) of the low-resolution image is '
     'given, the prediction rounded to uint8 is compared with Y of the true one, shave = scale',
-    _low_resolution_luma,
+    lambda example, scale: luma(low_resolution(example, scale)),
     truth=luma,
     shave=_scale,
     gray_as_colour=True,
