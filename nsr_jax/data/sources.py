@@ -38,7 +38,7 @@ class Source(Sequence[Example]):
     """
 
     name: str
-    names: Sequence[str]
+    names: tuple[str, ...]
     records: Sequence[Mapping[str, bytes]]
     scale: int
     has_inputs: bool

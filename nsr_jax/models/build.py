@@ -117,16 +117,16 @@ def check_same_network(asked: ml_collections.ConfigDict, saved: Mapping[str, ml_
 
 
 def network_differences(asked: ml_collections.ConfigDict, saved: ml_collections.ConfigDict) -> dict[str, str]:
-    """The fields in which two networks differ, and how: 'scale 4 against 2'. Missing fields have their defaults.
+    """The fields in which two networks differ, and how: 'scale 4 here, 2 there'. Missing fields have their defaults.
 
     Raises:
         UserError: one of the sections describes no network.
     """
     one, other = build_network(asked), build_network(saved)
     if type(one) is not type(other):
-        return {'architecture': f'architecture {type(one).__name__} against {type(other).__name__}'}
+        return {'architecture': f'architecture {type(one).__name__} here, {type(other).__name__} there'}
     return {
-        field.name: f'{field.name} {getattr(one, field.name)} against {getattr(other, field.name)}'
+        field.name: f'{field.name} {getattr(one, field.name)} here, {getattr(other, field.name)} there'
         for field in dataclasses.fields(one)
         if getattr(one, field.name) != getattr(other, field.name)
     }

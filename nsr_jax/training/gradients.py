@@ -89,7 +89,7 @@ def compare_and_differentiate(
             gradients, found = jax.grad(compare, has_aux=True)(kernels, *microbatch)
             return jax.tree.map(jnp.add, sums, (found, gradients)), None
 
-        zero = jnp.float32(0)
+        zero = jnp.zeros((), jnp.float32)
         zeros = Comparison(zero, dict.fromkeys(losses, zero), zero), jax.tree.map(jnp.zeros_like, kernels)
         microbatches = [images.reshape(-1, microbatch_size, *images.shape[1:]) for images in (inputs, targets)]
         sums, _ = lax.scan(add, zeros, microbatches)

@@ -71,7 +71,7 @@ def _load(config: ml_collections.ConfigDict) -> LoadedModel:
     found = network_differences(config.model, model.config.model)
     differences = [text for field, text in found.items() if field != 'scale']
     if config.task != model.config.task:
-        differences.append(f'task {config.task} against {model.config.task}')
+        differences.append(f'task {config.task} here, {model.config.task} there')
     if differences:
         raise UserError(f'config.warm_start: {model.path} is of another network: {"; ".join(differences)}')
     return model

@@ -52,7 +52,7 @@ def test_is_built_from_its_own_fields():
 @pytest.mark.parametrize(
     ('changes', 'options', 'message'),
     [
-        ({'architecture': 'tree'}, {}, r"unknown config\.model\.architecture 'tree': one of .*residual.*, hourglass$"),
+        ({'architecture': 'tree'}, {}, r"config\.model\.architecture 'tree': one of .*residual.*, hourglass, or"),
         ({'num_blocks': 3}, {}, "'num_blocks' is none of scale, channels, width, residual_scale$"),
         ({'width': 2.5}, {}, r'config\.model\.width must be a name or whole numbers up to 65536, not 2\.5$'),
         ({'residual_scale': float('nan')}, {}, r'config\.model\.residual_scale must be a number up to 65536, not nan$'),
