@@ -5,7 +5,7 @@ __all__ = ['Restorer']
 
 
 def __getattr__(name: str) -> type:
-    """`Restorer` is imported when it is asked for: whoever needs a part of the package loads no more than that."""
+    """Import `Restorer` only when it is used, so that importing a part of the package stays fast."""
     if name == 'Restorer':
         from nsr_jax.inference.restorer import Restorer
 

@@ -1,4 +1,4 @@
-"""What the processes of one job tell each other; a process that is alone asks nobody.
+"""Exchanging small values and failures between the processes of one job; a single process works alone.
 
 All processes of the job must call these functions alike, in the same order.
 """
@@ -18,15 +18,15 @@ _OWN_FOLDERS = {'config.data.data_dir', 'config.data.tfds_dir', 'config.data.sto
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes files and shows bars."""
+    """Whether this process writes the files and shows the bars."""
     return jax.process_index() == 0
 
 
 def gather(value: Any) -> list[Any]:
-    """What each process tells, by its index.
+    """The value that each process passes, in the order of their indices.
 
     Args:
-        value: what JSON can hold; tuples may arrive as lists. Floats arrive exactly, NaN and infinity too.
+        value: anything that JSON can hold; tuples may arrive as lists. Floats arrive exactly, NaN and infinity too.
     """
     if jax.process_count() == 1:
         return [value]
@@ -41,13 +41,13 @@ def gather(value: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def agreed() -> Iterator[None]:
-    """Let a block that fails in one process fail in all, so that none waits for another that has given up.
+    """Make a block that fails in one process fail in all, so that none waits for a process that has given up.
 
     The block itself must not wait for other processes.
 
     Raises:
-        UserError: of the first process that raised one, in all processes.
-        RuntimeError: another process failed by a defect; that one raises its own exception.
+        UserError: in all processes, with the message of the first process that raised one.
+        RuntimeError: another process has a defect; that one raises its own exception.
     """
     failure = None
     try:
@@ -66,10 +66,10 @@ def agreed() -> Iterator[None]:
 
 
 def by_first(function: Callable[[], Any]) -> Any:
-    """What `function` returns in the first process, which alone calls it; what it raises there is raised in all.
+    """Call a function in the first process only; its result or its exception reaches all processes.
 
     Args:
-        function: returns what `gather` takes.
+        function: returns a value for `gather`.
 
     Raises:
         UserError: as in `agreed`.
@@ -81,11 +81,11 @@ def by_first(function: Callable[[], Any]) -> Any:
 
 
 def check_alike(values: Mapping[str, Any]) -> None:
-    """Check that all processes of the job were given the same; what differs would let them diverge, or wait forever.
+    """Check that all processes of the job have the same values; otherwise they would diverge, or wait forever.
 
     Args:
-        values: by name, what `gather` takes; of mappings in it each entry counts, under `name.entry`. What a config
-            says of a machine's own folders may differ.
+        values: by name, values for `gather`; entries of nested mappings are compared one by one, as `name.entry`. The
+            data folders of a config may differ from machine to machine.
 
     Raises:
         UserError: in all processes; the line names the first difference and both values.
@@ -110,9 +110,9 @@ def _leaves(values: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, 
 
 
 def lost_another(error: BaseException) -> bool:
-    """Whether an error came of another process that is gone: of a collective that failed, on a CPU in Gloo's words."""
+    """Whether an error shows that another process is gone: a collective failed, which Gloo reports on a CPU."""
     if jax.process_count() == 1 or isinstance(error, UserError):
         return False
     if isinstance(error, ValueError):
         return 'Gloo' in str(error)
-    return isinstance(error, jax.errors.JaxRuntimeError | TimeoutError)  # the latter of Orbax's barriers
+    return isinstance(error, jax.errors.JaxRuntimeError | TimeoutError)  # Orbax's barriers raise the latter

@@ -1,9 +1,8 @@
-"""Writing to the file system so that a file is whole or not there, and sweeping up what killed processes left.
+"""Writing whole files or none, sweeping up after killed processes, and reading with bounded memory.
 
-What is being written has a random name that begins with `TEMPORARY`, and its writer holds a lock on it (flock), which
-the operating system takes from a process that dies, however it dies. So a temporary that can be locked has no living
-writer, in whichever container: `sweep` removes it. Where a file system has no such locks, nothing is ever removed.
-Reading takes no more memory than there is to read.
+A file that is being written has a random name that begins with `TEMPORARY`, and its writer holds a lock on it (flock),
+which the operating system releases however the process dies. A temporary that can be locked thus has no living writer,
+in any container, and `sweep` removes it. If a file system has no such locks, nothing is ever removed.
 """
 
 import contextlib
@@ -24,14 +23,14 @@ _PIECE = 2**20
 
 
 def make_output_folder(path: str | os.PathLike, mode: int = 0o777) -> pathlib.Path:
-    """Make the folder where it is missing, sweep it, and try whether a file can be written into it.
+    """Make a folder and those above it if they are missing, sweep it, and check that files can be written into it.
 
     Args:
-        path: of the folder; folders above it are made too.
-        mode: the permissions of a new one, less what the umask takes away.
+        path: of the folder.
+        mode: the permissions of a new one, before the umask.
 
     Raises:
-        UserError: it cannot be made or written into.
+        UserError: the folder cannot be made or written into.
     """
     path = pathlib.Path(path)
     try:
@@ -45,14 +44,14 @@ def make_output_folder(path: str | os.PathLike, mode: int = 0o777) -> pathlib.Pa
 
 
 def read_bounded(stream: IO[bytes], most: int, expected: int = 0) -> bytes:
-    """The rest of a stream, or its first `most + 1` bytes where it is longer; only what is there takes memory.
+    """The rest of a stream, or its first `most + 1` bytes if it is longer; memory is taken only for what is read.
 
     Args:
-        stream: it may grow or unpack while it is read, or never end.
-        most: bytes that are accepted.
-        expected: how many there should be, which are then read at once; 0: unknown.
+        stream: may grow or unpack while it is read, or never end.
+        most: how many bytes are accepted.
+        expected: how many there should be; these are read at once. 0: unknown.
     """
-    buffer = io.BytesIO(stream.read(min(expected, most) + 1) if expected else b'')  # not copied, if that was all
+    buffer = io.BytesIO(stream.read(min(expected, most) + 1) if expected else b'')  # no copy if this is all
     buffer.seek(0, os.SEEK_END)
     while piece := stream.read(min(_PIECE, most + 1 - buffer.tell())):
         buffer.write(piece)
@@ -60,7 +59,7 @@ def read_bounded(stream: IO[bytes], most: int, expected: int = 0) -> bytes:
 
 
 def write_atomically(path: str | os.PathLike, contents: str | bytes) -> None:
-    """Write a file under a temporary name beside it and rename it.
+    """Write a file under a temporary name and rename it.
 
     Raises:
         UserError: it cannot be written.
@@ -74,9 +73,9 @@ def write_atomically(path: str | os.PathLike, contents: str | bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A new file, to write and read, that takes the name `path` when the block has gone well, and is gone otherwise.
+    """A new file, open for writing and reading, that is renamed to `path` if the block succeeds, or else removed.
 
-    It has the permissions of any new file. Of several writers of one path each puts a whole file there.
+    It has the permissions of any new file. Each of several writers of one path puts a whole file there.
 
     Raises:
         OSError: it cannot be written.
@@ -92,7 +91,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
         try:
             yield file
             file.flush()
-            os.fsync(file.fileno())  # some file systems say only here that they are full
+            os.fsync(file.fileno())  # some file systems report only here that they are full
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -100,7 +99,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def temporary_folder(parent: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """A new folder in `parent`, which is there; what has not been moved out of it at the end of the block is gone.
+    """A new folder in the existing folder `parent`; after the block it is removed with everything still in it.
 
     Raises:
         OSError: it cannot be made.
@@ -110,7 +109,7 @@ def temporary_folder(parent: str | os.PathLike) -> Iterator[pathlib.Path]:
         folder.mkdir()
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:  # a sweep was quicker
+        except FileNotFoundError:  # a sweep has removed it
             continue
         if _hold(descriptor, folder):
             break
@@ -123,16 +122,16 @@ def temporary_folder(parent: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def sweep(folder: str | os.PathLike) -> None:
-    """Remove the temporaries in a folder that no living process writes; what cannot be removed stays."""
+    """Remove the temporaries in a folder that no living process writes, as far as possible."""
     try:
         with os.scandir(folder) as entries:
             found = [entry for entry in entries if entry.name.startswith(TEMPORARY)]
     except OSError:
         return
     for entry in found:
-        with contextlib.suppress(OSError):  # gone, another user's, or locked: somebody writes it
+        with contextlib.suppress(OSError):  # gone, another user's, or locked by its writer
             is_folder = entry.is_dir(follow_symlinks=False)
-            mode = os.O_RDONLY if is_folder else os.O_RDWR  # which network file systems ask for to lock a file
+            mode = os.O_RDONLY if is_folder else os.O_RDWR  # network file systems lock only files open for writing
             descriptor = os.open(entry.path, mode | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -142,16 +141,16 @@ def sweep(folder: str | os.PathLike) -> None:
 
 
 def _unused(folder: pathlib.Path) -> pathlib.Path:
-    """A path that nobody else takes, of a length that every file system allows."""
+    """A path that nobody else uses, short enough for every file system."""
     return folder / f'{TEMPORARY}{secrets.token_hex(8)}'
 
 
 def _hold(descriptor: int, path: pathlib.Path) -> bool:
-    """Lock a temporary that was just made; False where a sweep was quicker and takes it for a dead one."""
+    """Lock a temporary that was just made; False if a sweep has taken it for an abandoned one."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        return True  # without locks, which a sweep cannot have here either
+        return True  # this file system has no locks, and so no sweep either
     return os.path.lexists(path)

@@ -1,4 +1,4 @@
-"""How every command of the project starts and how it fails."""
+"""How all commands of the project start and report failures."""
 
 from nsr_jax import environment  # noqa: F401  before whatever imports JAX
 
@@ -25,27 +25,27 @@ from nsr_jax.paths import local_path
 from nsr_jax.plugins import load_plugins
 
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130  # as of a program that SIGINT ends
-EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command, started again, goes on
+EXIT_INTERRUPTED = 130  # the shell's code for SIGINT
+EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command resumes when started again
 
 DISTRIBUTED = flags.DEFINE_bool(
     'distributed',
     False,
-    "Run as one of a job's processes, as Slurm, Open MPI, Kubernetes or a TPU pod have started them.",
+    'Run as one process of a job that Slurm, Open MPI, Kubernetes or a TPU pod has started.',
 )
 COORDINATOR_ADDRESS = flags.DEFINE_string(
-    'coordinator_address', None, "HOST:PORT of the job's first process; with the next two it stands for --distributed."
+    'coordinator_address', None, "HOST:PORT of the job's first process; give it with the next two, or --distributed."
 )
 NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes the job has.', lower_bound=1)
-PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this one is, from 0.', lower_bound=0)
+PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Number of this process, from 0.', lower_bound=0)
 
 PLUGIN = flags.DEFINE_multi_string(
     'plugin', [], 'A Python file or module with tasks, losses, metrics, networks or gates of your own; its code is run.'
 )
 
-# A process that has not been heard of for so long is dead; then all others stop.
+# After this time without a sign of life a process counts as dead, and all others stop.
 _HEARTBEAT_SECONDS = 60
-# What each process of a job may have its own of.
+# Flags that may differ between the processes of a job.
 _OWN_FLAGS = {'distributed', 'coordinator_address', 'num_processes', 'process_id'}
 _DEVICES_FLAG = '--xla_force_host_platform_device_count'
 
@@ -56,11 +56,11 @@ def run(main: Callable[[Sequence[str]], int | None], computes: Callable[[], bool
     Where the flags say that it computes nothing itself, accelerators are left to the processes that it starts.
 
     A `UserError`, a wrong flag or a wrong config is printed as one line on standard error, without a traceback, and
-    ends the process with exit code 2. Ctrl-C is one line, too, and exit code 130. Any other exception is a defect and
-    keeps its traceback.
+    gives exit code 2. Ctrl-C prints one line, too, and gives exit code 130. Any other exception is a defect and shows
+    its traceback.
 
-    What one command compiles is kept for the next in `$JAX_COMPILATION_CACHE_DIR`, by default
-    ~/.cache/nsr_jax/compilation; if it is set to nothing, nothing is kept.
+    Compiled programs are kept for the next command in `$JAX_COMPILATION_CACHE_DIR`, by default
+    ~/.cache/nsr_jax/compilation; an empty value switches this off.
     """
 
     def guarded(argv: Sequence[str]) -> int | None:
@@ -87,11 +87,11 @@ def run(main: Callable[[Sequence[str]], int | None], computes: Callable[[], bool
                 raise
             if agreement.lost_another(error):
                 code = _report(f'another process of the job is gone: {str(error).splitlines()[0]}', EXIT_STOPPED)
-            else:  # a defect, of which the others are to hear by this one's end
+            else:  # a defect, which the others notice when this process ends
                 traceback.print_exc()
                 code = 1
-        # Leaving in the usual way waits for other processes, which may wait for this one, and lets libraries that are
-        # still writing bury the line above.
+        # A usual exit waits for other processes, which may wait for this one, and libraries that still write would bury
+        # the line above.
         streams.flush()
         os._exit(code)
 
@@ -100,7 +100,7 @@ def run(main: Callable[[Sequence[str]], int | None], computes: Callable[[], bool
 
 
 def check_config(check: Callable[[ml_collections.ConfigDict], None], config: ml_collections.ConfigDict) -> None:
-    """Raise `UserError` for what a check of the configs' own, which know nothing of the package, raises."""
+    """Run a check of configs/, which does not know the package's exceptions; its errors become `UserError`."""
     try:
         check(config)
     except (ValueError, TypeError) as error:
@@ -108,16 +108,16 @@ def check_config(check: Callable[[ml_collections.ConfigDict], None], config: ml_
 
 
 def _split_cores() -> None:
-    """Make a JAX device of each CPU core, unless the environment says how many.
+    """Make each CPU core a JAX device, unless the environment says how many to make.
 
-    XLA computes a convolution of small images on one core. Devices that share a batch compute at the same time.
+    XLA computes a convolution of small images on one core; devices that share a batch compute at the same time.
     """
     if jax.config.values['jax_num_cpu_devices'] == -1 and _DEVICES_FLAG not in os.environ.get('XLA_FLAGS', ''):
         jax.config.update('jax_num_cpu_devices', count_cores())
 
 
 def _join_job() -> None:
-    """Find the job's other processes, where there are any.
+    """Connect to the job's other processes if there are any.
 
     Raises:
         UserError: the flags are incomplete, or the processes do not find each other.
@@ -139,7 +139,7 @@ def _join_job() -> None:
 
 
 def _check_coordinator(address: str, count: int, index: int) -> None:
-    """Raise `UserError` for what JAX answers late, or by ending the process."""
+    """Raise `UserError` for mistakes that JAX reports late, or by ending the process."""
     host, colon, port = address.rpartition(':')
     if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
         raise UserError(f'--coordinator_address={address} must be HOST:PORT, with a port from 1 to 65535')
@@ -157,19 +157,19 @@ def _check_coordinator(address: str, count: int, index: int) -> None:
 
 
 def _find_devices() -> None:
-    """Have JAX look for its devices, of all processes.
+    """Make JAX find the devices of all processes.
 
     Raises:
-        UserError: the environment names some that are not there.
+        UserError: there are none, such as the environment asks for.
     """
     variables = ('JAX_PLATFORMS', 'JAX_PLATFORM_NAME', 'JAX_NUM_CPU_DEVICES', 'XLA_FLAGS')
     given = ' '.join(f'{name}={os.environ[name]}' for name in variables if os.environ.get(name))
     if (count := jax.config.values['jax_num_cpu_devices']) < 1 and count != -1:
-        raise UserError(f'JAX_NUM_CPU_DEVICES={count}: the number of CPU devices must be from 1')
+        raise UserError(f'JAX_NUM_CPU_DEVICES={count}: the number of CPU devices must be at least 1')
     try:
         jax.local_devices()
-    except (RuntimeError, AssertionError) as error:  # of which CUDA's absence gives the latter, without a word
-        reason = str(error).split('\n')[0] or 'there is no such device, or not the package of JAX that it needs'
+    except (RuntimeError, AssertionError) as error:  # a missing CUDA gives the latter, without a message
+        reason = str(error).split('\n')[0] or 'there is no such device, or the JAX package for it is missing'
         raise UserError(f'JAX finds no device{given and f" by {given}"}: {reason}') from error
     if jax.process_count() > 1:
         logging.info(
@@ -181,28 +181,28 @@ def _find_devices() -> None:
 
 
 def _check_flags() -> None:
-    """Raise `UserError` where the processes of a job were started by different flags or configs."""
+    """Raise `UserError` if the processes of a job were started with different flags or configs."""
     values = {'config': flags.FLAGS.config.to_dict()} if 'config' in flags.FLAGS else {}
     for name in flags.FLAGS:
         is_own = name in _OWN_FLAGS or str(flags.FLAGS.find_module_defining_flag(name)).startswith('absl.')
-        is_config = name == 'config' or name.startswith('config.')  # whose values are compared, not their spelling
+        is_config = name == 'config' or name.startswith('config.')  # compared by value above, not by spelling
         if flags.FLAGS[name].present and not is_own and not is_config:
             values[f'--{name}'] = flags.FLAGS[name].value
     agreement.check_alike(values)
 
 
 def _keep_compiled_programs() -> None:
-    """Switch on JAX's persistent compilation cache, and say where it is; a command works without one as well."""
+    """Switch on JAX's persistent compilation cache, and log where it is; commands work without it, too."""
     folder = os.environ.get('JAX_COMPILATION_CACHE_DIR')
     if folder is None:
         folder = os.path.join(os.environ.get('XDG_CACHE_HOME') or '~/.cache', 'nsr_jax', 'compilation')
     reason = None
     if not folder or not jax.config.values['jax_enable_compilation_cache']:
         reason = 'switched off by the environment'
-    elif '://' not in folder:  # a bucket is made by JAX
+    elif '://' not in folder:  # JAX itself handles buckets
         try:
             folder = local_path(folder, '$JAX_COMPILATION_CACHE_DIR')
-            folder = str(make_output_folder(folder, mode=0o700).resolve())  # it holds native code, which is run
+            folder = str(make_output_folder(folder, mode=0o700).resolve())  # private: native code in it is run
         except UserError as error:
             reason = error
     jax.config.update('jax_compilation_cache_dir', None if reason else folder)
@@ -224,12 +224,12 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
         sys.exit(_report(f'--config has no such field: {" ".join(str(error.args[0].args[0]).split())}'))
     except flags.Error as error:
         sys.exit(_report(_origin(error) if 'Error whilst parsing config file' in str(error) else error))
-    except (LookupError, TypeError, ValueError, OSError) as error:  # ml_collections': of names and values it cannot use
-        sys.exit(_report(f'--config or one of its fields cannot be set so: {error}'))
+    except (LookupError, TypeError, ValueError, OSError) as error:  # from ml_collections, for wrong names and values
+        sys.exit(_report(f'--config or one of its fields has a wrong value: {error}'))
 
 
 def _check_config_file() -> None:
-    """ml_collections puts the error of a missing file off until the config is read."""
+    """Raise `UserError` for a missing file, which ml_collections reports only later, and for overridden sections."""
     try:
         flags.FLAGS.config.lock()
     except OSError as error:
@@ -237,11 +237,11 @@ def _check_config_file() -> None:
         raise UserError(f'--config={path}: no such file; the configs of the project are in configs/') from error
     for name in flags.FLAGS:
         if name.startswith('config.') and isinstance(flags.FLAGS[name].value, ml_collections.ConfigDict):
-            raise UserError(f'--{name} is a section: override its fields, one by one')
+            raise UserError(f'--{name} is a section: override its fields one by one')
 
 
 def _origin(error: BaseException) -> BaseException:
-    """What went wrong first, before libraries wrapped it in text of their own."""
+    """The first of a chain of errors, before libraries wrapped it in their own text."""
     while error.__context__ is not None:
         error = error.__context__
     return error
@@ -253,7 +253,7 @@ def _report(error: BaseException | str, code: int = EXIT_USER_ERROR) -> int:
 
 
 def _is_worth_reading(record: standard_logging.LogRecord) -> bool:
-    """Warnings of everyone, and what this project itself has to say: libraries report each of their steps."""
+    """Whether a record is a warning or comes from this project: libraries log each of their steps."""
     package = pathlib.Path(nsr_jax.__file__).parent
     source = pathlib.Path(record.pathname)
     return record.levelno >= standard_logging.WARNING or package in source.parents or source.parent == package.parent

@@ -11,5 +11,5 @@ def count_cores() -> int:
 
 
 def are_devices() -> bool:
-    """Whether JAX has a device for each core, as our commands start it; by itself it has one for all of them."""
+    """Whether JAX has a device for each core, as in our commands; by default it has one device for all cores."""
     return jax.default_backend() == 'cpu' and jax.local_device_count() >= count_cores()

@@ -1,6 +1,6 @@
-"""Imports JAX for a command: what of the environment JAX does not take is one line, and the end of the command.
+"""Imports JAX for a command, which ends with a one-line error if JAX rejects the environment.
 
-Commands import this before anything that imports JAX. Who imports the library sees JAX's own error.
+Commands import this before anything that imports JAX. Users of the library see JAX's own error.
 """
 
 import sys
@@ -8,5 +8,5 @@ import sys
 try:
     import jax  # noqa: F401
 except ValueError as error:
-    sys.stderr.write(f'error: the environment has what JAX does not take: {" ".join(str(error).split())}\n')
+    sys.stderr.write(f'error: JAX rejects the environment: {" ".join(str(error).split())}\n')
     sys.exit(2)

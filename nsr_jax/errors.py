@@ -1,15 +1,14 @@
-"""The exceptions that mean: nothing is wrong with the program; and the lines that they say."""
+"""Exceptions that do not mean a defect of the program, and their one-line messages."""
 
 from collections.abc import Sequence
 
-_MOST_LISTED = 10  # failures in one line
+_MOST_LISTED = 10  # failures in one message
 
 
 class UserError(ValueError):
-    """A mistake in what was asked for: its message is one line that names the value and what would be accepted.
+    """A user's mistake: its message is one line that names the value and what would be accepted.
 
-    Characters that would break the line, or that a terminal would obey, are shown as escapes: messages name files, and
-    quote what is in them.
+    Messages quote the names and contents of files, so line breaks and control characters are shown as escapes.
     """
 
     def __str__(self) -> str:
@@ -17,16 +16,16 @@ class UserError(ValueError):
 
 
 def printable(text: str) -> str:
-    """A text, such as the name of a file, with escapes for all that is no character of a line, so that it is UTF-8."""
+    """A text with escapes for all characters that are not printable or not UTF-8, as file names may have them."""
     return ''.join(each if each.isprintable() else each.encode('unicode_escape').decode() for each in text)
 
 
 def listed(failures: Sequence[str], what: str) -> str:
-    """One line of one failure or more: that itself; or how many, the first of them and how many more there are.
+    """One line for one or more failures: the only one, or their number, the first ten, and how many more there are.
 
     Args:
-        failures: each names what has failed, and says why.
-        what: they are, in the plural.
+        failures: each says what has failed, and why.
+        what: name of the failures, in the plural.
     """
     if len(failures) == 1:
         return failures[0]
@@ -35,4 +34,4 @@ def listed(failures: Sequence[str], what: str) -> str:
 
 
 class StoppedError(Exception):
-    """Stopped from outside with everything saved: the same command goes on from there. Its message is one line."""
+    """Stopped from outside with everything saved, so that the same command can resume. Its message is one line."""

@@ -1,4 +1,4 @@
-"""Forked processes in which JAX would wait for ever: a fork copies its locks, and not the threads that open them."""
+"""Detects forked processes, in which JAX would hang: a fork copies its locks but not the threads that release them."""
 
 import os
 
@@ -8,12 +8,9 @@ _first_user: int | None = None  # the process that used JAX here first
 
 
 def check_not_forked() -> None:
-    """Call this before JAX is used.
+    """Raise `UserError` if this process was forked from one that had called this function; call it before using JAX.
 
-    Seen is what this function was called for; a process that used JAX in other ways alone, and then forked, is not.
-
-    Raises:
-        UserError: this process was forked from one that had called this.
+    A fork of a process that has used JAX only in other ways is not noticed.
     """
     global _first_user
     if _first_user is None:

@@ -1,15 +1,15 @@
-"""Tables in Markdown, as all reports and commands of the project print them."""
+"""Markdown tables for all reports and commands of the project."""
 
 from collections.abc import Iterable, Sequence
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
-    """A table, each line with its end.
+    """A table, with a line break after each line.
 
     Args:
-        head: one cell for each column.
-        rows: as many cells each; anything that has a text.
-        left: how many columns are of text and aligned on the left; those after them are of numbers.
+        head: one heading for each column.
+        rows: as many cells each, which are converted by `str`.
+        left: how many columns at the left hold text, which is aligned left; the others hold numbers.
     """
     alignment = ['---' if index < left else '---:' for index in range(len(head))]
     lines = [[_escape(cell) for cell in head], alignment, *([_escape(cell) for cell in row] for row in rows)]

@@ -1,4 +1,4 @@
-"""What a path means, wherever it is typed: in a flag, in a field of a config, in the environment."""
+"""The meaning of paths that users give in flags, configs and the environment."""
 
 import os
 import re
@@ -7,21 +7,21 @@ from nsr_jax.errors import UserError
 
 # A scheme has two letters or more; pathlib makes one slash of two.
 _URL = re.compile('[A-Za-z][A-Za-z0-9+.-]+:/')
-# What Orbax, TensorStore or TFDS take for a pattern or a separator in the path of a folder that they write or read.
+# Characters that Orbax, TensorStore or TFDS take for a pattern or a separator in a folder's path.
 _NOT_FOR_LIBRARIES = re.compile(r'[][*?\\\ud800-\udfff]')
 
 
 def local_path(path: str | os.PathLike, what: str) -> str:
-    """A path that somebody typed as Python takes it: `~` and `~user` at its start are expanded, here and nowhere else.
+    """A user's path with `~` or `~user` at its start expanded, which happens nowhere else.
 
-    The result stays text, because pathlib makes `~` of `./~`, and `-` of `./-`, which are to mean files.
+    The result stays text, because pathlib turns `./~` into `~` and `./-` into `-`, although they mean files.
 
     Args:
         path: from a flag, a field of a config, the environment or a caller.
-        what: where it comes from, for the error's line.
+        what: where it comes from, for error messages.
 
     Raises:
-        UserError: it is no path, empty, a URL, holds a NUL character, or begins with a user who is not known.
+        UserError: it is not a path, empty, a URL, contains a NUL character, or begins with an unknown user.
     """
     try:
         text = os.fsdecode(path)
@@ -32,24 +32,24 @@ def local_path(path: str | os.PathLike, what: str) -> str:
     if _URL.match(text):
         raise UserError(f'{what}: {text} is a URL; only files and folders of this machine are read and written')
     if '\0' in text:
-        raise UserError(f'{what}: {text} holds a character that no path can have')
+        raise UserError(f'{what}: {text} contains a character that no path can have')
     expanded = os.path.expanduser(text)
     if text.startswith('~') and expanded == text:
         raise UserError(
-            f'{what}: {text} has no home directory to begin with; ./{text} is a file or folder of this name'
+            f'{what}: {text} does not begin with a known home directory; ./{text} is a file or folder of this name'
         )
     return expanded
 
 
 def check_for_libraries(path: str | os.PathLike, what: str) -> None:
-    """Refuse a folder whose absolute path the libraries that keep checkpoints and records in it would misread.
+    """Refuse a folder whose absolute path would be misread by the libraries that keep checkpoints and records in it.
 
     Raises:
-        UserError: the path has a character of patterns, a backslash, or bytes that are no UTF-8.
+        UserError: the path has a wildcard, a backslash, or bytes that are not UTF-8.
     """
     resolved = os.path.realpath(path)
     if found := _NOT_FOR_LIBRARIES.search(resolved):
         raise UserError(
-            f'{what}: {resolved} has {found[0]!r} in it, which libraries that write there take for something else; '
+            f'{what}: {resolved} has {found[0]!r} in it, which libraries that write there would misread; '
             'choose a path without [ ] * ? and backslashes, in UTF-8'
         )

@@ -97,9 +97,9 @@ def test_a_command_works_without_a_cache(answers, place, reason):
 
 
 WRONG = {
-    'JAX_NUM_CPU_DEVICES=0': 'JAX_NUM_CPU_DEVICES=0: the number of CPU devices must be from 1',
-    'JAX_NUM_CPU_DEVICES=two': 'the environment has what JAX does not take: Invalid value "two" for JAX flag',
-    'JAX_ENABLE_X64=maybe': "the environment has what JAX does not take: invalid truth value 'maybe' for environment",
+    'JAX_NUM_CPU_DEVICES=0': 'JAX_NUM_CPU_DEVICES=0: the number of CPU devices must be at least 1',
+    'JAX_NUM_CPU_DEVICES=two': 'JAX rejects the environment: Invalid value "two" for JAX flag',
+    'JAX_ENABLE_X64=maybe': "JAX rejects the environment: invalid truth value 'maybe' for environment",
     'JAX_PLATFORMS=cuda': 'JAX finds no device by JAX_PLATFORMS=cuda: ',
     'JAX_PLATFORMS=nonsense': "JAX finds no device by JAX_PLATFORMS=nonsense: Unable to initialize backend 'nonsense'",
     '--coordinator_address=127.0.0.1:{taken}': '--coordinator_address=127.0.0.1:{taken}: this process cannot listen ',

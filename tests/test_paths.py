@@ -25,8 +25,8 @@ def test_a_home_directory_is_expanded_once(monkeypatch, tmp_path):
     [
         ('', '--x is empty'),
         (3, '--x: 3 is not a path'),
-        ('~nosuchuser/x', r'--x: ~nosuchuser/x has no home directory to begin with; \./~nosuchuser/x'),
-        ('a\0b', r'--x: a\\x00b holds a character that no path can have'),
+        ('~nosuchuser/x', r'--x: ~nosuchuser/x does not begin with a known home directory; \./~nosuchuser/x'),
+        ('a\0b', r'--x: a\\x00b contains a character that no path can have'),
         *((url, f'--x: {url} is a URL') for url in ('gs://a/b', 's3://a', 'hdfs://a/b', 'file:///a', 'http://a/b.png')),
         (pathlib.Path('gs://a/b'), '--x: gs:/a/b is a URL'),
     ],

@@ -169,7 +169,7 @@ def test_standard_output_has_the_format_of_the_input(tmp_path, model, run):
     assert PIL.Image.open(io.BytesIO(restored)).quantization == tables_of(30)
     code, restored, said = standard_output_of(['--quality=30'], model, tmp_path, (tmp_path / 'a.png').read_bytes())
     assert (code, restored) == (1, b'')
-    assert 'error: standard input: PNG keeps every pixel as it is and takes no quality; JPEG and WEBP do' in said
+    assert 'error: standard input: PNG is lossless and takes no quality; JPEG and WEBP do' in said
 
 
 def test_every_image_keeps_its_format(tmp_path, model, run, capsys):
@@ -213,11 +213,11 @@ def test_a_file_by_the_name_of_another_format_is_told(tmp_path, model, run, caps
     (tmp_path / 'in' / 'plain.png').rename(tmp_path / 'in' / 'plain.jpg')
     assert run('in', '--output=out', f'--model={model}') == 1
     assert re.search(
-        r'^error: .*clear\.jpg: a WEBP file by its contents \(--format=webp keeps it so\): JPEG cannot hold transp',
+        r'^error: .*clear\.jpg: a WEBP file by its contents \(--format=webp keeps that format\): JPEG cannot hold transp',
         capsys.readouterr().err,
         re.MULTILINE,
     )
-    assert 'plain.jpg: a PNG file by its contents (--format=png keeps it so); as its name says, JPEG is' in caplog.text
+    assert 'plain.jpg: a PNG file by its contents (--format=png keeps that format); writing JPEG, as its name says' in caplog.text
     assert PIL.Image.open(tmp_path / 'out' / 'plain.jpg').format == 'JPEG'
     caplog.clear()
     assert run('in', '--output=webp', f'--model={model}', '--format=webp') == 0
@@ -229,7 +229,7 @@ def test_a_quality_that_no_output_could_use_is_refused(tmp_path, model, run, mon
     for name in ('a.png', 'b.tif', 'c.bmp'):
         write(tmp_path / 'in' / name)
     monkeypatch.setattr(Restorer, 'load', None)
-    with pytest.raises(UserError, match=r'^BMP keeps every pixel as it is and takes no quality; JPEG and WEBP do$'):
+    with pytest.raises(UserError, match=r'^BMP is lossless and takes no quality; JPEG and WEBP do$'):
         run('in', '--output=out', f'--model={model}', '--quality=50')
     assert not (tmp_path / 'out').exists()
 
@@ -316,7 +316,7 @@ def test_too_little_memory_is_told_by_name(tmp_path, model, run, monkeypatch, ca
 
     monkeypatch.setattr(Restorer, 'strips', hungry)
     assert run('in', '--output=out', f'--model={model}') == 1
-    assert 'error: in/a.png: there is too little memory' in capsys.readouterr().err
+    assert 'error: in/a.png: too little memory' in capsys.readouterr().err
     assert names_in(tmp_path / 'out') == ['b.png']
 
 
@@ -379,7 +379,7 @@ def test_mistakes_are_told_before_work(tmp_path, model, packaged, run, monkeypat
         (['a.png', '--output=', network], '--output is empty'),
         (['a.png', out, '--model='], 'model is empty'),
         (['a.png', out, f'--model={"x" * 300}'], 'no model x+: neither a folder nor weights'),
-        (['x' * 300, out, network], 'cannot be looked at: File name too long'),
+        (['x' * 300, out, network], 'cannot be read: File name too long'),
         (['a.png', out, '--model=no_model'], 'no model no_model: neither a folder nor weights .* are: sr_x2, denoise'),
         (['a.png', out, '--task=sr'], '--task=sr needs a --scale: 2, 3 or 4'),
         (['a.png', out, '--scale=3'], 'no weights called sr_x3 come with the package; there are: sr_x2, denoise_gray'),

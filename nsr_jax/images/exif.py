@@ -1,8 +1,7 @@
-"""EXIF blocks, and the directories that they and TIFF files are made of.
+"""EXIF blocks, and the directories that they and TIFF files consist of.
 
-Values are left as the bytes that they are, so that nothing is lost: neither a name that is not in ASCII nor a fraction.
-What an EXIF block says of an image's size and orientation is changed where it stands, which keeps the notes of camera
-makers whole: they point into the block by their own offsets.
+Values stay bytes, so that nothing is lost: neither a name that is not in ASCII nor a fraction. Size and orientation are
+changed in place, which keeps the notes of camera makers valid: these point into the block by offsets of their own.
 """
 
 import dataclasses
@@ -19,16 +18,16 @@ _IMAGE_WIDTH, _IMAGE_LENGTH, _RESOLUTION_X, _RESOLUTION_Y = 0x0100, 0x0101, 0x01
 _THUMBNAIL_OFFSET, _THUMBNAIL_SIZE = 0x0201, 0x0202
 EXIF_DIRECTORY = 0x8769
 _PIXEL_WIDTH, _PIXEL_HEIGHT, _INTEROPERABILITY = 0xA002, 0xA003, 0xA005
-_RELATED_WIDTH, _RELATED_HEIGHT = 0x1001, 0x1002  # of the interoperability directory
+_RELATED_WIDTH, _RELATED_HEIGHT = 0x1001, 0x1002  # in the interoperability directory
 ORIENTATIONS = range(1, 9)
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How numbers stand in a file.
+    """How a file stores numbers.
 
     Attributes:
-        order: of the bytes, '<' or '>', as `struct` calls them.
+        order: of bytes: '<' or '>', as in `struct`.
         big: whether offsets have 64 bits (BigTIFF) rather than 32.
     """
 
@@ -51,7 +50,7 @@ class Layout:
         return f'{self.order}HH{"Q8s" if self.big else "I4s"}'
 
     def header(self, first: int) -> bytes:
-        """The beginning of a file whose first directory stands at `first`."""
+        """The beginning of a file whose first directory is at `first`."""
         mark = b'II' if self.order == '<' else b'MM'
         version = struct.pack(f'{self.order}HHH', 43, 8, 0) if self.big else struct.pack(f'{self.order}H', 42)
         return mark + version + struct.pack(self.offset, first)
@@ -59,13 +58,13 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One value or several of one kind.
+    """One or several values of one kind.
 
     Attributes:
-        kind: of number, as TIFF counts them.
-        count: how many.
-        value: their bytes, in the order of the file.
-        place: where the entry stands in the file; 0: nowhere.
+        kind: the number of their type in TIFF.
+        count: how many there are.
+        value: their bytes, in the file's order.
+        place: offset of the entry in the file; 0: none.
     """
 
     kind: int
@@ -78,7 +77,7 @@ Entries = Mapping[int, Union[Entry, 'Entries']]
 
 
 def layout_of(data: bytes | bytearray) -> tuple[Layout, int]:
-    """The layout of a TIFF file or EXIF block, and where its first directory stands.
+    """The layout of a TIFF file or EXIF block, and the offset of its first directory.
 
     Raises:
         ValueError: it is neither.
@@ -92,11 +91,11 @@ def layout_of(data: bytes | bytearray) -> tuple[Layout, int]:
 
 
 def read_directory(data: bytes | bytearray, layout: Layout, start: int) -> tuple[dict[int, Entry], int]:
-    """The entries of the directory at `start` by tag, without those that are broken; and where they end.
+    """The entries of the directory at `start` by tag, without broken ones, and the offset of their end.
 
-    The offset of the next directory stands at their end. Values that together are longer than the data are not all
-    true: those that come last count as broken, for many entries may name one place to become huge where they are laid
-    out anew. Nothing is copied, however long the values are.
+    The offset of the next directory follows there. If all values together are longer than the data, the last ones
+    count as broken: many entries may point to one place and become huge when they are written anew. Values are not
+    copied.
 
     Raises:
         ValueError: the directory does not end within the data.
@@ -118,10 +117,10 @@ def read_directory(data: bytes | bytearray, layout: Layout, start: int) -> tuple
 
 
 def _fields(data: bytes | bytearray, layout: Layout, start: int) -> Iterator[tuple[int, int, int, int, bytes]]:
-    """Of each entry of the directory at `start`: where it stands, its tag, kind and count, and the value or its offset.
+    """Place, tag, kind, count, and value or its offset of each entry of the directory at `start`.
 
     Raises:
-        ValueError: the data end before the directory does; what stands before their end has come by then.
+        ValueError: the data end before the directory does; the entries before the end have been yielded by then.
     """
     try:
         (count,) = struct.unpack_from(layout.count, data, start)
@@ -134,14 +133,14 @@ def _fields(data: bytes | bytearray, layout: Layout, start: int) -> Iterator[tup
 
 
 def number(layout: Layout, entry: Entry | None) -> int | None:
-    """The first whole number of an entry; None where there is no entry, or it is not of whole numbers from zero."""
+    """The first number of an entry; None if there is no entry, or it does not hold unsigned integers."""
     if entry is None or entry.kind not in _NUMBERS:
         return None
     return struct.unpack_from(f'{layout.order}{_NUMBERS[entry.kind]}', entry.value)[0]
 
 
 def numbers(layout: Layout, entry: Entry) -> tuple[int, ...]:
-    """All whole numbers of an entry; nothing where it is not of whole numbers from zero."""
+    """All numbers of an entry; none if it does not hold unsigned integers."""
     if entry.kind not in _NUMBERS:
         return ()
     return struct.unpack(f'{layout.order}{entry.count}{_NUMBERS[entry.kind]}', entry.value)
@@ -153,12 +152,12 @@ def entry_of(layout: Layout, kind: int, *values: int) -> Entry:
 
 
 def directory_bytes(entries: Entries, layout: Layout, start: int) -> bytes:
-    """A directory, the values that are too long for its entries, and the directories that stand for values.
+    """A directory, followed by the values that are too long for its entries and by its subdirectories.
 
     Args:
         entries: by tag.
         layout: of the file.
-        start: where in the file the directory will stand; even.
+        start: even offset of the directory in the file.
     """
     room = struct.calcsize(layout.offset)
     table = struct.pack(layout.count, len(entries))
@@ -173,12 +172,12 @@ def directory_bytes(entries: Entries, layout: Layout, start: int) -> bytes:
         if len(value) > room:
             value = struct.pack(layout.offset, after + len(beyond))
             beyond = b''.join((beyond, entry.value, bytes(len(entry.value) % 2)))
-        table += struct.pack(layout.entry, tag, entry.kind, entry.count, value)  # which fills up with zeros
+        table += struct.pack(layout.entry, tag, entry.kind, entry.count, value)  # pads with zeros
     return table + struct.pack(layout.offset, 0) + beyond
 
 
 def orientation_of_exif(exif: bytes) -> int | None:
-    """1 to 8; None where an EXIF block, which may be broken, says none of these."""
+    """The orientation, 1 to 8, that an EXIF block gives; None if it gives none, or is broken."""
     try:
         layout, first = layout_of(exif)
         for _, tag, kind, _, value in _fields(exif, layout, first):
@@ -191,13 +190,13 @@ def orientation_of_exif(exif: bytes) -> int | None:
 
 
 def exif_of_upright(exif: bytes, height: int, width: int, *, turned: bool = True) -> bytes:
-    """The EXIF block of an upright image of another size, without the thumbnail of the former one.
+    """The EXIF block for an upright image of another size, without the thumbnail.
 
     Args:
-        exif: the block, without the 'Exif' in front of it that JPEG has.
-        height: of the image that it is now for, in pixels.
-        width: likewise.
-        turned: whether the image was turned as its metadata ask; otherwise their orientation stays as it is.
+        exif: the block, without JPEG's 'Exif' in front of it.
+        height: of the new image, in pixels.
+        width: of the new image, in pixels.
+        turned: whether the image was turned as its metadata ask; otherwise the orientation is kept.
 
     Raises:
         ValueError: the block is broken.
@@ -210,8 +209,8 @@ def exif_of_upright(exif: bytes, height: int, width: int, *, turned: bool = True
     if len(exif) >= end + 4:
         _drop_thumbnail(block, layout, end)
     if turned and ORIENTATION in entries:
-        lies = (number(layout, entries[ORIENTATION]) or 0) > 4  # on its side
-        if lies and entries.keys() >= {_RESOLUTION_X, _RESOLUTION_Y}:
+        is_on_its_side = (number(layout, entries[ORIENTATION]) or 0) > 4
+        if is_on_its_side and entries.keys() >= {_RESOLUTION_X, _RESOLUTION_Y}:
             across, down = (
                 slice(entries[tag].place + 2, entries[tag].place + 12) for tag in (_RESOLUTION_X, _RESOLUTION_Y)
             )
@@ -229,18 +228,18 @@ def exif_of_upright(exif: bytes, height: int, width: int, *, turned: bool = True
     ):
         for tag in entries.keys() & set(tags):
             _set(block, layout, entries[tag], LONG, size)
-    read_directory(block, *layout_of(block))  # raises where one directory lay over another, and is broken now
+    read_directory(block, *layout_of(block))  # raises if directories overlapped, and one is broken now
     return bytes(block)
 
 
 def _set(block: bytearray, layout: Layout, entry: Entry, kind: int, one: int) -> None:
-    """Make an entry one number, whatever it was."""
+    """Replace the value of an entry by one number."""
     value = entry_of(layout, kind, one).value
-    struct.pack_into(f'{layout.order}HI4s', block, entry.place + 2, kind, 1, value)  # which fills up with zeros
+    struct.pack_into(f'{layout.order}HI4s', block, entry.place + 2, kind, 1, value)  # pads with zeros
 
 
 def _drop_thumbnail(block: bytearray, layout: Layout, place: int) -> None:
-    """Blank the thumbnail, to whose directory the offset at `place` points, and that offset."""
+    """Zero the thumbnail and the offset of its directory, which is at `place`."""
     (start,) = struct.unpack_from(layout.offset, block, place)
     struct.pack_into(layout.offset, block, place, 0)
     entries = _entries_if_whole(bytes(block), layout, start)
@@ -251,7 +250,7 @@ def _drop_thumbnail(block: bytearray, layout: Layout, place: int) -> None:
 
 
 def _entries_if_whole(exif: bytes, layout: Layout, start: int) -> dict[int, Entry]:
-    """The entries of a directory that may point nowhere."""
+    """The entries of a directory; none if it is broken."""
     try:
         return read_directory(exif, layout, start)[0]
     except ValueError:

@@ -1,9 +1,9 @@
-"""The libvips library, set up for this package; to be imported from here alone."""
+"""The libvips library, set up for this package; import it only from here."""
 
 import os
 
-# Its warnings, of tags that it does not know, name no file; what fails is raised. They would be printed, or handed to
-# pyvips, which stumbles over those that are not in UTF-8. libvips looks at this when it is loaded.
+# Its warnings about unknown tags name no file, and errors are raised anyway. Warnings would be printed, or handed to
+# pyvips, which fails on those that are not in UTF-8. libvips reads this when it is loaded.
 os.environ.setdefault('VIPS_WARNING', 'none')
 
 import pyvips
@@ -11,4 +11,4 @@ import pyvips
 __all__ = ['pyvips']
 
 pyvips._remove_log_handler()
-pyvips.cache_set_max(0)  # it would keep what its last operations read
+pyvips.cache_set_max(0)  # or it would keep the images of its last operations

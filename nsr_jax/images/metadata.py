@@ -1,4 +1,4 @@
-"""What an image file says beside its pixels."""
+"""The metadata of an image file: everything that is kept besides its pixels."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,22 +8,22 @@ from absl import logging
 from nsr_jax.images.exif import exif_of_upright
 from nsr_jax.images.xmp import without_claims, xmp_of_upright
 
-_MOST_NAMES = 12  # of what is left out, in one line
+_MOST_NAMES = 12  # of lost metadata in one line
 
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What is kept of a file beside its pixels; where a part is missing, it is empty.
+    """The metadata that are kept of a file; missing parts are empty.
 
     Attributes:
         icc: the colour profile.
         exif: the EXIF block, laid out as a TIFF file.
         xmp: the XMP packet.
         resolution: in pixels per inch, across and down; None: unknown.
-        png_chunks: whole chunks that only PNG files have: text, and what colours mean where there is no profile.
+        png_chunks: whole chunks that only PNG files have: text, and the meaning of colours without a profile.
         jpeg_segments: whole segments that only JPEG files have: comments and captions (IPTC).
-        turned: whether the pixels were turned as EXIF or XMP asks; only then is the orientation in these rewritten.
-        name: how warnings call the image.
+        turned: whether the pixels were turned as EXIF or XMP ask; only then is their orientation rewritten.
+        name: of the image, for warnings.
     """
 
     icc: bytes = b''
@@ -36,7 +36,7 @@ class Metadata:
     name: str = 'image'
 
     def of_upright(self, height: int, width: int) -> 'Metadata':
-        """The metadata of an upright image of this size; broken EXIF is left out, with a warning."""
+        """The metadata for an upright image of this size; broken EXIF is left out, with a warning."""
         exif = self.exif
         if exif:
             try:
@@ -48,9 +48,9 @@ class Metadata:
         return dataclasses.replace(self, exif=exif, xmp=xmp)
 
     def without(self, claims: Sequence[str]) -> tuple['Metadata', list[str]]:
-        """These metadata without some claims of the XMP packet (as in `xmp`), and which of them it made.
+        """The metadata without some claims of the XMP packet (see `xmp`), and those that were removed.
 
-        A packet that makes such claims but cannot be changed is left out; the reason is then in the list.
+        A packet that makes such claims but cannot be changed is left out; the list then holds the reason.
         """
         try:
             xmp, found = without_claims(self.xmp, claims)
@@ -60,8 +60,8 @@ class Metadata:
 
 
 def warn_left_out(name: str, lost: Sequence[str], why: str) -> None:
-    """Warn in one line of what is not kept of an image; where all is kept, say nothing."""
+    """Warn in one line of the parts of an image that are lost, if any."""
     lost = list(dict.fromkeys(lost))
     if lost:
         more = f' and {len(lost) - _MOST_NAMES} more' if len(lost) > _MOST_NAMES else ''
-        logging.warning('%s: left out, as %s: %s%s', name, why, ', '.join(lost[:_MOST_NAMES]), more)
+        logging.warning('%s: left out, because %s: %s%s', name, why, ', '.join(lost[:_MOST_NAMES]), more)

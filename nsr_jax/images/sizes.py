@@ -1,4 +1,4 @@
-"""Sizes of images that belong together: an image and its counterpart, `scale` times smaller."""
+"""Sizes of an image and its counterpart, which is `scale` times smaller."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from nsr_jax.errors import UserError
 
 
 def crop_to_multiple(image: np.ndarray, scale: int, name: str) -> np.ndarray:
-    """Crop (H, W, C) at the bottom and right to the largest multiples of `scale`, as the field does with HR images.
+    """Crop (H, W, C) at the bottom and right to the largest multiples of `scale`, as is usual for HR images.
 
     Raises:
         UserError: a side is shorter than `scale`; the line names the image by `name`.

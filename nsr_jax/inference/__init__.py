@@ -1,1 +1,1 @@
-"""From a network and an image of any size to a restored image."""
+"""Restoring an image of any size by a network."""

@@ -1,8 +1,8 @@
 """Transparency: the network sees premultiplied colours, and alpha is enlarged by bicubic interpolation.
 
-What a fully transparent pixel's colour is, nobody sees, and editors leave anything there. Premultiplied, it is black
-and cannot bleed into what is seen. Dividing what the network answers by the enlarged alpha gives a picture that, laid
-over any background, is what the network answered to the premultiplied one. What colour fully transparent pixels had is
+Nobody sees the colour of a fully transparent pixel, and editors leave anything there. Premultiplied, it is black and
+cannot bleed into its neighbours. The network's output is divided by the enlarged alpha, so that the result, laid over
+any background, shows what the network made of the premultiplied image. The colours of fully transparent pixels are
 lost.
 """
 
@@ -19,17 +19,17 @@ def to_floats(samples: np.ndarray) -> np.ndarray:
 
 
 def to_samples(values: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
-    """Finite floats, nominally on [0, 1], clipped and rounded to the nearest of uint8 or uint16."""
+    """Finite floats, nominally on [0, 1], clipped and rounded to uint8 or uint16."""
     largest = np.iinfo(dtype).max
     return np.rint(np.clip(values.astype(np.float64) * largest, 0, largest)).astype(dtype)
 
 
 def premultiply(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """What a network is given of an image with transparency: its colours times its alpha.
+    """The network's input for an image with transparency: its colours times its alpha.
 
     Args:
-        pixels: (H, W, C), uint8 or uint16.
-        alpha: (H, W), likewise.
+        pixels: uint8 or uint16 (H, W, C).
+        alpha: uint8 or uint16 (H, W).
 
     Returns:
         float32 (H, W, C) on [0, 1]; exactly `to_floats(pixels)` where the image is opaque.
@@ -40,16 +40,16 @@ def premultiply(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def restore_alpha(strips: Iterable[np.ndarray], alpha: np.ndarray, scale: int) -> Iterator[np.ndarray]:
-    """Divide a network's answer by the enlarged alpha and put that beside it.
+    """Divide a network's output by the enlarged alpha and append that alpha as a channel.
 
     Args:
-        strips: of what the network answers to `premultiply`'s image, from top to bottom: float32 (rows, scale W, C).
-        alpha: of the image as it came, (H, W), uint8 or uint16.
-        scale: of the network; at 1 the alpha stays as it is.
+        strips: the network's output for `premultiply`'s image, from top to bottom: float32 (rows, scale W, C).
+        alpha: the original alpha, uint8 or uint16 (H, W).
+        scale: of the network; at 1 the alpha does not change.
 
     Yields:
-        float32 (rows, scale W, C + 1), of as many rows as the strip: colours and alpha on [0, 1]. Where the alpha is
-        full, the colours are those of the strip, clipped; where it is zero, they are.
+        float32 (rows, scale W, C + 1) with the rows of one strip: colours and alpha on [0, 1]. Colours are zero where
+        the alpha is zero, and the clipped strip where it is one.
     """
     done = 0
     for strip in strips:
@@ -60,7 +60,7 @@ def restore_alpha(strips: Iterable[np.ndarray], alpha: np.ndarray, scale: int) -
 
 
 def _enlarged_rows(alpha: np.ndarray, scale: int, first: int, last: int) -> np.ndarray:
-    """Rows first … last - 1 of the enlarged alpha: float32 on [0, 1]. Only the rows that they depend on are touched."""
+    """Rows first … last - 1 of the enlarged alpha, float32 on [0, 1]; reads only the rows that they depend on."""
     if scale == 1:
         return to_floats(alpha[first:last])
     reach = KERNEL_WIDTH // 2 + 1

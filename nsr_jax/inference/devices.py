@@ -1,7 +1,7 @@
-"""Devices, also those of other processes: which there are, copies on all of them, and batches of tiles that they share.
+"""The devices of all processes: finding them, copying arrays to them, and sharing batches of tiles among them.
 
-Each device computes what it would alone, so the numbers are those of one device. Processes that share a mesh must do
-all of this alike.
+Each device computes what it would compute alone, so results do not depend on the number of devices. All processes that
+share a mesh must call these functions alike.
 """
 
 import functools
@@ -20,7 +20,7 @@ Item = TypeVar('Item')
 
 
 def find_devices(platform: str | None) -> list[Any]:
-    """The devices of a platform such as 'cpu', 'gpu' or 'tpu', of all processes; None: of JAX's default platform.
+    """All processes' devices of a platform such as 'cpu', 'gpu' or 'tpu'; None: of JAX's default platform.
 
     Raises:
         UserError: there is none.
@@ -37,7 +37,7 @@ def find_devices(platform: str | None) -> list[Any]:
 
 
 def mesh_of(devices: Sequence[Any]) -> Mesh:
-    """The devices in a row."""
+    """A one-dimensional mesh of the devices."""
     return Mesh(np.array(devices), ('tiles',))
 
 
@@ -47,9 +47,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def replicate(tree, mesh: Mesh):
-    """Put a whole copy of the host's arrays, the same in every process, on every device of the mesh.
+    """Copy the host's arrays, which are the same in every process, to every device of the mesh.
 
-    CPU devices share the host's memory: nothing may write to the arrays from here on.
+    CPU devices share the host's memory: nothing may write to the arrays afterwards.
     """
 
     def put(leaf) -> jax.Array:
@@ -60,12 +60,12 @@ def replicate(tree, mesh: Mesh):
 
 
 def on_first_device(tree):
-    """Arrays that are replicated on a mesh, as the first of this process's devices has them."""
+    """The copy of replicated arrays on the first of this process's devices."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
 def own_part(batch: Sequence[Item], mesh: Mesh) -> list[Item]:
-    """What of a batch is for the devices of this process, in order."""
+    """The items of a batch that the devices of this process get, in order."""
     places = _split(mesh).addressable_devices_indices_map((len(batch),)).values()
     parts = sorted(place[0].indices(len(batch)) for place in places if place is not None)
     return [item for part in parts for item in batch[slice(*part)]]
@@ -77,15 +77,15 @@ def apply_on_mesh(
     """Apply a function of independent samples to a batch that is split over a mesh.
 
     Args:
-        function: of the network, its parameters and the arrays; gives (B, ...). Compiled once, as is the network: both
-            are constants.
-        network: as `function` takes it.
+        function: takes the network, its parameters and the arrays, and returns (B, ...). Both it and the network are
+            constants of the compiled program.
+        network: the function's first argument.
         params: replicated on the mesh.
-        arrays: each (B / processes, ...), of what `own_part` gives; B is a multiple of the number of devices.
+        arrays: each (B / processes, ...), the items of `own_part`; B is a multiple of the number of devices.
         mesh: as from `mesh_of`.
 
     Returns:
-        The whole batch's (B, ...), which every process holds in full.
+        The outputs (B, ...) of the whole batch, in every process.
     """
     split = _split(mesh)
     spread = [jax.make_array_from_process_local_data(split, array) for array in arrays]

@@ -1,6 +1,6 @@
 """The self-ensemble: the mean over the eight flips and transposes of an image (Lim et al., 2017, section 3.4).
 
-Each tile has its own, so that memory is as bounded as that of the tiles; an image that is seen whole is one tile.
+The mean is taken tile by tile, which bounds the memory; an image that the network sees whole counts as one tile.
 """
 
 import functools
@@ -18,11 +18,11 @@ _FLIPS = tuple(itertools.product((False, True), (False, True)))  # down and acro
 
 
 def average(restore: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """A function that answers with the mean of `restore` over eight orientations, one after the other.
+    """A function that computes `restore` in eight orientations, one after the other, and returns the mean.
 
     Args:
-        restore: of a network, its parameters and arrays to `(B, scale H, scale W, C)`. Arrays are images or masks
-            `(B, H, W, …)`; the last one may be their extents, `(B, 2)`.
+        restore: takes a network, its parameters and arrays, and returns `(B, scale H, scale W, C)`. The arrays are
+            images or masks `(B, H, W, …)`; the last one may be their extents, `(B, 2)`.
     """
 
     @functools.partial(jax.jit, static_argnames='network')

@@ -1,6 +1,6 @@
-"""Predictions of whole images and of tiles, each through a compiled function of fixed shapes.
+"""Predictions of whole images and of tiles, by compiled functions of fixed shapes.
 
-Arithmetic is float32 throughout on every backend, unless the network's own dtype is lower.
+All arithmetic is float32 on every backend, unless the network's own dtype is lower.
 """
 
 import functools
@@ -30,7 +30,7 @@ from nsr_jax.inference.tiling import (
 from nsr_jax.models.build import Network
 from nsr_jax.ops.arrays import View, plain_array
 
-PIXELS_AT_ONCE = 16 * PATCH**2  # of the tiles that run together on a device: bounds its memory
+PIXELS_AT_ONCE = 16 * PATCH**2  # in the tiles that run together on a device: bounds its memory
 
 
 @functools.partial(jax.jit, static_argnames='network')
@@ -41,10 +41,10 @@ def _restore(network: Network, params, images: jax.Array, extents: jax.Array | N
 
 @functools.partial(jax.jit, static_argnames='network')
 def _restore_patches(network: Network, params, patches: jax.Array, inside: jax.Array) -> jax.Array:
-    """What the authors' patches keep: the body of the patch, and the skip as of the whole image.
+    """The kept part of the authors' patches: the body sees the patch alone, the skip convolution the whole image.
 
-    Both are averaged alike afterwards. The skip convolution reaches two pixels, less than a patch's border, and the
-    mean is the zero that it pads with.
+    Both are averaged in the same way afterwards. The skip convolution reaches two pixels, less than a patch's border;
+    beyond the image it sees the mean, which the network subtracts, so it pads with zeros.
     """
     body = network.apply({'params': params}, patches, method='body')
     skip = network.apply({'params': params}, jnp.where(inside, patches, network.mean), method='skip')
@@ -65,7 +65,7 @@ def _run(
     tile_batch: int,
     mesh: Mesh | None,
 ) -> Iterator[tuple[Tile, np.ndarray]]:
-    """Outputs of `function` on batches of what `cut` gives, all of one shape: the last tile fills up the last batch."""
+    """Outputs of `function` on batches of the tiles that `cut` cuts out; the last tile fills up the last batch."""
     if mesh is not None:
         tile_batch *= mesh.size
     running: tuple[list[Tile], jax.Array] | None = None
@@ -88,17 +88,17 @@ def _run(
 
 
 def checked_image(network: Network, image: Any) -> np.ndarray | View:
-    """The image as a plain array or view that a network can be given.
+    """The image as a plain array or view that the network accepts.
 
     Raises:
-        UserError: it is no array, not (height, width, 1 or 3), neither uint8 nor of floats, or has colours and the
-            network none.
+        UserError: it is not an array, not (height, width, 1 or 3), neither uint8 nor floats, or in colour although the
+            network is for gray images.
     """
     image = image if isinstance(image, View) else plain_array(image)
     if image.ndim != 3 or image.shape[-1] not in (1, 3):
         raise UserError(f'an image must be (height, width, 1 or 3), not {image.shape}')
     if 0 in image.shape:
-        raise UserError(f'an image must have pixels, and {image.shape} has none')
+        raise UserError(f'an image must have pixels, but {image.shape} has none')
     if image.dtype != np.uint8 and image.dtype.kind != 'f':
         raise UserError(f'an image for a network must be uint8 or floats on [0, 1], not {image.dtype}')
     if image.shape[-1] > network.channels:
@@ -107,15 +107,15 @@ def checked_image(network: Network, image: Any) -> np.ndarray | View:
 
 
 def to_network_input(pixels: np.ndarray, channels: int) -> np.ndarray:
-    """Pixels (..., 1 or 3), uint8 or float on [0, 1], as float32 (..., channels); gray is replicated for colours."""
+    """Pixels (..., 1 or 3), uint8 or float on [0, 1], as float32 (..., channels); gray is repeated for RGB."""
     pixels = pixels.astype(np.float32) / 255 if pixels.dtype == np.uint8 else pixels.astype(np.float32)
     return np.repeat(pixels, channels, axis=-1) if pixels.shape[-1] < channels else pixels
 
 
 def _fit(network: Network, pixels: np.ndarray, largest: int | None) -> tuple[np.ndarray, ...]:
-    """A network's input (h, w, C) as it is compiled for: in an array that many sizes share, and with its extent.
+    """A network's input (h, w, C), padded to a shape that many sizes share, and its extent.
 
-    A whole tile, and what happens to fill its array where there are no tiles, is left as it is.
+    A whole tile, or an image that fills its array anyway, is returned without an extent.
     """
     extent = pixels.shape[:2]
     if not getattr(network, 'takes_extents', False):
@@ -140,28 +140,15 @@ def predict_strips(
 ) -> Iterator[np.ndarray]:
     """Restore one image strip by strip, from top to bottom; `np.concatenate` of the strips is what `predict` returns.
 
-    With tiles, the host holds the image as it came and the rows of one tile, and each device one batch of tiles.
+    With tiles, the host holds the input image and the rows of one tile, and each device one batch of tiles.
 
-    Args:
-        network: as in `predict`, and so are the others.
-        params: likewise.
-        image: likewise, or a `View` of such an image.
-        tiling: likewise.
-        ensemble: likewise.
-        tile_batch: likewise.
-        mesh: likewise; of several processes, each must take all strips.
-        on_progress: called after each tile with the share of them that are done, up to 1.
-
-    Yields:
-        float32 (rows, scale W, the network's channels).
-
-    Raises:
-        UserError: as in `predict`, before the first strip is computed.
+    Arguments and errors are those of `predict`, except that the image may be a `View`, errors are raised before the
+    first strip is computed, each process of a mesh must take all strips, and `on_progress` is called after each tile
+    with the share of the tiles that are done, up to 1. Strips are float32 (rows, scale W, the network's channels).
     """
     check_not_forked()
     image = checked_image(network, image)
-    on_progress = on_progress or (lambda share: None)
-    options = {'tile_batch': tile_batch, 'mesh': mesh, 'on_progress': on_progress}
+    options = {'tile_batch': tile_batch, 'mesh': mesh, 'on_progress': on_progress or (lambda share: None)}
     return _strips(network, params, image, tiling=tiling, ensemble=ensemble, **options)
 
 
@@ -208,7 +195,7 @@ def _strips(
         return
     platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
     tile_batch = tile_batch or (1 if platform == 'cpu' else max(1, PIXELS_AT_ONCE // pixels_of_tile))
-    if mesh is not None and len(tiles) <= tile_batch:  # several devices would take as long
+    if mesh is not None and len(tiles) <= tile_batch:  # several devices would be no faster
         mesh, params = None, on_first_device(params)
     outputs = _run(function, network, params, cut, tiles, tile_batch=tile_batch, mesh=mesh)
     yield from blend(_counted(outputs, len(tiles), on_progress), width, network.scale)
@@ -223,7 +210,7 @@ def _counted(
 
 
 def _reflected(indices: np.ndarray, side: int) -> np.ndarray:
-    """Indices that may lie outside of 0 … side - 1, mirrored at the first and the last pixel."""
+    """Indices, mirrored at the first and the last pixel where they lie outside 0 … side - 1."""
     return side - 1 - np.abs(side - 1 - np.abs(indices))
 
 
@@ -240,21 +227,21 @@ def predict(
     """Restore one image.
 
     Args:
-        network: what restores; `models.build.Network` says what is asked of it.
-        params: its parameters, those of the 'params' collection; an argument of the compiled functions, so that new
-          parameters cost no compilation.
-        image: (H, W, C), uint8 or float on [0, 1], of NumPy or what `ops.arrays.plain_array` takes; gray is replicated
-          for a network of colours.
-        tiling: what the network sees at once. Tiles of all images go through one compiled function, and what is
-          smaller than a tile, or is seen whole, through one for each of a few shapes (`tiling.shape_for`): the
-          network is told where the image ends.
-        ensemble: whether the mean over the eight flips and transposes of each tile, or of an image that is seen whole,
-          is taken; eight times the work.
-        tile_batch: how many tiles run at once on a device, always that many; None: one on a CPU, whose caches hold no
-          more, elsewhere as many as hold 36,864 pixels, at least one.
-        mesh: devices that share the tiles, as from `devices.mesh_of`, with `params` replicated on it; an image of no
-          more tiles than run at once on one device is restored by one. Of several processes each must call this alike,
-          with the same image, and gets the same prediction. None: one device.
+        network: restores; see `models.build.Network`.
+        params: its 'params' collection; an argument of the compiled functions, so that new parameters cost no
+          compilation.
+        image: (H, W, C), uint8 or float on [0, 1], of any type that `ops.arrays.plain_array` takes; gray is repeated
+          for an RGB network.
+        tiling: what the network sees at once. One compiled function serves the tiles of all images. Smaller or whole
+          images share one function for each of a few shapes (`tiling.shape_for`); the network is told where the image
+          ends.
+        ensemble: whether to average over the eight flips and transposes of each tile (or of an image that is seen
+          whole), for eight times the work.
+        tile_batch: how many tiles a device always computes at once; None: one on a CPU, whose caches hold no more,
+          elsewhere as many as 36,864 pixels make up, at least one.
+        mesh: devices that share the tiles, as from `devices.mesh_of`, with `params` replicated on it; an image with too
+          few tiles to occupy several devices uses one. All its processes must call this alike, with the same image, and
+          get the same prediction. None: one device.
 
     Returns:
         float32 (scale H, scale W, the network's channels), nominally on [0, 1], not clipped.
@@ -262,16 +249,20 @@ def predict(
     Raises:
         UserError: the image's shape, type or channels do not fit, or this process was forked after JAX had been used.
     """
-    pixels = checked_image(network, image)
     options = {'tiling': tiling, 'ensemble': ensemble, 'tile_batch': tile_batch, 'mesh': mesh}
-    strips = predict_strips(network, params, pixels, **options)
-    prediction = next(strips)
-    done = len(prediction)
-    if done < (height := network.scale * pixels.shape[0]):
-        whole = np.empty((height, *prediction.shape[1:]), np.float32)
-        whole[:done] = prediction
-        for strip in strips:
-            whole[done : done + len(strip)] = strip
-            done += len(strip)
-        return whole
-    return prediction
+    pixels = checked_image(network, image)
+    return join_strips(predict_strips(network, params, pixels, **options), network.scale * pixels.shape[0])
+
+
+def join_strips(strips: Iterable[np.ndarray], height: int) -> np.ndarray:
+    """The image (height, …) that strips make up, which is filled as they come, so that they are never held twice."""
+    whole, done = None, 0
+    for strip in strips:
+        if len(strip) == height:
+            return strip
+        if whole is None:
+            whole = np.empty((height, *strip.shape[1:]), strip.dtype)
+        whole[done : done + len(strip)] = strip
+        done += len(strip)
+    assert whole is not None  # there is a strip at least
+    return whole

@@ -4,7 +4,7 @@
     model = Restorer.load('sr_x2')
     output = model(image)
 
-The command `python -m nsr_jax.restore` restores by the same class.
+The command `python -m nsr_jax.restore` uses the same class.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from nsr_jax.errors import UserError
 from nsr_jax.forks import check_not_forked
 from nsr_jax.inference.alpha import premultiply, restore_alpha, to_floats, to_samples
 from nsr_jax.inference.devices import find_devices, mesh_of, replicate
-from nsr_jax.inference.prediction import predict_strips
+from nsr_jax.inference.prediction import join_strips, predict_strips
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.models.build import COMPUTE_DTYPES, Network, build_network
 from nsr_jax.ops.arrays import View, plain_array
@@ -37,14 +37,14 @@ _DTYPES = ('uint8', 'uint16', 'float16', 'float32', 'float64')
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Restorer:
-    """Trained networks of one task, ready for images of any size; memory beside the images themselves is bounded.
+    """Trained networks of one task, ready for images of any size; apart from the images, they need bounded memory.
 
     Attributes:
-        networks: one, or one for gray and one for colour images; with the parameters of each, replicated on the mesh.
+        networks: one network, or one for gray and one for colour images, each with its parameters on the whole mesh.
         task: in `tasks.TASKS`.
         tiling: what a network sees at once.
-        ensemble: whether the mean over the eight flips and transposes of each tile is taken, for eight times the work.
-        mesh: devices that share the tiles of an image, as from `mesh_of`; where it spans several processes, all of them
+        ensemble: whether to average over the eight flips and transposes of each tile, for eight times the work.
+        mesh: devices that share the tiles of an image, as from `mesh_of`; if it spans several processes, all of them
             must restore the same images in the same order, and all get them. None: one device, which holds `networks`.
     """
 
@@ -67,17 +67,17 @@ class Restorer:
         """Load a network that comes with the package, or one that was trained here.
 
         Args:
-            model: a name in `shipped.SHIPPED`; 'denoise' for the gray and the colour network, of which each image
-                takes its own; or a training run's workdir or the folder of one checkpoint. Names go before folders:
-                a folder of such a name is ./sr_x2.
+            model: a name in `shipped.SHIPPED`; 'denoise' for both the gray and the colour network, whichever suits an
+                image; or the folder of a training run or of one checkpoint. Names come before folders: write ./sr_x2
+                for a folder of that name.
             tile: side of the feathered tiles that a network sees at once, in input pixels.
             ensemble: as in the class.
             dtype: of the convolutions, float32 or bfloat16.
-            device: a platform, such as 'cpu' or 'gpu', whose devices share the tiles of an image, those of other
-                processes too; None: JAX's default.
+            device: a platform, such as 'cpu' or 'gpu', whose devices (in all processes) share the tiles of an image;
+                None: JAX's default.
 
         Raises:
-            UserError: there is no such model or device, or a value that does not fit.
+            UserError: there is no such model or device, or a value does not fit.
         """
         check_not_forked()
         tiling = make_tiling(tile)
@@ -90,38 +90,37 @@ class Restorer:
         return cls(networks, loaded[0].config.task, tiling, bool(ensemble), mesh)
 
     def __reduce__(self) -> tuple:
-        """Pickled and copied with the parameters as NumPy arrays, and with the devices as the name of their kind."""
+        """Pickle and copy the parameters as NumPy arrays, and the devices as the name of their platform."""
         networks = tuple((network, jax.tree.map(np.asarray, params)) for network, params in self.networks)
         platform = None if self.mesh is None else self.mesh.devices.flat[0].platform
         return _rebuild, (networks, self.task, self.tiling, self.ensemble, platform)
 
     @property
     def scale(self) -> int:
-        """Of the output to the input."""
+        """Size of the output over size of the input."""
         return self.networks[0][0].scale
 
     def __call__(self, image: Any) -> Any:
         """Restore an image, or each of a list of images of any sizes.
 
         The result has the dtype of the image: 8 and 16 bits are rounded to the nearest, floats are clipped to [0, 1].
-        A gray image is given to a network of colours in each of its channels, and their mean is the result. Gray that
-        is stored as RGB is restored as gray, by the network for gray images where there is one, and comes back in three
-        equal channels; gray is what has equal channels but for rounding (`ops.gray.find_gray` says the rule). Of a
-        colour image, a JPEG network for gray ones restores Y and keeps Cb and Cr (BT.601, full range, as in JFIF).
-        Alpha is kept, or enlarged by bicubic interpolation, and the network is given premultiplied colours; of floats
-        alpha is kept to 16 bits.
+        An RGB network sees a gray image in each of its channels, and the result is their mean. An RGB image whose
+        channels are equal but for rounding (`ops.gray.find_gray`) is restored as gray, by the network for gray images
+        if there is one, and returned in three equal channels. A JPEG network for gray images restores the Y of a colour
+        image and keeps its Cb and Cr (BT.601, full range, as in JFIF). Alpha is kept, or enlarged by bicubic
+        interpolation, and the network sees premultiplied colours; float alpha is kept to 16 bits.
 
         Args:
-            image: uint8, uint16, or floats nominally on [0, 1] (noise may reach beyond, from -1 to 2); (H, W) gray or
-                (H, W, C): C 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha. An array of NumPy, or of a library such
-                as JAX or PyTorch that NumPy can read.
+            image: uint8, uint16, or floats nominally on [0, 1] (noise may reach from -1 to 2); (H, W) gray or
+                (H, W, C) with C 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha. A NumPy array, or one of a library
+                such as JAX or PyTorch that NumPy can read.
 
         Returns:
-            (scale H, scale W) or (scale H, scale W, C) of NumPy, or a list of such.
+            NumPy array (scale H, scale W) or (scale H, scale W, C), or a list of such arrays.
 
         Raises:
-            UserError: the image is none of these, has masked values or colours that no network here can take, the
-                network's answer is not finite, or this process was forked after JAX had been used.
+            UserError: the image is none of these, or has masked values, or colours that no network here takes; the
+                network's output is not finite; or this process was forked after JAX had been used.
         """
         if isinstance(image, list | tuple):
             return [self(each) for each in image]
@@ -130,11 +129,7 @@ class Restorer:
         has_alpha = pixels.shape[-1] in (2, 4)
         colours, alpha = (pixels[..., :-1], pixels[..., -1]) if has_alpha else (pixels, None)
         height, width = self.scale * image.shape[0], self.scale * image.shape[1]
-        whole, done = np.empty((height, width, pixels.shape[-1]), image.dtype), 0
-        for strip in self._strips(colours, alpha, None):
-            whole[done : done + len(strip)] = strip
-            done += len(strip)
-        return whole.reshape(height, width, *image.shape[2:])
+        return join_strips(self._strips(colours, alpha, None), height).reshape(height, width, *image.shape[2:])
 
     def strips(
         self,
@@ -143,18 +138,18 @@ class Restorer:
         *,
         on_progress: Callable[[float], None] | None = None,
     ) -> Iterator[np.ndarray]:
-        """The same of one image, strip by strip from top to bottom, so that nothing whole need be held but the input.
+        """Restore one image strip by strip from top to bottom, so that only the input must be held as a whole.
 
         Args:
-            pixels: (H, W, 1 or 3), as above.
-            alpha: (H, W), of the same dtype, 0 where nothing is seen of a pixel; None: all is seen.
+            pixels: (H, W, 1 or 3), as in `__call__`.
+            alpha: (H, W), of the same dtype, 0 where a pixel is transparent; None: the image is opaque.
             on_progress: called after each tile with the share of them that are done, up to 1.
 
         Yields:
-            (rows, scale W, C), alpha last; `np.concatenate` of them is what a call returns.
+            (rows, scale W, C), alpha last; `np.concatenate` of them is the result of `__call__`.
 
         Raises:
-            UserError: as above; before the first strip is computed, but for an answer that is not finite.
+            UserError: as in `__call__`, before the first strip is computed unless an output is not finite.
         """
         pixels = _plain_image(pixels)
         if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3):
@@ -163,7 +158,7 @@ class Restorer:
             alpha = _plain_image(alpha)
             if alpha.shape != pixels.shape[:2] or alpha.dtype != pixels.dtype:
                 wanted, given = (f'{each.dtype} {each.shape[:2]}' for each in (pixels, alpha))
-                raise UserError(f'alpha must be as the pixels are, {wanted}, not {given}')
+                raise UserError(f'alpha must be {wanted} like the pixels, not {given}')
         return self._strips(pixels, alpha, on_progress)
 
     def _strips(
@@ -187,7 +182,7 @@ class Restorer:
     def _predictions(
         self, network: Network, params: Any, colours: View, on_progress: Callable[[float], None] | None
     ) -> Iterator[np.ndarray]:
-        """Strips of floats, with as many channels as the image has."""
+        """Strips of floats with the image's channels."""
         height, width, channels = colours.shape
         only_luma = network.channels < channels
         given = View((height, width, 1), lambda place: colours[place] @ LUMA) if only_luma else colours
@@ -195,10 +190,10 @@ class Restorer:
         options = {'tiling': self.tiling, 'ensemble': self.ensemble, 'mesh': self.mesh, 'on_progress': on_progress}
         for answer in _on_device(predict_strips(network, params, given, **options)):
             if not np.isfinite(answer).all():
-                raise UserError('the network answers with values that are not finite')
+                raise UserError('the network puts out values that are not finite')
             rows = slice(first, first + len(answer))
             first += len(answer)
-            if only_luma:  # the same change of R, G and B changes Y by as much, and neither Cb nor Cr
+            if only_luma:  # an equal change of R, G and B changes Y by as much, and neither Cb nor Cr
                 yield colours[rows, :] + (answer - given[rows, :])
             elif answer.shape[-1] > channels:
                 yield answer.mean(axis=-1, keepdims=True, dtype=np.float64)
@@ -207,7 +202,7 @@ class Restorer:
 
 
 def make_tiling(tile: int) -> Tiling:
-    """Feathered tiles of this side; raises `UserError` where it is not a whole number from 2."""
+    """Feathered tiles of this side; raises `UserError` unless it is a whole number from 2."""
     return Tiling('feathered', tile, min(OVERLAP, tile // 2) if isinstance(tile, numbers.Integral) and tile > 1 else 1)
 
 
@@ -218,7 +213,7 @@ def check_dtype(dtype: str) -> None:
 
 
 def _rebuild(networks: Sequence[tuple[Network, Any]], task: str, tiling: Tiling, ensemble: bool, platform: str | None):
-    """What was pickled, on the devices of that kind here."""
+    """Unpickle a restorer, onto this machine's devices of the platform."""
     check_not_forked()
     mesh = None
     if platform is not None:
@@ -228,9 +223,9 @@ def _rebuild(networks: Sequence[tuple[Network, Any]], task: str, tiling: Tiling,
 
 
 def _plain_image(image: Any) -> np.ndarray:
-    """An image as a plain array, or a `UserError` that says what it is not."""
+    """The image as a plain array; raises `UserError` if it cannot be restored."""
     if isinstance(image, type) or not hasattr(image, '__array__'):  # Pillow's images may be palettes or CMYK
-        raise UserError(f'an image must be a NumPy array, not {type(image).__name__}: np.asarray may make one')
+        raise UserError(f'an image must be a NumPy array, not {type(image).__name__}: np.asarray may convert it')
     image = plain_array(image)
     if image.dtype.name not in _DTYPES:
         raise UserError(f'an image must be {", ".join(_DTYPES)}, not {image.dtype}')
@@ -244,7 +239,7 @@ def _plain_image(image: Any) -> np.ndarray:
 
 
 def _to_floats(pixels: np.ndarray, alpha: np.ndarray | None, place: tuple[slice, slice]) -> np.ndarray:
-    """What lies at a place of an image as float32 on [0, 1], premultiplied where there is alpha."""
+    """A region of an image as float32 on [0, 1], premultiplied if there is alpha."""
     if alpha is not None:
         if pixels.dtype.kind == 'f':
             return pixels[place].astype(np.float32) * to_floats(alpha[place])[..., None]
@@ -253,7 +248,7 @@ def _to_floats(pixels: np.ndarray, alpha: np.ndarray | None, place: tuple[slice,
 
 
 def _as_colours(strip: np.ndarray) -> np.ndarray:
-    """Gray, or gray and alpha, in three equal channels."""
+    """Gray, or gray and alpha, as RGB with three equal channels."""
     return np.concatenate([strip[..., :1]] * 2 + [strip], axis=-1)
 
 

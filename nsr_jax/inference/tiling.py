@@ -1,7 +1,7 @@
-"""Where the tiles of a large image lie and how much each of them counts; pure NumPy.
+"""Where the tiles of a large image lie and how much each of them weighs; pure NumPy.
 
-A gate pools over all it is given, so a network answers a whole image otherwise than its tiles: a tiling is a choice of
-function, not only of memory. Sizes and places are in pixels of the network's input, weights in those of its output.
+A gate pools over all that it sees, so a network restores a whole image differently from its tiles: the choice of tiling
+changes the result, not only the memory. Sizes and places are in input pixels, weights in output pixels.
 """
 
 import dataclasses
@@ -16,14 +16,14 @@ from nsr_jax.errors import UserError
 NAMES = ('whole', 'authors', 'feathered')
 
 # The rule of the paper's code.
-PATCH = 48  # the size of the low-resolution patches that the authors trained on
-BORDER = 4  # what each patch's output loses on each side
+PATCH = 48  # the side of the low-resolution patches that the authors trained on
+BORDER = 4  # what is cut off on each side of a patch's output
 KEPT = PATCH - 2 * BORDER
 STRIDE = KEPT - 8
 SMALLEST_SIDE = 4 * PATCH  # images with a shorter side are seen whole
 EDGE_WEIGHT = 0.3
 
-# Of the arrays that small images are put into: compiling for another shape takes as long as tens of these.
+# Sides of the arrays that small images are padded to: compiling for another shape takes as long as tens of such images.
 _SMALLEST_SHAPE = 48
 _SMALL_SHAPE = 96
 
@@ -33,16 +33,16 @@ class Tiling:
     """How an image is given to a network.
 
     Attributes:
-        name: 'whole': at once. 'authors': the paper's code: where a network has gates and both sides are at least
-          192, all but the skip convolution sees 48x48 patches, whose weighted mean is the output;
-          otherwise at once. 'feathered': the network sees overlapping square tiles, which fade into one another.
-        tile: side of the feathered tiles. Of an image with a shorter side the tiles are as short: the gates pool over
-          less there, rather than over invented pixels.
+        name: 'whole': the whole image at once. 'authors': as in the paper's code; where a network has gates and both
+          sides are at least 192, all of it but the skip convolution sees 48x48 patches, whose weighted mean is the
+          output; otherwise the whole image. 'feathered': overlapping square tiles, which fade into one another.
+        tile: side of the feathered tiles. Tiles are never longer than the image: gates then pool over fewer pixels
+          rather than over invented ones.
         overlap: over how many pixels feathered tiles fade, from 1 to half a tile. Tiles are spread evenly, so
-          neighbours share at least as much.
+          neighbours share at least as many.
 
     Raises:
-        UserError: an unknown name, or sizes that do not fit.
+        UserError: the name is unknown, or the sizes do not fit.
     """
 
     name: str
@@ -55,12 +55,12 @@ class Tiling:
         for name, size, least in (('tile', self.tile, 2), ('overlap', self.overlap, 1)):
             if not isinstance(size, numbers.Integral) or isinstance(size, bool) or size < least:
                 raise UserError(f'the {name} of a tiling must be a whole number from {least}, not {size!r}')
-            object.__setattr__(self, name, int(size))  # NumPy's integers are written otherwise in tables
+            object.__setattr__(self, name, int(size))  # NumPy's integers would look different in tables
         if self.overlap > self.tile // 2:
             raise UserError(f'overlap {self.overlap} is more than half of tile {self.tile}')
 
     def __str__(self) -> str:
-        """What stands in tables: the name, and the sizes where they count."""
+        """The name, and the sizes where they matter, as in tables."""
         return f'{self.name} {self.tile}/{self.overlap}' if self.name == 'feathered' else self.name
 
 
@@ -69,10 +69,10 @@ class Tile:
     """One tile of an image.
 
     Attributes:
-        row: of the first input pixel whose output is used.
-        column: likewise.
-        row_weights: (h,), of the rows of the output that is used; a pixel weighs its row's times its column's weight.
-        column_weights: (w,).
+        row: row of the first input pixel whose output is used.
+        column: its column.
+        row_weights: (h,), one for each used row of the output; a pixel's weight is that of its row times its column's.
+        column_weights: (w,), one for each used column.
     """
 
     row: int
@@ -82,14 +82,14 @@ class Tile:
 
 
 def shape_for(height: int, width: int, largest: int | None = None) -> tuple[int, int]:
-    """The shape of an array that holds an image, one of few: what is compiled for it serves images of many sizes.
+    """One of a few array shapes, which holds the image: one compiled program then serves images of many sizes.
 
-    Up to 48 pixels in both sides 48x48. Otherwise each side is from 96, with four steps to each doubling.
+    An image of at most 48 pixels a side gets 48x48. Otherwise each side is at least 96 and takes four steps to double.
 
     Args:
         height: of the image.
-        width: likewise.
-        largest: no side is longer, nor is the image's; None: as long as needed.
+        width: of the image.
+        largest: limit of the sides, which the image keeps; None: no limit.
     """
 
     def rounded(side: int) -> int:
@@ -102,11 +102,11 @@ def shape_for(height: int, width: int, largest: int | None = None) -> tuple[int,
 
 
 def authors_tiles(height: int, width: int, scale: int) -> list[Tile]:
-    """The authors' patches of an image of at least 192 pixels in both sides, by rising row.
+    """The authors' patches of an image of at least 192 pixels in both sides, sorted by row.
 
-    A patch is what its tile says and `BORDER` more on each side, reflected at the image's edges. Regular patches in the
-    middle weigh 1; one line of patches along each edge weighs 0.3 and reaches what the regular ones leave out. The
-    weights of a pixel do not sum to one.
+    A patch is its tile and `BORDER` pixels on each side, reflected at the image's edges. Regular patches in the middle
+    weigh 1; one line of patches along each edge weighs 0.3 and covers what the regular ones leave out. The weights of a
+    pixel do not sum to one.
     """
     rows, columns = ((side - KEPT) // STRIDE + 1 for side in (height, width))
     last_row, last_column = height - KEPT, width - KEPT
@@ -122,7 +122,7 @@ def authors_tiles(height: int, width: int, scale: int) -> list[Tile]:
 
 
 def feathered_tiles(height: int, width: int, scale: int, tile: int, overlap: int) -> list[Tile]:
-    """Tiles of one size, min(tile, height) by min(tile, width), by rising row; a pixel's weights sum to one."""
+    """Tiles of one size, min(tile, height) by min(tile, width), sorted by row; a pixel's weights sum to one."""
     down = _fading(height, tile, overlap, scale)
     across = _fading(width, tile, overlap, scale)
     return [Tile(row, column, falling, sideways) for row, falling in down for column, sideways in across]
@@ -133,8 +133,8 @@ def _fading(side: int, tile: int, overlap: int, scale: int) -> list[tuple[int, n
     tile = min(tile, side)
     count = 1 if tile == side else -(-(side - overlap) // (tile - overlap))
     starts = [round(place) for place in np.linspace(0, side - tile, count)]
-    # Each tile's share is its rise less that of the next one, so the shares sum to one whatever overlaps. It fades
-    # around the middle of what two neighbours share, as far as may be from the edge of either.
+    # Each tile's share is its rise minus that of the next one, so the shares sum to one however tiles overlap. It fades
+    # around the middle of the pixels that two neighbours share, as far as possible from the edge of either.
     middles = [scale * (before + tile + after) // 2 for before, after in itertools.pairwise(starts)]
 
     def rise(middle: int, pixels: np.ndarray) -> np.ndarray:
@@ -153,13 +153,13 @@ def _fading(side: int, tile: int, overlap: int, scale: int) -> list[tuple[int, n
 def blend(outputs: Iterable[tuple[Tile, np.ndarray]], width: int, scale: int) -> Iterator[np.ndarray]:
     """The weighted mean of overlapping outputs, as strips of finished rows from top to bottom.
 
-    No more than the rows of one tile are held at a time.
+    Only the rows of one tile are held at a time.
 
     Args:
-        outputs: tiles by rising row, together covering every pixel, and what the network gave for each: (h, w, C),
-            or more below and to the right, which is left out.
+        outputs: tiles sorted by row, which cover every pixel, and the network's output for each: (h, w, C), or larger
+            at the bottom and the right, where it is cropped.
         width: of the image, in input pixels.
-        scale: of the output to the input.
+        scale: size of the output over size of the input.
 
     Yields:
         float32 (rows, scale · width, C).

@@ -1,1 +1,1 @@
-"""Restoring image files of any size, with the weights that come with the package."""
+"""Restoring image files of any size."""

@@ -1,4 +1,4 @@
-"""A page that shows images before and after under a slider, which a mouse, a finger or the keyboard moves."""
+"""A page that shows images before and after restoring, with a slider for mouse, finger or keyboard."""
 
 import base64
 import importlib.resources
@@ -26,12 +26,12 @@ class Preview(NamedTuple):
     """A part of an image at full resolution, before and after.
 
     Attributes:
-        name: what the page calls it.
-        before: as a data URI, enlarged by bicubic interpolation to the size of `after`.
-        after: as a data URI.
+        name: of the image on the page.
+        before: a data URI, enlarged by bicubic interpolation to the size of `after`.
+        after: a data URI.
         height: of both, in pixels.
-        width: likewise.
-        cut: which part of the image it is, in words; '' for all of it.
+        width: of both.
+        cut: size of the part and of the image, in words; '' for the whole image.
     """
 
     name: str
@@ -49,9 +49,9 @@ def write_comparison(path: str | os.PathLike, jobs: Sequence[Job], title: str, l
 
     Args:
         path: of the page.
-        jobs: images that are restored, from files to files.
-        title: above everything.
-        largest_pixels: of a restored image.
+        jobs: images that have been restored, from files to files.
+        title: of the page.
+        largest_pixels: limit for a restored image.
 
     Raises:
         UserError: the page cannot be written.
@@ -72,16 +72,16 @@ def make_preview(name: str, before: np.ndarray, after: np.ndarray) -> Preview:
     """The part of an image with the most detail; lossless, except that 16 bits are shown as 8.
 
     Args:
-        name: what the page calls it.
+        name: of the image on the page.
         before: uint8 or uint16 (H, W, 1 to 4), alpha last.
-        after: (scale H, scale W, C), likewise.
+        after: (scale H, scale W, C) of the same type.
 
     Raises:
-        UserError: the two are not of one image.
+        UserError: the sizes or channels do not belong to one image.
     """
     scale = after.shape[0] // before.shape[0]
     if after.shape != (scale * before.shape[0], scale * before.shape[1], before.shape[2]):
-        raise UserError(f'{name}: before and after are of two sizes or kinds, {before.shape} and {after.shape}')
+        raise UserError(f'{name}: before and after do not fit each other: {before.shape} and {after.shape}')
     side = max(1, SIDE // scale)
     row, column = _most_detail(before, side)
     window = before[row : row + side, column : column + side]
@@ -93,13 +93,7 @@ def make_preview(name: str, before: np.ndarray, after: np.ndarray) -> Preview:
 
 
 def write_page(path: str | os.PathLike, title: str, previews: Sequence[Preview], left_out: int) -> None:
-    """Write one HTML file that holds all that it shows and fetches nothing.
-
-    Args:
-        path: the file.
-        title: above everything.
-        previews: what to show.
-        left_out: how many restored images are not among them; the page says so.
+    """Write one HTML file that contains everything it shows; `left_out` counts the restored images that it lacks.
 
     Raises:
         UserError: the file cannot be written.
@@ -112,7 +106,7 @@ def write_page(path: str | os.PathLike, title: str, previews: Sequence[Preview],
 
 
 def _most_detail(image: np.ndarray, side: int) -> tuple[int, int]:
-    """First row and column of the square, of a grid of such, in which the colours vary most."""
+    """First row and column of the square in which the colours vary most, among those of a grid."""
     channels = image.shape[2] - (image.shape[2] % 2 == 0)
     height, width = image.shape[:2]
     corners = [

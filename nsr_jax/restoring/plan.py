@@ -1,4 +1,4 @@
-"""Which image becomes which file, decided before anything is restored."""
+"""Decides which image becomes which file before anything is restored."""
 
 import glob
 import os
@@ -11,23 +11,23 @@ from absl import logging
 from nsr_jax.errors import UserError
 from nsr_jax.images.formats import SIGNATURE_BYTES, SUFFIXES, format_of
 
-STANDARD = '-'  # how standard input and output are written in a command
+STANDARD = '-'  # stands for standard input and output
 NO_SUFFIX = '.png'  # of an output whose input does not name its format
 # Raw photographs begin as TIFF files do, but cannot be restored.
 _RAW = {
     '.3fr', '.arw', '.cr2', '.dcr', '.dng', '.erf', '.fff', '.iiq', '.k25', '.kdc', '.mef', '.mos', '.nef', '.nrw',
     '.pef', '.raw', '.sr2', '.srf', '.srw',
 }  # fmt: skip
-_SOUGHT = f'{", ".join(SUFFIXES)}, or begin as such files do'
-_MOST_NAMES = 10  # of files that are passed over, in one line
+_SOUGHT = f'images are files that end in {", ".join(SUFFIXES)}, or that begin as such files do'
+_MOST_NAMES = 10  # of skipped files in one line
 
 
 class Job(NamedTuple):
     """One image to restore.
 
     Attributes:
-        source: its file; None: standard input.
-        target: the file it becomes; None: standard output.
+        source: the input file; None: standard input.
+        target: the output file; None: standard output.
     """
 
     source: pathlib.Path | None
@@ -35,19 +35,19 @@ class Job(NamedTuple):
 
     @property
     def is_done(self) -> bool:
-        """Whether the target is there already; a target is never there in part."""
+        """Whether the target exists; targets are never written in part."""
         return self.target is not None and self.target.exists()
 
     @property
     def format(self) -> str | None:
-        """One of `formats.FORMATS`, which the target's suffix names; None: it names none, or there is no suffix."""
+        """The one of `formats.FORMATS` that the target's suffix names; None: it names none."""
         return None if self.target is None else SUFFIXES.get(self.target.suffix.lower())
 
     def __str__(self) -> str:
         return 'standard input' if self.source is None else str(self.source)
 
 
-# An image, None for standard input, and the folder below the output that it goes into.
+# An image (None for standard input) and its place below the output folder.
 _Found = tuple[pathlib.Path | None, pathlib.Path]
 
 
@@ -58,28 +58,27 @@ def plan(
     suffix: str | None = None,
     recursive: bool = False,
 ) -> list[Job]:
-    """Which image becomes which file, in the order given.
+    """The images to restore and the files they become, in the order of the inputs.
 
-    An image file becomes a file of its name directly in the output folder, one of a folder keeps its place below that
-    folder, and one of a pattern its place below the part of the pattern without wildcards. Files and folders that are
-    there are taken by their names, whatever characters these have. In folders and patterns, a file without the suffix
-    of an image is known by its first bytes; files that are no images are counted and named in one line of the log.
-    Hidden files are passed over, and so is the output folder where it lies below an input: its images were restored
-    already.
+    A file that is named itself goes directly into the output folder; an image in a folder keeps its place below that
+    folder, and one that matches a pattern its place below the part of the pattern without wildcards. A name of an
+    existing file or folder is never a pattern. In folders and patterns, files without an image's suffix are recognized
+    by their first bytes, and the log counts and names files that are not images. Hidden files are skipped, and so is an
+    output folder inside an input, because its images have been restored already.
 
     Args:
-        inputs: image files; folders, of which all images are taken; patterns with *, ? and [] ('**' for any folders);
-            '-' for standard input.
-        output: the folder of the outputs; '-' for standard output, where there is one image alone.
-        suffix: of all outputs; None: each keeps the suffix of its input, and gets '.png' where that is not one of an
-            image or there is no name. In folders and patterns a suffix that is not one of an image is kept before it,
-            so that a.jpg_original and a.jpg do not become one file.
-        recursive: whether images in folders of folders are taken too.
+        inputs: image files; folders, for all images in them; patterns with *, ? and [] ('**' for any folders); '-' for
+            standard input.
+        output: the folder of the outputs; '-' for standard output, which takes one image.
+        suffix: of all outputs; None: each keeps the suffix of its input, or gets '.png' if that is not an image's or
+            there is no name. In folders and patterns, a suffix that is not an image's is kept before it, so that
+            a.jpg_original and a.jpg do not become one file.
+        recursive: whether to take images in subfolders too.
 
     Raises:
-        UserError: no input, a path that is not there, a folder or pattern without images, two inputs that would become
-            one file, several for standard output, or an output that is one of the inputs, is a folder, or would lie
-            outside of the output folder because of a link.
+        UserError: there is no input; a path does not exist; a folder or pattern has no images; two inputs would become
+            one file; standard output would get several; or an output is an input or a folder, or lies outside of the
+            output folder because of a link.
     """
     if not inputs:
         raise UserError('nothing to restore: name image files, folders or patterns, or - for standard input')
@@ -105,10 +104,10 @@ def plan(
             if folder and target and not target.parent.resolve().is_relative_to(folder.resolve()):
                 raise UserError(f'{target.parent}: a link in {folder} leads out of it')
             if target and target.is_dir():
-                raise UserError(f'{target} is a folder: {job} cannot become it')
+                raise UserError(f'{target} is a folder: {job} cannot be restored to it')
             jobs[target] = job
     except OSError as error:
-        raise UserError(f'{error.filename}: cannot be looked at: {error.strerror}') from error
+        raise UserError(f'{error.filename}: cannot be read: {error.strerror}') from error
     return list(jobs.values())
 
 
@@ -128,7 +127,7 @@ def _find(item: str, output: pathlib.Path | None, recursive: bool) -> Iterator[_
     elif path.is_dir():
         images = _images(_walk(path, recursive), path, output)
         if not images:
-            raise UserError(f'{item}: no image in this folder; files are sought that end in {_SOUGHT}')
+            raise UserError(f'{item}: no image in this folder; {_SOUGHT}')
         yield from ((image, image.parent.relative_to(path)) for image in images)
     elif path.exists():
         yield path, here
@@ -137,14 +136,14 @@ def _find(item: str, output: pathlib.Path | None, recursive: bool) -> Iterator[_
         matches = glob.iglob(pattern, root_dir=base, recursive=True)
         images = _images((base / match for match in matches), base, output)
         if not images:
-            raise UserError(f'{item}: no image matches; files are sought that end in {_SOUGHT}')
+            raise UserError(f'{item}: no image matches; {_SOUGHT}')
         yield from ((image, image.parent.relative_to(base)) for image in images)
     else:
         raise UserError(f'{item}: no such file or folder')
 
 
 def _split_pattern(path: pathlib.Path) -> tuple[pathlib.Path, str]:
-    """The folder that a pattern begins in, whatever characters its name has, and the pattern below it."""
+    """The existing folder that a pattern begins with, whatever characters it has, and the rest of the pattern."""
     base = pathlib.Path()
     for count, part in enumerate(path.parts):
         if glob.has_magic(part) and not (base / part).is_dir():
@@ -154,7 +153,7 @@ def _split_pattern(path: pathlib.Path) -> tuple[pathlib.Path, str]:
 
 
 def _walk(folder: pathlib.Path, recursive: bool) -> Iterator[pathlib.Path]:
-    """All files of a folder, and of those below it; links to folders are not followed: they may lead back."""
+    """All files of a folder, and of those below it; links to folders are not followed because they may lead back."""
 
     def give_up(error: OSError) -> None:
         raise error
@@ -166,7 +165,7 @@ def _walk(folder: pathlib.Path, recursive: bool) -> Iterator[pathlib.Path]:
 
 
 def _images(paths: Iterator[pathlib.Path], base: pathlib.Path, output: pathlib.Path | None) -> list[pathlib.Path]:
-    """The image files among paths below `base`, sorted; the log names the others."""
+    """The image files among paths below `base`, sorted; the log names other files."""
     made = output.resolve() if output else None
     is_inside = made is not None and base.resolve() in made.parents
     images, others = [], []
@@ -178,12 +177,12 @@ def _images(paths: Iterator[pathlib.Path], base: pathlib.Path, output: pathlib.P
     if others:
         names = ', '.join(repr(str(path.relative_to(base))) for path in sorted(others)[:_MOST_NAMES])
         more = f' and {len(others) - _MOST_NAMES} more' if len(others) > _MOST_NAMES else ''
-        logging.info('%s: %d files that are no images are passed over: %s%s', base, len(others), names, more)
+        logging.info('%s: skipping %d files that are not images: %s%s', base, len(others), names, more)
     return sorted(images)
 
 
 def _is_image(path: pathlib.Path) -> bool:
-    """Whether it is one by its suffix or its first bytes; pipes and devices, which may wait, are not opened."""
+    """Whether the suffix or the first bytes are an image's; pipes and devices, which may block, are not opened."""
     if not path.is_file():
         return False
     if path.suffix.lower() in SUFFIXES:
@@ -199,11 +198,11 @@ def _is_image(path: pathlib.Path) -> bool:
 
 def _refuse(first: Job, second: Job) -> None:
     if first.target is None:
-        raise UserError('standard output takes one image alone: give a folder as --output')
+        raise UserError('standard output takes only one image: give a folder as --output')
     raise UserError(f'{first} and {second} would both become {first.target}: restore them into two folders')
 
 
 def _identity(path: pathlib.Path) -> tuple[int, int]:
-    """The same for all names of one file: links, and other spellings where capitals do not count."""
+    """Equal for all names of one file: links, and other spellings if the file system ignores case."""
     status = path.stat()
     return status.st_dev, status.st_ino

@@ -1,4 +1,4 @@
-"""How far the restoring of images is and how long the rest will take: a bar on a terminal, lines of a log elsewhere."""
+"""Progress of restoring and the time that is left: a bar on a terminal, log lines elsewhere."""
 
 import itertools
 import time
@@ -8,20 +8,20 @@ import tqdm
 from absl import logging
 
 _SECONDS_BETWEEN_LINES = 30
-_SECONDS_TO_MEASURE = 2  # before the rest is estimated
+_SECONDS_TO_MEASURE = 2  # before the remaining time is estimated
 _LOOK = '{desc}{percentage:3.0f}%|{bar}| {elapsed} passed, {remaining} left'
 
 
 class Progress:
-    """Counts bytes of the inputs, because an image takes the longer the larger it is.
+    """Counts bytes of the inputs, because larger images take longer.
 
-    Short work is done without a line: the first one comes once the rest is known to take half a minute or more. The
-    time until the first tile is done does not count, because the network is compiled in it.
+    The first line is logged only if the rest takes half a minute or more. The time until the first tile is done does
+    not count, because the network is compiled in it.
 
     Args:
         sizes: of all images, in bytes.
-        is_shown: False: neither a bar nor lines.
-        clock: gives seconds.
+        is_shown: whether there is a bar or lines.
+        clock: returns seconds.
     """
 
     def __init__(self, sizes: Sequence[int], *, is_shown: bool = True, clock: Callable[[], float] = time.monotonic):
@@ -41,19 +41,19 @@ class Progress:
         self._bar.close()
 
     def start_next(self) -> None:
-        """The next image begins."""
+        """Begin the next image."""
         self._number += 1
         self._bar.set_description(f'image {self._number} of {len(self._ends) - 1}')
 
     def tell(self, share: float) -> None:
-        """So much of this image is done, from 0 to 1."""
+        """Report the share of this image that is done, from 0 to 1."""
         begin, end = self._ends[self._number - 1 : self._number + 1]
         self._move_to(begin + share * (end - begin))
         if self._bar.disable and self._is_shown:
             self._log()
 
     def end(self) -> None:
-        """This image is done, or has failed."""
+        """End this image, restored or failed."""
         self._move_to(self._ends[self._number])
 
     def _move_to(self, done: float) -> None:
@@ -71,14 +71,8 @@ class Progress:
         wait = rest if self._last_line is None else now - self._last_line
         if wait >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
-            percentage = 100 * self._done / total
-            logging.info(
-                'image %d of %d: %.0f%% of all is done, about %s left',
-                self._number,
-                len(self._ends) - 1,
-                percentage,
-                _in_words(rest),
-            )
+            image = f'image {self._number} of {len(self._ends) - 1}'
+            logging.info('%s: %.0f%% of all is done, about %s left', image, 100 * self._done / total, _in_words(rest))
 
 
 def _in_words(seconds: float) -> str:

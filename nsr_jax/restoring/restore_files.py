@@ -1,4 +1,4 @@
-"""Restoring from files to files: an output is written while it is computed."""
+"""Restoring files to files; each output is written while it is computed."""
 
 import collections
 import contextlib
@@ -33,20 +33,20 @@ def restore_files(
 ) -> list[Job]:
     """Restore images into files; returns the jobs that failed.
 
-    An image that fails is reported on standard error, and the others are restored. A file is written under another
-    name beside its place and moved there when it is whole; its folder is made where it is missing.
+    An image that fails is reported on standard error, and the others are restored. A file gets its name when it is
+    whole; missing folders are made.
 
-    All processes that share the restorer's mesh must call this alike. Each reads every image, the first one writes and
-    reports, and all return the same.
+    All processes that share the restorer's mesh must call this alike. Each reads every image, only the first one writes
+    and reports, and all return the same.
 
     Args:
-        jobs: as from `plan`; a target that is there is replaced.
-        restorer: what restores.
-        output_format: one of `formats.FORMATS`, for all; None: what the suffix of each target names, and where it names
-            none, as of standard output, that of the input.
-        quality: 1 to 100, of JPEG and WebP; None: the format's own, WebP without loss. Where formats differ from file
-            to file, lossless ones ignore it; on standard output, a lossless format is an error.
-        largest_pixels: of an image that is read; a larger one fails.
+        jobs: as from `plan`; existing targets are replaced.
+        restorer: the networks.
+        output_format: one of `formats.FORMATS`, for all files; None: the format that the target's suffix names, or that
+            of the input if it names none, as for standard output.
+        quality: 1 to 100, for JPEG and WebP; None: the format's default, and lossless WebP. Lossless formats ignore it
+            if each file has its own format; on standard output, it is an error for them.
+        largest_pixels: larger images fail.
     """
     failed = []
     for folder in {job.target.parent for job in jobs if job.target}:
@@ -79,7 +79,7 @@ def restore_files(
 
 @contextlib.contextmanager
 def _taken_by_all(strips: Iterator[np.ndarray]) -> Iterator[None]:
-    """Take the strips that the block leaves, even if it fails: other processes need this one's devices for theirs."""
+    """Compute the strips that the block leaves, even if it fails: other processes need this one's devices."""
     failure = None
     try:
         yield
@@ -98,19 +98,19 @@ def _read(source: pathlib.Path | None, largest_pixels: int) -> Photo:
 
 
 def _check_misnamed(job: Job, photo: Photo, scale: int, form: str) -> None:
-    """Warn of a file whose suffix is of another format than its contents, before it is written as the name says.
+    """Warn if an input's suffix names another format than its contents have: the output follows the name.
 
     Raises:
-        UserError: that format cannot hold the image.
+        UserError: the named format cannot hold the image.
     """
     called = None if job.source is None else SUFFIXES.get(job.source.suffix.lower())
     if called is None or photo.format in (called, form):
         return
-    true = f'{job}: a {photo.format} file by its contents (--format={photo.format.lower()} keeps it so)'
+    true = f'{job}: a {photo.format} file by its contents (--format={photo.format.lower()} keeps that format)'
     height, width, channels = photo.pixels.shape
     channels += photo.alpha is not None
     check_output(form, scale * height, scale * width, channels, photo.pixels.dtype, true)
-    logging.warning('%s; as its name says, %s is written', true, form)
+    logging.warning('%s; writing %s, as its name says', true, form)
 
 
 def _write(
@@ -130,7 +130,7 @@ def _write(
         try:
             with open(sys.stdout.fileno(), 'wb', closefd=False) as stream:
                 write_photo(stream, strips, name='standard output', **about)
-        except OSError as error:  # as it is closed, with what is left to write
+        except OSError as error:  # on closing, when the rest is written
             raise UserError(f'standard output: cannot be written: {error.strerror}') from error
     else:
         if not os.path.isdir(target.parent):
@@ -139,17 +139,17 @@ def _write(
 
 
 def _about(job: Job, strips: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The strips as they come; errors name the image."""
+    """The same strips; errors name the image."""
     with _named(job):
         yield from strips
 
 
 @contextlib.contextmanager
 def _named(job: Job) -> Iterator[None]:
-    """Name the image in errors of restoring."""
+    """Name the image in errors."""
     try:
         yield
     except UserError as error:
         raise UserError(f'{job}: {error}') from error
     except MemoryError as error:
-        raise UserError(f'{job}: there is too little memory') from error
+        raise UserError(f'{job}: too little memory') from error

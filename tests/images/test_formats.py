@@ -54,7 +54,7 @@ def test_what_formats_can_hold_passes():
 
 @pytest.mark.parametrize('options', [{'height': 0}, {'channels': 5}, {'dtype': np.float32}])
 def test_what_is_no_image_is_a_mistake_of_the_caller(options):
-    with pytest.raises(ValueError, match='no image of uint8 or uint16') as caught:
+    with pytest.raises(ValueError, match='not a uint8 or uint16 image') as caught:
         check('PNG', **options)
     assert not isinstance(caught.value, UserError)
 

@@ -398,7 +398,7 @@ def test_what_cannot_be_kept_is_dropped_with_all_claims_and_a_warning(name, capl
     data, word, gone = LOST[name]
     photo = read(data)
     (record,) = caplog.records
-    assert record.message.startswith(f'{NAME}: left out, as ')
+    assert record.message.startswith(f'{NAME}: left out, because ')
     assert word in record.message
     for form in ('JPEG', 'PNG', 'TIFF', 'WEBP'):
         after = written(photo, form)
@@ -500,7 +500,7 @@ def test_what_another_format_cannot_hold_is_dropped_with_a_warning(name, caplog)
     data, form, words, gone = CHANGES[name]
     after = restored(data, form)
     (record,) = caplog.records
-    assert record.message.startswith(f'{NAME}: left out, as a {form} file cannot hold it: ')
+    assert record.message.startswith(f'{NAME}: left out, because a {form} file cannot hold it: ')
     assert all(word in record.message for word in words)
     assert not any(each in after for each in gone)
 

@@ -391,7 +391,7 @@ def test_mistakes_are_told_before_weights_are_read(package, monkeypatch, tmp_pat
         (None, {}, 'a model must be a name or the path of a folder, not None'),
         (b'sr_x2', {}, "a model must be a name or the path of a folder, not b'sr_x2'"),
         ('x' * 300, {}, 'xxx: neither a folder nor weights'),
-        ('a\0b', {}, 'holds a character that no path can have'),
+        ('a\0b', {}, 'contains a character that no path can have'),
         ('sr_x2', {'ensemble': 'no'}, "ensemble must be True or False, not 'no'"),
         ('sr_x2', {'dtype': ['float32']}, 'unknown dtype'),
         ('sr_x2', {'device': 0}, "a device must be the name of a platform, such as 'cpu', not 0"),

@@ -65,7 +65,7 @@ def test_gray_alpha_and_16_bits_are_shown():
 
 @pytest.mark.parametrize('shape', [(15, 18, 3), (14, 18, 1), (6, 9, 3), (14, 27, 3)])
 def test_two_images_are_told_from_one(shape):
-    with pytest.raises(UserError, match='a: before and after are of two sizes or kinds'):
+    with pytest.raises(UserError, match='a: before and after do not fit each other'):
         make_preview('a', random_pixels(7, 9, 3), random_pixels(*shape))
 
 

@@ -88,7 +88,7 @@ def test_images_of_unknown_suffixes_are_told_by_their_contents(tree, caplog):
     assert planned(['mixed']) == [(f'mixed/{name}', f'out/{target}') for name, target in expected.items()]
     (line,) = [record.message for record in caplog.records]
     assert line == (
-        "mixed: 6 files that are no images are passed over: 'BMW.txt', 'nothing.png', 'nowhere', "
+        "mixed: skipping 6 files that are not images: 'BMW.txt', 'nothing.png', 'nowhere', "
         "'of\\ntwo lines', 'pipe', "
         "'raw.NEF'"
     )
@@ -101,7 +101,7 @@ def test_images_of_unknown_suffixes_are_told_by_their_contents(tree, caplog):
         (folder / f'{number:02}.txt').touch()
     caplog.clear()
     plan(['mixed'], 'out')
-    assert "26 files that are no images are passed over: '00.txt'" in caplog.text
+    assert "2skipping 6 files that are not images: '00.txt'" in caplog.text
     assert "'09.txt' and 16 more" in caplog.text
 
 
@@ -133,7 +133,7 @@ def test_standard_streams(tree):
     assert planned(['-', 'in/a.png']) == [(None, 'out/stdin.png'), ('in/a.png', 'out/a.png')]
     assert planned(['-'], suffix='.jpg') == [(None, 'out/stdin.jpg')]
     assert planned(['in/a.png'], '-') == [('in/a.png', None)]
-    with pytest.raises(UserError, match='standard output takes one image alone'):
+    with pytest.raises(UserError, match='standard output takes only one image'):
         plan(['in'], '-')
     assert str(Job(None, None)) == 'standard input'
 
@@ -163,14 +163,14 @@ def test_what_was_restored_is_no_input(tree):
     [
         ([], 'out', 'nothing to restore'),
         (['in/a.png', 'absent.png'], 'out', '^absent.png: no such file or folder$'),
-        (['*.gif'], 'out', r'^\*.gif: no image matches; files are sought that end in .*png.*webp'),
+        (['*.gif'], 'out', r'^\*.gif: no image matches; images are files that end in .*png.*webp'),
         (['empty'], 'out', '^empty: no image in this folder; files'),
         (['in/a.png', 'in/2020'], 'out', r'^in/a.png and in/2020/a.png would both become out/a.png: '),
         (['in/a.png'], 'in', 'in/a.png would overwrite the input in/a.png: give another --output'),
         (['in/a.png'], 'hard', 'hard/a.png would overwrite the input in/a.png'),
         (['in/a.png'], 'soft', 'soft/a.png would overwrite the input in/a.png'),
         (['in/b.JPG'], 'soft', 'soft/b.JPG would overwrite the input'),
-        (['in/a.png'], 'taken', 'taken/a.png is a folder: in/a.png cannot become it'),
+        (['in/a.png'], 'taken', 'taken/a.png is a folder: in/a.png cannot be restored to it'),
     ],
 )
 def test_what_is_refused(tree, inputs, output, message):
@@ -207,7 +207,7 @@ def test_a_folder_that_may_not_be_read_is_named(tree, monkeypatch):
         raise PermissionError(13, 'Permission denied', 'in/2020')
 
     monkeypatch.setattr(os, 'scandir', forbidden)
-    with pytest.raises(UserError, match='in/2020: cannot be looked at: Permission denied'):
+    with pytest.raises(UserError, match='in/2020: cannot be read: Permission denied'):
         plan(['in'], 'out', recursive=True)
 
 
