@@ -217,7 +217,10 @@ def test_a_file_by_the_name_of_another_format_is_told(tmp_path, model, run, caps
         capsys.readouterr().err,
         re.MULTILINE,
     )
-    assert 'plain.jpg: a PNG file by its contents (--format=png keeps that format); writing JPEG, as its name says' in caplog.text
+    assert (
+        'plain.jpg: a PNG file by its contents (--format=png keeps that format); writing JPEG, as its name says'
+        in caplog.text
+    )
     assert PIL.Image.open(tmp_path / 'out' / 'plain.jpg').format == 'JPEG'
     caplog.clear()
     assert run('in', '--output=webp', f'--model={model}', '--format=webp') == 0

@@ -1,4 +1,4 @@
-"""JPEG files: the segments that are kept or carry metadata, and whether a picture that has no end is whole."""
+"""JPEG files: their segments, and whether a picture without an end marker is complete."""
 
 import re
 import struct
@@ -13,13 +13,13 @@ from nsr_jax.images.metadata import Metadata
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 _JFIF, _EXIF_OR_XMP, _ICC, _DUCKY, _JUMBF, _IPTC, _ADOBE, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEC, 0xEB, 0xED, 0xEE, 0xFE
 _APPLICATIONS = range(0xE0, 0xF0)
-_LARGEST_BODY = 65_533  # two bytes say how long a segment is, and count themselves
+_LARGEST_BODY = 65_533  # the length of a segment takes two bytes, which it counts
 _EXIF_HEAD = b'Exif\0\0'
 _XMP_HEAD = b'http://ns.adobe.com/xap/1.0/\0'
 _ICC_HEAD = b'ICC_PROFILE\0'
 _BLOCK_STARTS = (b'II\x2a\0', b'MM\0\x2a')
-# What begins a segment that is not kept, and what it is called. Thumbnails (JFXX) and what encoders say of themselves
-# (Adobe, Ducky) are no longer true of another picture, and nobody misses them.
+# Beginnings of segments that are not kept, and their names in warnings. Thumbnails (JFXX) and the notes of encoders
+# (Adobe, Ducky) do not apply to another picture, and nobody misses them.
 _OTHERS = {
     (_EXIF_OR_XMP, b'http://ns.adobe.com/xmp/extension/\0'): 'extended XMP',
     (_ICC, b'MPF\0'): 'further pictures (MPF)',
@@ -28,10 +28,10 @@ _OTHERS = {
 }
 _SILENT = ((_JFIF, b'JFIF'), (_JFIF, b'JFXX'), (_ADOBE, b'Adobe'), (_DUCKY, b'Ducky'), (_ICC, _ICC_HEAD))
 _PHOTOSHOP_HEAD, _RESOURCE = b'Photoshop 3.0\0', b'8BIM'
-# Resolution, thumbnails, print sizes and slices, which describe the former picture.
+# Resolution, thumbnails, print sizes and slices, which describe the original picture.
 _OF_SIZE = {0x03ED, 0x0409, 0x040C, 0x0408, 0x041A, 0x0426, 0x0FA0}
 END = b'\xff\xd9'
-# In a coded picture, 0xFF before zero is a number, and a restart marker ends nothing.
+# In coded data, 0xFF before zero is a number, and restart markers end nothing.
 _MARKER = re.compile(rb'\xff([^\x00\xff\xd0-\xd7])', re.DOTALL)
 _ALONE = (0x01, 0xD8)  # markers without a body
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
@@ -41,7 +41,7 @@ _FILLING_BYTES = 4096
 
 
 def segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Place, marker and body of each segment between the start of a JPEG file and its pixels, as far as it goes."""
+    """Offset, marker and body of each segment before the pixels of a JPEG file, as far as they are whole."""
     place = 2
     while place + 4 <= len(data) and data[place] == 0xFF:
         marker = data[place + 1]
@@ -81,13 +81,13 @@ def exif_and_xmp(data: bytes) -> tuple[bytes, bytes]:
 
 
 def names_of_kept(segments_kept: bytes) -> list[str]:
-    """Names of `Metadata.jpeg_segments`, each once."""
+    """Names of the parts of `Metadata.jpeg_segments`."""
     markers = {marker for _, marker, _ in segments(b'\xff\xd8' + segments_kept)}
     return [name for marker, name in ((_COMMENT, 'comment'), (_IPTC, 'caption (IPTC)')) if marker in markers]
 
 
 def left_out(data: bytes) -> list[str]:
-    """Names of what a JPEG file holds that is not kept, each once."""
+    """Names of the parts of a JPEG file that are not kept."""
     names: dict[str, None] = {}
     blocks = packets = 0
     for _, marker, body in segments(data):
@@ -102,7 +102,7 @@ def left_out(data: bytes) -> list[str]:
         ):
             names[_name_of(marker, body)] = None
     if behind := len(data[end_of_picture(data) or len(data) :].strip(b'\0\xff\r\n ')):
-        names[f'{behind} bytes behind the picture (further pictures, a gain map or a film)'] = None
+        names[f'{behind} bytes after the picture (further pictures, a gain map or a film)'] = None
     if blocks > 1:
         names[f'{blocks - 1} further EXIF'] = None
     if packets > 1:
@@ -119,10 +119,7 @@ def _name_of(marker: int, body: bytes) -> str:
 
 
 def metadata_segments(metadata: Metadata) -> bytes:
-    """The segments that stand between a JPEG file's start and its pixels.
-
-    What is too long for it is left out, with a warning.
-    """
+    """The segments before the pixels of a JPEG file; metadata that are too long are left out with a warning."""
     across, down = (min(65_535, max(1, round(each))) for each in metadata.resolution or (1, 1))
     unit = 1 if metadata.resolution else 0
     parts = [_segment(_JFIF, struct.pack('>5sHBHHBB', b'JFIF\0', 0x0101, unit, across, down, 0, 0))]
@@ -133,7 +130,7 @@ def metadata_segments(metadata: Metadata) -> bytes:
             parts.append(_segment(_EXIF_OR_XMP, head + body))
     step = _LARGEST_BODY - len(_ICC_HEAD) - 2
     pieces = [metadata.icc[start : start + step] for start in range(0, len(metadata.icc), step)]
-    if len(pieces) > 255:  # a byte counts them
+    if len(pieces) > 255:  # they are counted by one byte
         length = len(metadata.icc)
         logging.warning('%s: %d bytes of colour profile are too long for a JPEG file; left out', metadata.name, length)
         pieces = []
@@ -142,7 +139,7 @@ def metadata_segments(metadata: Metadata) -> bytes:
 
 
 def header_and_pixels(start: bytes) -> tuple[int, int] | None:
-    """Where the metadata of a JPEG file begin and end; None: they end behind this start of the file."""
+    """Where the metadata of a JPEG file begin and end; None: they do not end within these first bytes."""
     for place, marker, _ in segments(start):
         if marker not in _APPLICATIONS and marker != _COMMENT:
             return 2, place
@@ -154,15 +151,15 @@ def _segment(marker: int, body: bytes) -> bytes:
 
 
 def _resources_of_upright(body: bytes) -> bytes:
-    """The body of a segment without what describes the picture's size; empty where nothing is left.
+    """A segment's body without the resources that describe the picture's size; empty if nothing remains.
 
-    A segment that is laid out otherwise stays as it is.
+    A segment of another layout is returned unchanged.
     """
     if not body.startswith(_PHOTOSHOP_HEAD):
         return body
     kept = []
     for kind, resource in _resources(body):
-        if kind is None:  # not laid out so
+        if kind is None:
             return body
         if kind not in _OF_SIZE:
             kept.append(resource)
@@ -170,21 +167,21 @@ def _resources_of_upright(body: bytes) -> bytes:
 
 
 def _resources(body: bytes) -> Iterator[tuple[int | None, bytes]]:
-    """Kind and bytes of each resource; the kind None where what follows is no resource."""
+    """Kind and bytes of each resource; the kind is None if something else follows."""
     place = len(_PHOTOSHOP_HEAD)
     while place < len(body):
         if body[place : place + 4] != _RESOURCE or place + 7 > len(body):
             yield (None, b'') if any(body[place:]) else (0, b'')
             return
         (kind,) = struct.unpack_from('>H', body, place + 4)
-        length = body[place + 6] + 1  # of the name and the byte that says how long it is
+        length = body[place + 6] + 1  # of the name and of the byte that holds its length
         start = place + 6 + length + length % 2
         if start + 4 > len(body):
             yield None, b''
             return
         (size,) = struct.unpack_from('>I', body, start)
         end = start + 4 + size + size % 2
-        if start + 4 + size > len(body):  # it goes on in another segment
+        if start + 4 + size > len(body):  # it continues in another segment
             yield None, b''
             return
         yield kind, body[place:end]
@@ -192,32 +189,29 @@ def _resources(body: bytes) -> Iterator[tuple[int | None, bytes]]:
 
 
 def end_of_picture(data: bytes) -> int | None:
-    """Where the first picture of a JPEG file ends, its end marker included; None: the file ends before."""
-    for marker, place in _markers(data):
-        if marker == _END:
-            return place
-    return None
+    """The offset after the end marker of a JPEG file's first picture; None: the marker is missing."""
+    return next((place for marker, place in _markers(data) if marker == _END), None)
 
 
 def without_end(data: bytes) -> bytes:
-    """A JPEG file that lacks its end marker, without half a marker or the zeros that an interrupted copy leaves."""
+    """A JPEG file that lacks its end marker, without the half marker or the zeros that an interrupted copy leaves."""
     return data.rstrip(b'\0').rstrip(b'\xff')
 
 
 def is_whole(data: bytes, samples: np.ndarray) -> bool:
-    """Whether a JPEG file lacks its end marker alone.
+    """Whether a JPEG file lacks only its end marker.
 
     Args:
-        data: as of `without_end`.
-        samples: what libvips decodes when an end is appended. It raises where much is missing, but says nothing of a
-            missing scan, or of a missing part of the last rows.
+        data: as from `without_end`.
+        samples: decoded by libvips with an end marker appended. libvips raises if much is missing, but not for a
+            missing scan or missing parts of the last rows.
 
     Raises:
         pyvips.Error: the file is broken.
     """
     if not _are_all_there(*_frame_and_scans(data)):
         return False
-    for filling in _FILLINGS:  # what comes behind a whole picture does not matter
+    for filling in _FILLINGS:  # bytes after a complete picture do not change it
         filled = data + filling * _FILLING_BYTES + END
         image = pyvips.Image.jpegload_buffer(filled, access='sequential', fail_on='none')
         if not np.array_equal(np.frombuffer(image.write_to_memory(), np.uint8), samples.reshape(-1)):
@@ -226,7 +220,7 @@ def is_whole(data: bytes, samples: np.ndarray) -> bool:
 
 
 def _markers(data: bytes) -> Iterator[tuple[int, int]]:
-    """Each marker and where its segment's body begins."""
+    """Each marker and the offset of its segment's body."""
     place = 2
     while found := _MARKER.search(data, place):
         marker, place = found[1][0], found.end()
@@ -236,7 +230,7 @@ def _markers(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _frame_and_scans(data: bytes) -> tuple[list[int], list[tuple[bytes, int, int, int]]]:
-    """The components of a picture; and of each scan its components, first and last coefficient, and missing bits."""
+    """A picture's components; and each scan's components, first and last coefficient, and number of missing bits."""
     frame, scans = [], []
     for marker, place in _markers(data):
         if marker in _FRAMES:
@@ -250,7 +244,7 @@ def _frame_and_scans(data: bytes) -> tuple[list[int], list[tuple[bytes, int, int
 
 
 def _are_all_there(frame: list[int], scans: list[tuple[bytes, int, int, int]]) -> bool:
-    """Whether the scans send each coefficient of each component to its last bit."""
+    """Whether the scans hold every bit of each coefficient of each component."""
     for component in frame:
         sent = set()
         for components, first, last, missing_bits in scans:

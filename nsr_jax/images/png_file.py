@@ -1,4 +1,4 @@
-"""The chunks of PNG files: those that are kept, and those that carry metadata or bare samples."""
+"""The chunks of PNG files: metadata, and samples for another encoder."""
 
 import re
 import struct
@@ -12,8 +12,8 @@ from nsr_jax.images.metadata import Metadata
 SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _COLOUR = (b'gAMA', b'cHRM', b'sRGB', b'cICP', b'mDCV', b'mDCv', b'cLLI', b'cLLi')
 _TEXT = (b'tEXt', b'zTXt', b'iTXt')
-# Text that is kept in another way, or would no longer be true: XMP, ImageMagick's old profiles except captions, its
-# copies of EXIF, and where a thumbnail comes from.
+# Text that is kept in another way, or would be wrong: XMP, ImageMagick's old profiles except captions, its copies of
+# EXIF, and the origin of a thumbnail.
 _NO_TEXT = re.compile(
     rb'XML:com\.adobe\.xmp|Raw profile type (?!iptc\0)|Thumb::|(exif|tiff):\w*(Orientation|Dimension|Width|Length)\0',
     re.IGNORECASE,
@@ -21,11 +21,11 @@ _NO_TEXT = re.compile(
 _OLD_PROFILE, _CAPTION = b'Raw profile type ', b'Raw profile type iptc'
 CAPTION = 'caption (IPTC)'
 _CREDENTIALS, _GAIN_MAP = b'caBX', {b'gmAP', b'gdAT'}
-_XMP_HEAD = b'XML:com.adobe.xmp\0\0\0\0\0'  # not compressed, of no language
+_XMP_HEAD = b'XML:com.adobe.xmp\0\0\0\0\0'  # uncompressed, without a language
 _XMP_KEYWORD = b'XML:com.adobe.xmp'
 _EXIF_HEAD, _XMP_SEGMENT_HEAD = b'Exif\0\0', b'http://ns.adobe.com/xap/1.0/\0'
 _LARGEST_METADATA = 2**24  # unpacked, in bytes
-# These say that colours are those of sRGB, which is assumed without them too.
+# These stand for sRGB, which is the default.
 _GAMMA_OF_SRGB = {
     b'gAMA': struct.pack('>I', 45_455),
     b'cHRM': struct.pack('>8I', 31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000),
@@ -41,7 +41,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """Kind and body of each chunk of a PNG file, as far as it goes; checksums are not looked at."""
+    """Kind and body of each chunk of a PNG file until it breaks off; checksums are not checked."""
     place, view = len(SIGNATURE), memoryview(data)
     while place + 12 <= len(data):
         length, kind = struct.unpack_from('>I4s', data, place)
@@ -52,13 +52,13 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def number_of_frames(data: bytes) -> int:
-    """1, or more where the PNG file is animated."""
+    """1, or more if the PNG file is animated."""
     controls = (body for kind, body in chunks(data) if kind == b'acTL' and len(body) == 8)
     return max((struct.unpack_from('>I', body)[0] for body in controls), default=1)
 
 
 def resolution(data: bytes) -> tuple[float, float] | None:
-    """In pixels per inch, across and down, of a PNG file; None: it does not say."""
+    """The resolution of a PNG file in pixels per inch, across and down; None: unknown."""
     for kind, body in chunks(data):
         if kind == b'pHYs' and len(body) == 9:
             across, down, unit = struct.unpack('>IIB', body)
@@ -73,12 +73,7 @@ def kept_chunks(data: bytes) -> bytes:
 
 
 def names_of_kept(chunks_kept: bytes, *, has_profile: bool) -> list[str]:
-    """Names of those of `Metadata.png_chunks` whose loss matters, each once.
-
-    Args:
-        chunks_kept: whole chunks.
-        has_profile: whether there is a colour profile, which outweighs gamma and primaries.
-    """
+    """Names of the `Metadata.png_chunks` whose loss matters; a colour profile replaces gamma and primaries."""
     bodies = {kind: bytes(body) for kind, body in chunks(SIGNATURE + chunks_kept)}
     names = [kind.decode() for kind in (b'cICP', b'mDCV', b'mDCv', b'cLLI', b'cLLi') if kind in bodies]
     if not (has_profile or b'sRGB' in bodies):
@@ -89,14 +84,14 @@ def names_of_kept(chunks_kept: bytes, *, has_profile: bool) -> list[str]:
 
 
 def left_out(data: bytes) -> list[str]:
-    """Names of what a PNG file holds that is not kept, each once."""
+    """Names of the parts of a PNG file that are not kept."""
     kinds = {kind for kind, _ in chunks(data)}
     names = ['content credentials'] if _CREDENTIALS in kinds else []
     return [*names, 'gain map'] if kinds & _GAIN_MAP else names
 
 
 def profile(data: bytes) -> bytes:
-    """The colour profile of a PNG file, whether it fits its pixels or not."""
+    """The colour profile of a PNG file, even if it does not fit the pixels."""
     for kind, body in chunks(data):
         if kind == b'iCCP':
             _, _, packed = bytes(body).partition(b'\0')
@@ -105,9 +100,9 @@ def profile(data: bytes) -> bytes:
 
 
 def exif_and_xmp(data: bytes) -> tuple[bytes, bytes]:
-    """The EXIF block and the XMP packet of a PNG file, wherever they stand in it.
+    """The EXIF block and the XMP packet of a PNG file.
 
-    Older programs wrote them as texts of their own; the places that the standards name come first.
+    The chunks of the standards come before the texts in which older programs stored them.
     """
     exif = next((bytes(body) for kind, body in chunks(data) if kind == b'eXIf'), b'')
     texts = (bytes(body) for kind, body in chunks(data) if kind == b'iTXt' and _keyword(body) == _XMP_KEYWORD)
@@ -123,14 +118,14 @@ def _keyword(body: memoryview) -> bytes:
 
 
 def _international_text(body: bytes) -> bytes:
-    """What an iTXt chunk says; empty where that cannot be told."""
+    """The text of an iTXt chunk; empty if it cannot be read."""
     rest = body.partition(b'\0')[2]
     text = rest[2:].partition(b'\0')[2].partition(b'\0')[2]
     return _inflated(text) if rest[:1] == b'\1' else text
 
 
 def _old_profile(data: bytes, name: bytes) -> bytes:
-    """The bytes of a text that ImageMagick wrote in hexadecimal digits; empty where there is none, or a broken one."""
+    """The bytes that ImageMagick stored as a text of hexadecimal digits; empty if there are none, or broken ones."""
     for kind, body in chunks(data):
         if kind in _TEXT and _keyword(body).lower() == (_OLD_PROFILE + name).lower():
             text = bytes(body)
@@ -148,7 +143,7 @@ def _old_profile(data: bytes, name: bytes) -> bytes:
 
 
 def _inflated(packed: bytes) -> bytes:
-    """Unpacked; empty where it is broken, or far longer than anything honest."""
+    """Unpacked data; empty if they are broken, or longer than any honest metadata."""
     unpacking = zlib.decompressobj()
     try:
         data = unpacking.decompress(packed, _LARGEST_METADATA)
@@ -158,7 +153,7 @@ def _inflated(packed: bytes) -> bytes:
 
 
 def metadata_chunks(metadata: Metadata) -> bytes:
-    """The chunks that stand between a PNG file's header and its pixels."""
+    """The chunks between a PNG file's header and its pixels."""
     parts = [metadata.png_chunks]
     if metadata.icc:
         parts.append(chunk(b'iCCP', b'ICC profile\0\0' + zlib.compress(metadata.icc)))
@@ -173,7 +168,7 @@ def metadata_chunks(metadata: Metadata) -> bytes:
 
 
 def header_and_pixels(start: bytes) -> tuple[int, int] | None:
-    """Where the header of a PNG file ends and where its pixels begin; None: behind this start of the file."""
+    """Where the header of a PNG file ends and its pixels begin; None: not within these first bytes."""
     place = _IHDR_END
     while place + 8 <= len(start):
         length, kind = struct.unpack_from('>I4s', start, place)
@@ -184,7 +179,7 @@ def header_and_pixels(start: bytes) -> tuple[int, int] | None:
 
 
 def bare_png(strips: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype) -> Iterator[bytes]:
-    """The pieces of a PNG file that holds samples as they are, neither compressed nor filtered, for another encoder.
+    """The pieces of a PNG file with uncompressed and unfiltered samples, to be read by another encoder.
 
     Args:
         strips: (rows, width, channels), from top to bottom.
@@ -197,7 +192,7 @@ def bare_png(strips: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: n
     packing = zlib.compressobj(0)
     for strip in strips:
         samples = np.ascontiguousarray(strip, dtype.newbyteorder('>')).reshape(len(strip), -1).view(np.uint8)
-        rows = np.zeros((len(strip), 1 + samples.shape[1]), np.uint8)  # before each row, the number of its filter
+        rows = np.zeros((len(strip), 1 + samples.shape[1]), np.uint8)  # each begins with the number of its filter
         rows[:, 1:] = samples
         yield chunk(b'IDAT', packing.compress(rows.tobytes()))
     yield chunk(b'IDAT', packing.flush()) + chunk(b'IEND', b'')

@@ -1,8 +1,8 @@
-"""Reading image files: one reader for training and evaluation, which compute with every pixel, and for restoring.
+"""Reads image files for training, evaluation and restoring.
 
-`read_image`, `decode_image` and `image_shape` take 8-bit gray and RGB alone and refuse all that would have to be
-converted; `read_photo` takes photographs of any kind, with all that they say. Files are known by their first bytes. The
-limits, and the errors that broken files end in, are the same.
+`read_image`, `decode_image` and `image_shape` accept only 8-bit gray and RGB, so that pixels are never converted;
+`read_photo` reads photographs of any kind with their metadata. Formats are recognized by the first bytes of a file. The
+limits and the errors are the same for all.
 """
 
 import contextlib
@@ -34,9 +34,9 @@ from nsr_jax.images.libvips import pyvips
 from nsr_jax.images.metadata import Metadata, warn_left_out
 from nsr_jax.ops.upright import turn_upright
 
-# A small file may claim to be a huge image, to fill the memory of whoever opens it.
+# A small file may claim to be a huge image, to fill the reader's memory.
 LARGEST_PIXELS = 250_000_000
-_BYTES_PER_PIXEL = 8  # of a file, at most: four channels of 16 bits
+_BYTES_PER_PIXEL = 8  # at most, in a file: four channels of 16 bits
 _METADATA_BYTES = 2**26
 _RAISES_THE_LIMIT = 'largest_pixels, or LARGEST_PIXELS in nsr_jax/images/reading.py, raises the limit'
 # Pillow joins the EXIF blocks of a JPEG file one by one, each time copying all before it.
@@ -46,7 +46,7 @@ TRAINING_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp')
 # Control characters, line ends, and the bytes of a file system that are not UTF-8.
 _NO_NAME = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
 
-# `PIL.Image.open` has a limit of its own, and would look for further pictures in the file.
+# `PIL.Image.open` has a limit of its own and would look for further pictures in the file.
 _PILLOW = {'PNG': PngImageFile, 'JPEG': JpegImageFile, 'BMP': BmpImageFile}
 _LIBVIPS = {
     'PNG': pyvips.Image.pngload_buffer,
@@ -54,27 +54,27 @@ _LIBVIPS = {
     'TIFF': pyvips.Image.tiffload_buffer,
     'WEBP': pyvips.Image.webpload_buffer,
 }
-# How Pillow and libvips answer broken files.
+# What Pillow and libvips raise for broken files.
 _DECODER_ERRORS = (
     OSError, SyntaxError, EOFError, LookupError, ArithmeticError, TypeError, ValueError, struct.error, pyvips.Error,
 )  # fmt: skip
-# Of a PNG file: signature (8), chunk length (4), 'IHDR' (4), width (4), height (4), then the bits of a sample.
+# A PNG file begins with signature (8), chunk length (4), 'IHDR' (4), width (4), height (4) and the bits of a sample.
 _PNG_BIT_DEPTH_OFFSET = 24
 
-_PARTS = {'PNG': png_file, 'JPEG': jpeg_file, 'WEBP': webp_file}  # what else stands in a file
+_PARTS = {'PNG': png_file, 'JPEG': jpeg_file, 'WEBP': webp_file}  # readers of metadata
 _DTYPES = {'uchar': np.uint8, 'ushort': np.uint16}
-# What libvips calls the meaning of one or two channels, and of three or four.
+# Interpretations in libvips of one or two channels, and of three or four.
 _GRAY, _COLOUR = ('b-w', 'grey16'), ('srgb', 'rgb16')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Photo:
-    """A photograph as it came, but upright.
+    """An upright photograph.
 
     Attributes:
         pixels: (H, W, 1) gray or (H, W, 3) RGB, uint8 or uint16, not multiplied by alpha.
-        alpha: (H, W) of the same dtype, 0 where nothing is seen of a pixel; None: there is none.
-        format: one of `formats.FORMATS`: what the file is, whatever its name.
+        alpha: (H, W) of the same dtype, 0 where a pixel is transparent; None: there is none.
+        format: one of `formats.FORMATS`, by the contents of the file.
         metadata: of the file.
     """
 
@@ -88,7 +88,7 @@ class Photo:
 
 
 def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """The PNG, JPEG and BMP files directly in `folder` (not in its subfolders) that are not hidden, sorted by name.
+    """The PNG, JPEG and BMP files directly in `folder` that are not hidden, sorted by name.
 
     Raises:
         UserError: there is no such folder, no image in it, or one whose name does not pass `check_name`.
@@ -100,19 +100,18 @@ def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:
         paths = [path for path in folder.iterdir() if path.suffix.lower() in TRAINING_SUFFIXES and path.name[0] != '.']
         images = sorted((path for path in paths if path.is_file()), key=lambda path: path.name)
     except OSError as error:
-        raise UserError(f'{error.filename}: cannot be looked at: {error.strerror}') from error
+        raise UserError(f'{error.filename}: cannot be read: {error.strerror}') from error
     for path in images:
         check_name(path.name, folder)
     if not images:
-        sought = ', '.join(TRAINING_SUFFIXES)
-        raise UserError(f'{folder}: no image in this folder; files are sought that end in {sought}')
+        raise UserError(f'{folder}: no image in this folder (no file in {", ".join(TRAINING_SUFFIXES)})')
     return images
 
 
 def check_name(name: str, place: str | os.PathLike) -> None:
-    """Raise `UserError` for a file name in a folder or zip file that tables and messages could not hold."""
+    """Raise `UserError` for a file name in a folder or zip file that cannot be printed in tables and messages."""
     if _NO_NAME.search(name):
-        raise UserError(f'{place}: the name {name!r} has characters that are no text; give the file another one')
+        raise UserError(f'{place}: the name {name!r} has characters that are not text; rename the file')
 
 
 def check_file(path: str | os.PathLike) -> None:
@@ -126,11 +125,11 @@ def read_file(path: str | os.PathLike, *, name: str | None = None, largest_pixel
 
     Args:
         path: of the file.
-        name: how errors call it; None: its path.
-        largest_pixels: of any image that is accepted; None: `LARGEST_PIXELS`.
+        name: of the file in error messages; None: its path.
+        largest_pixels: limit for an image; None: `LARGEST_PIXELS`.
 
     Raises:
-        UserError: it cannot be read, is no file, or is larger than any image that is accepted.
+        UserError: it cannot be read, is not a regular file, or is larger than any accepted image.
     """
     path = pathlib.Path(path)
     with _errors_named(name or str(path)):
@@ -140,15 +139,10 @@ def read_file(path: str | os.PathLike, *, name: str | None = None, largest_pixel
 
 
 def read_stream(stream: IO[bytes], name: str, *, largest_pixels: int | None = None) -> bytes:
-    """All that is left of an open image file, which may grow or unpack while it is read.
-
-    Args:
-        stream: the file.
-        name: how errors call it.
-        largest_pixels: as in `read_file`.
+    """The rest of an open image file, which may grow or unpack while it is read; arguments as in `read_file`.
 
     Raises:
-        UserError: it cannot be read, or is larger than any image that is accepted.
+        UserError: it cannot be read, or is larger than any accepted image.
     """
     with _errors_named(name), _told_if_unreadable():
         return _read_all(stream, largest_pixels or LARGEST_PIXELS)
@@ -185,7 +179,7 @@ def _check_pixels(width: int, height: int, largest_pixels: int) -> None:
 
 
 def _format_of(data: bytes, accepted: Collection[str]) -> str:
-    """Which of the accepted formats a file is, by its first bytes."""
+    """The format of a file by its first bytes; raises `UserError` unless it is accepted."""
     form = format_of(data)
     if form is None or form not in accepted:
         *most, last = (name.replace('WEBP', 'WebP') for name in accepted)
@@ -200,7 +194,7 @@ def _format_of(data: bytes, accepted: Collection[str]) -> str:
 
 @contextlib.contextmanager
 def _errors_named(name: str) -> Iterator[None]:
-    """Tell what goes wrong with an image in one line that begins with its name."""
+    """Turn errors of an image into one line that begins with its name."""
     try:
         yield
     except UserError as error:
@@ -208,7 +202,7 @@ def _errors_named(name: str) -> Iterator[None]:
     except MemoryError as error:
         raise UserError(f'{name}: too large for the memory of this machine') from error
     except _DECODER_ERRORS as error:
-        # libvips tells what led to what; its last line is about the cause.
+        # libvips gives a chain of errors; its last line is the cause.
         lines = (error.detail if isinstance(error, pyvips.Error) else str(error)).strip().splitlines()
         reason = lines[-1].strip() if lines else type(error).__name__
         raise UserError(f'{name}: broken, truncated or of an unknown kind: {reason}') from error
@@ -226,7 +220,7 @@ def _told_if_unreadable() -> Iterator[None]:
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """The image in a file: uint8, (H, W, 3) RGB or (H, W, 1) gray. Errors as of `read_file` and `decode_image`."""
+    """The image in a file: uint8, (H, W, 3) RGB or (H, W, 1) gray; errors as in `read_file` and `decode_image`."""
     return decode_image(read_file(path), str(path))
 
 
@@ -235,15 +229,14 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
 
     Args:
         data: the bytes of the file.
-        name: how errors call the image.
+        name: of the image, for error messages.
 
     Returns:
         uint8, (H, W, 3) RGB or (H, W, 1) gray.
 
     Raises:
-        UserError: a broken or truncated file, another format, more pixels than `LARGEST_PIXELS`, or an image that is
-          not 8-bit gray or RGB (a palette, alpha, 1 bit, 16 bits, CMYK): converting would change the pixels that scores
-          are computed from.
+        UserError: the file is broken or of another format, has more than `LARGEST_PIXELS`, or is not 8-bit gray or RGB
+          (but has a palette, alpha, 1 bit, 16 bits or CMYK): a conversion would change pixels and thus scores.
     """
     with _errors_named(name), _opened_by_pillow(data, _format_of(data, _PILLOW), LARGEST_PIXELS) as image:
         mode = _mode(image, data)
@@ -256,21 +249,21 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
 
 
 def image_shape(data: bytes, name: str) -> tuple[int, int, int]:
-    """Height, width and channels by the header, before the image is turned upright. Errors as of `decode_image`."""
+    """Height, width and channels in the header, before turning upright; errors as in `decode_image`."""
     with _errors_named(name), _opened_by_pillow(data, _format_of(data, _PILLOW), LARGEST_PIXELS) as image:
         return image.height, image.width, len(image.getbands())
 
 
 @contextlib.contextmanager
 def _opened_by_pillow(data: bytes, form: str, largest_pixels: int) -> Iterator[PIL.ImageFile.ImageFile]:
-    """The image by its header, not decoded."""
+    """The image, whose header is read but whose pixels are not decoded yet."""
     with _PILLOW[form](io.BytesIO(data)) as image:
         _check_pixels(image.width, image.height, largest_pixels)
         yield image
 
 
 def _mode(image: PIL.Image.Image, data: bytes) -> str:
-    """Pillow's mode, but telling what Pillow would drop in silence: 16-bit RGB and a transparent colour of PNG."""
+    """Pillow's mode, plus what Pillow would silently drop: 16-bit RGB and a transparent colour of PNG."""
     if image.format == 'PNG' and data[_PNG_BIT_DEPTH_OFFSET] == 16:
         return f'{image.mode} with 16 bits'
     if 'transparency' in image.info:
@@ -286,20 +279,20 @@ def read_photo(
 ) -> Photo:
     """Read a PNG, JPEG, TIFF, WebP or BMP image.
 
-    Palettes become RGB (but gray ones of TIFF gray), and 1 to 4 bits become 8. Values are not converted: the colour
-    profile is kept beside them. Of a JPEG file with several pictures (a gain map, a second lens), the first is
-    read, and of a TIFF file the one that is no smaller version of another. A channel beside the colours is alpha
-    where the file says so; others are left out, and so is what a file holds beside its picture and cannot be kept; a
-    warning says what. The file must be held in memory beside its pixels.
+    Palettes become RGB (gray ones of TIFF become gray), and 1 to 4 bits become 8. Values are not converted: the colour
+    profile is kept beside them. From a JPEG file with several pictures (a gain map, a second lens) the first is read,
+    from a TIFF file the one that is not a smaller version of another. A further channel is alpha if the file says so.
+    Other channels, and other contents that cannot be kept, are left out with a warning that names them. The file is
+    held in memory beside its pixels.
 
     Args:
-        source: a file, the bytes of one, or a binary stream, which is read to its end or until it is too long.
-        name: how errors call it; None: its path, or 'image'.
-        largest_pixels: how many pixels an image may have; None: `LARGEST_PIXELS`.
+        source: a path, the bytes of a file, or a binary stream, which is read to its end unless it is too long.
+        name: of the image in error messages; None: its path, or 'image'.
+        largest_pixels: limit for the image; None: `LARGEST_PIXELS`.
 
     Raises:
-        UserError: no such file, a broken or truncated one, an image of other kinds (CMYK, floats, more channels,
-            several frames or pages), or a larger one. The line begins with the name.
+        UserError: the file is missing, broken, too large, or of another kind (CMYK, floats, more channels, several
+            frames or pages). The line begins with the name.
     """
     is_path = isinstance(source, str | os.PathLike)
     name = name or (str(source) if is_path else 'image')
@@ -341,18 +334,18 @@ def _read(data: bytes, form: str, name: str, largest_pixels: int) -> Photo:
     _check_pixels(image.width, image.height, largest_pixels)
     lost = tiff_file.left_out(picture) if picture else _PARTS[form].left_out(data)
     if image.bands > bands:
-        lost.append(f'further channels ({image.bands - bands}) that the file does not call transparency')
+        lost.append(f'further channels ({image.bands - bands}) that the file does not mark as transparency')
         kept = image.extract_band(0, n=colours)
         image = kept if alpha is None else kept.bandjoin(image.extract_band(alpha))
     samples = np.frombuffer(image.write_to_memory(), _DTYPES[str(image.format)])
     if lacks_end:
         if not jpeg_file.is_whole(data, samples):
             raise UserError('truncated: a part of the picture is missing')
-        logging.warning('%s: the end of the file is missing; the picture is whole and was read', name)
+        logging.warning('%s: the end of the file is missing, but the picture is complete and was read', name)
     samples = samples.reshape(image.height, image.width, bands)
     metadata, orientation = _metadata(image, data, form, picture, name)
     metadata, found = metadata.without((*xmp.FURTHER_PICTURES, *([xmp.REGIONS] if metadata.turned else [])))
-    warn_left_out(name, [*lost, *found], 'it is not of the restored picture or has no place beside it')
+    warn_left_out(name, [*lost, *found], 'it does not apply to the restored picture or cannot be stored with it')
     return _photo(samples, form, metadata, orientation)
 
 
@@ -377,7 +370,7 @@ def _photo(samples: np.ndarray, form: str, metadata: Metadata, orientation: int 
 def _metadata(
     image: pyvips.Image, data: bytes, form: str, picture: tiff_file.Picture | None, name: str
 ) -> tuple[Metadata, int]:
-    """What a file says beside its pixels, and its orientation, for which EXIF counts more than XMP."""
+    """The metadata of a file, and its orientation, for which EXIF overrides XMP."""
     icc = png_file.profile(data) if form == 'PNG' else _field(image, 'icc-profile-data') or b''
     if picture:
         exif, packet = tiff_file.exif_and_xmp(data, picture)
@@ -390,9 +383,9 @@ def _metadata(
     resolution = None
     if form == 'PNG':
         resolution = png_file.resolution(data)
-    elif form != 'WEBP' and _field(image, 'resolution-unit'):  # WebP has none but in its EXIF
-        resolution = image.xres * 25.4, image.yres * 25.4  # libvips counts pixels in a millimetre
-    if resolution and orientation > 4:  # it lies on its side
+    elif form != 'WEBP' and _field(image, 'resolution-unit'):  # WebP has one only in its EXIF
+        resolution = image.xres * 25.4, image.yres * 25.4  # libvips counts pixels per millimetre
+    if resolution and orientation > 4:  # the image is on its side
         resolution = resolution[1], resolution[0]
     metadata = Metadata(
         icc=icc,
@@ -408,7 +401,7 @@ def _metadata(
 
 
 def _plausible(resolution: tuple[float, float] | None) -> tuple[float, float] | None:
-    """The resolution, unless it is beyond all that any format holds."""
+    """The resolution, or None if no format could store it."""
     return resolution if resolution and all(0 < each < 1e6 for each in resolution) else None
 
 

@@ -1,7 +1,7 @@
-"""TIFF files: which image is the photograph, what is kept beside its pixels, and a writer that streams.
+"""TIFF files: which image is the photograph, its metadata, and a streaming writer.
 
-libvips writes TIFF without its EXIF, and Pillow no 16-bit colours, so the container is laid out here; the samples are
-compressed by zlib, with horizontal differences (TIFF 6.0, section 14).
+libvips writes TIFF without EXIF, and Pillow cannot write 16-bit RGB, so this module lays out the file; the samples are
+horizontal differences (TIFF 6.0, section 14), compressed by zlib.
 """
 
 import fractions
@@ -35,7 +35,7 @@ from nsr_jax.images.exif import (
 from nsr_jax.images.metadata import Metadata
 
 _GPS_DIRECTORY, _INTEROPERABILITY_DIRECTORY = 0x8825, 0xA005
-# What a person or a camera says in a TIFF directory: names, makers, texts, dates, rights, ratings, IPTC.
+# Tags by a person or a camera: names, makers, texts, dates, rights, ratings, IPTC.
 _SAID = {269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, 33723, *range(40091, 40096)}
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
@@ -43,36 +43,36 @@ _STRIP_OFFSETS, _CHANNELS, _ROWS_PER_STRIP, _STRIP_SIZES, _RESOLUTION_X, _RESOLU
 _RESOLUTION_UNIT, _PREDICTOR, _EXTRA_SAMPLES, _XMP, _ICC = 296, 317, 338, 700, 34675
 _DEFLATE, _NO_UNIT, _INCH, _HORIZONTAL, _STRAIGHT_ALPHA = 8, 1, 2, 2, 2
 
-_DESCRIPTION, _SHAPE = 270, b'{"shape": '  # which tifffile writes, and believes
+_DESCRIPTION, _SHAPE = 270, b'{"shape": '  # tifffile writes this, and trusts it when reading
 
 _STRIP_BYTES = 2**20
-_LARGEST = 2**32 - 2**26  # of the samples; beyond, offsets have 64 bits
+_LARGEST = 2**32 - 2**26  # in bytes, of the samples; beyond it, offsets have 64 bits
 
-# Nobody can say which part of these, if any, is true of a restored image.
+# It is unknown which of these still apply to a restored image.
 _OTHERS = {
     (33550, 33920, 33922, 34264, 34735, 34736, 34737, 42112, 42113): 'place on the earth (GeoTIFF)',
     (34377, 37724): 'layers and other data of Photoshop',
-    (301, 318, 319, 532): 'what colours mean without a profile',
+    (301, 318, 319, 532): 'meaning of colours without a profile',
     (52545,): 'content credentials',
 }
-# Tags of how samples are stored, of size and printing, and of what is kept in another way.
+# Tags of storage, size and printing, and of metadata that are kept in another way.
 _STORAGE = {254, 255, *range(256, 267), *range(273, 285), *range(288, 298), 317, *range(320, 326), 330, 332, 333, 334}
 _STORAGE |= {336, 337, 338, 339, 340, 341, 347, *range(512, 522), 529, 530, 531, 559, 700, 34665, 34675, 34853, 50341}
 
 _SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _DNG_VERSION = 254, 255, 50706
-_REDUCED, _MASK, _OLD_REDUCED = 1, 4, 2  # of the subfile types
+_REDUCED, _MASK, _OLD_REDUCED = 1, 4, 2  # subfile types
 _JPEG, _RGB, _PALETTE, _YCBCR = 7, 2, 3, 6
-_ALPHAS = (1, 2)  # multiplied with the colours, and not; 0 is of unknown meaning
+_ALPHAS = (1, 2)  # premultiplied and straight; 0 has an unknown meaning
 _PHOTOMETRICS = {5: 'CMYK', 6: 'YCbCr', 8: 'CIE L*a*b*', 9: 'CIE L*a*b*', 10: 'CIE L*a*b*', 32803: 'raw sensor data'}
 _MOST_PAGES = 32
 
 
 class Picture(NamedTuple):
-    """Which of a TIFF file's images is the photograph.
+    """The photograph among the images of a TIFF file.
 
     Attributes:
         page: its number, from 0.
-        others: how many there are beside it, all of them smaller versions or masks.
+        others: how many other images there are, all of them smaller versions or masks.
         layout: of the file.
         entries: of its directory.
     """
@@ -83,16 +83,16 @@ class Picture(NamedTuple):
     entries: dict[int, Entry]
 
     def number(self, tag: int) -> int | None:
-        """The first whole number that the directory holds for a tag; None: it holds none."""
+        """The first number that the directory holds for a tag; None: it holds none."""
         return number(self.layout, self.entries.get(tag))
 
 
 def find_picture(data: bytes) -> Picture:
-    """The one image of a TIFF file that is no smaller version of another, nor a mask.
+    """The one image of a TIFF file that is neither a smaller version of another nor a mask.
 
     Raises:
-        UserError: there are several, or none, or what libvips would read as something else: a raw photograph, or
-            other than gray, RGB or palette values; the line does not name the file.
+        UserError: there are none or several, or libvips would misread it: it is a raw photograph, or neither gray, RGB
+            nor a palette. The line does not name the file.
         ValueError: the file is broken.
     """
     layout, place = layout_of(data)
@@ -130,9 +130,9 @@ def find_picture(data: bytes) -> Picture:
 
 
 def alpha_of(picture: Picture) -> tuple[int, int | None] | None:
-    """How many channels of a picture are colours, and which one the file calls alpha (None: none of them).
+    """The number of colour channels, and the index of the one that the file marks as alpha (None: no alpha).
 
-    None where all channels are colours, or become so by a palette.
+    None if all channels are colours, or become colours by a palette.
     """
     channels, photometric = picture.number(_CHANNELS) or 1, picture.number(_PHOTOMETRIC)
     colours = 3 if photometric in (_RGB, _YCBCR) else 1
@@ -144,13 +144,13 @@ def alpha_of(picture: Picture) -> tuple[int, int | None] | None:
 
 
 def orientation(picture: Picture) -> int | None:
-    """1 to 8; None where the file says none of these."""
+    """The orientation, 1 to 8; None if the file gives none."""
     said = picture.number(ORIENTATION)
     return said if said in ORIENTATIONS else None
 
 
 def exif_and_xmp(data: bytes, picture: Picture) -> tuple[bytes, bytes]:
-    """What a TIFF file says of a picture: an EXIF block, and the XMP packet; either is empty where there is none."""
+    """The metadata of a picture as an EXIF block, and its XMP packet; either is empty if there is none."""
     said = _said(data, picture.layout, picture.entries)
     xmp = picture.entries.get(_XMP)
     small = Layout(picture.layout.order)
@@ -158,26 +158,26 @@ def exif_and_xmp(data: bytes, picture: Picture) -> tuple[bytes, bytes]:
 
 
 def left_out(picture: Picture) -> list[str]:
-    """Names of what a TIFF file holds beside a picture or says of it, and is not kept, each once."""
+    """Names of the other contents of a TIFF file that are not kept."""
     tags = picture.entries.keys()
     names = [f'smaller versions or masks ({picture.others})'] if picture.others else []
     names += [name for known, name in _OTHERS.items() if tags & set(known)]
-    if _DESCRIPTION in tags and _is_about_the_former(picture.entries[_DESCRIPTION]):
+    if _DESCRIPTION in tags and _describes_size(picture.entries[_DESCRIPTION]):
         names.append('description of its size')
     unknown = tags - _SAID - _STORAGE - {tag for known in _OTHERS for tag in known}
     return [*names, *(f'tag {tag}' for tag in sorted(unknown))]
 
 
-def _is_about_the_former(description: Entry) -> bool:
-    """Whether a description tells programs the size or kind of the former image, as those of tifffile and OME do."""
+def _describes_size(description: Entry) -> bool:
+    """Whether a description gives the size or kind of the original image, as those of tifffile and OME do."""
     text = bytes(description.value)
     return text.startswith(_SHAPE) or (text.startswith(b'<?xml') and b'<OME' in text)
 
 
 def _said(data: bytes, layout: Layout, entries: dict[int, Entry]) -> dict[int, Entry | Entries]:
-    """What is kept of a directory, and of those for EXIF and GPS that it points to."""
+    """The entries that are kept of a directory and of its subdirectories for EXIF and GPS."""
     said: dict[int, Entry | Entries] = {tag: entry for tag, entry in entries.items() if tag in _SAID}
-    if _DESCRIPTION in said and _is_about_the_former(entries[_DESCRIPTION]):
+    if _DESCRIPTION in said and _describes_size(entries[_DESCRIPTION]):
         del said[_DESCRIPTION]
     for tag in (EXIF_DIRECTORY, _GPS_DIRECTORY):
         place = number(layout, entries.get(tag))
@@ -187,7 +187,7 @@ def _said(data: bytes, layout: Layout, entries: dict[int, Entry]) -> dict[int, E
             except ValueError as error:
                 logging.warning('%s of a TIFF file; it is left out', error)
                 continue
-            inner.pop(_INTEROPERABILITY_DIRECTORY, None)  # an offset, which would point nowhere
+            inner.pop(_INTEROPERABILITY_DIRECTORY, None)  # an offset that would be wrong
             if inner:
                 said[tag] = inner
     return said
@@ -200,21 +200,21 @@ def write_tiff(
     dtype: np.dtype,
     metadata: Metadata,
 ) -> None:
-    """Write an image; the directory follows the samples. Beyond 4 GiB the file is a BigTIFF.
+    """Write an image, with the directory after the samples; a file above 4 GiB becomes a BigTIFF.
 
     Args:
         file: empty and seekable.
-        strips: (rows, width, channels), from top to bottom, exactly `height` rows of them.
+        strips: (rows, width, channels), from top to bottom, with `height` rows in all.
         shape: height, width and channels of the image.
         dtype: uint8 or uint16.
-        metadata: of the image as it is written.
+        metadata: of the written image.
     """
     height, width, channels = shape
     row_bytes = width * channels * dtype.itemsize
     exif_layout, first = layout_of(metadata.exif) if metadata.exif else (Layout(), 0)
     entries = read_directory(metadata.exif, exif_layout, first)[0] if metadata.exif else {}
     entries = _said(metadata.exif, exif_layout, entries)
-    # In the byte order of the EXIF block, so that its values need no change.
+    # The byte order is that of the EXIF block, so that its values need no change.
     layout = Layout(exif_layout.order, big=height * row_bytes > _LARGEST)
     rows = min(height, max(1, _STRIP_BYTES // row_bytes))
     places, sizes = [], []
@@ -238,7 +238,7 @@ def write_tiff(
 
 
 def _of_rows(strips: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
-    """The image cut into strips of `rows` each; the last one may be shorter."""
+    """The image, cut into strips of `rows` each; the last one may be shorter."""
     rest = None
     for strip in strips:
         joined = strip if rest is None else np.concatenate([rest, strip])
@@ -252,7 +252,7 @@ def _of_rows(strips: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
 def _entries(
     layout: Layout, shape: tuple[int, int, int], dtype: np.dtype, metadata: Metadata
 ) -> dict[int, Entry | Entries]:
-    """What the directory says of an image, but for where its samples stand."""
+    """The entries of an image's directory, except those that locate its samples."""
     height, width, channels = shape
 
     def shorts(*values: int) -> Entry:

@@ -1,4 +1,4 @@
-"""The chunks of WebP files: those that carry metadata, and those that are not kept."""
+"""The chunks of WebP files: metadata, and the names of those that are not kept."""
 
 import struct
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ _METADATA = (b'ICCP', b'EXIF', b'XMP ')
 
 
 def exif_and_xmp(data: bytes) -> tuple[bytes, bytes]:
-    """The EXIF block and the XMP packet of a WebP file, whether its header announces them or not."""
+    """The EXIF block and the XMP packet of a WebP file, even if its header does not announce them."""
     found: dict[bytes, bytes] = {}
     for kind, body in _chunks(data):
         if kind in _METADATA:
@@ -17,7 +17,7 @@ def exif_and_xmp(data: bytes) -> tuple[bytes, bytes]:
 
 
 def left_out(data: bytes) -> list[str]:
-    """Names of the chunks that say something and are not kept."""
+    """Names of the chunks that are not kept."""
     return sorted({f'chunk {kind.decode("latin-1")!r}' for kind, _ in _chunks(data)} - _KNOWN)
 
 

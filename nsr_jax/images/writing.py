@@ -1,4 +1,4 @@
-"""Writing images so that a file is whole or not there: 8-bit ones as PNG, and any kind strip by strip in any format."""
+"""Writes whole image files or none: 8-bit images as PNG, and any kind strip by strip in any format."""
 
 import dataclasses
 import io
@@ -23,7 +23,7 @@ from nsr_jax.images.tiff_file import write_tiff
 
 JPEG_QUALITY = 95
 _MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}  # Pillow's, by the number of channels
-_GRAY, _COLOUR = b'GRAY', b'RGB '  # what profiles say they are for
+_GRAY, _COLOUR = b'GRAY', b'RGB '  # colour spaces of profiles
 _READ_AT_ONCE = 2**20
 
 
@@ -31,7 +31,7 @@ def encode_png(image: np.ndarray) -> bytes:
     """The bytes of a PNG file of a uint8 image, (H, W, 3) RGB or (H, W, 1) or (H, W) gray.
 
     Raises:
-        ValueError: another type or shape; floats are refused because whoever has them must say how to round.
+        ValueError: the type or shape is another; floats are refused because the caller must choose how to round.
     """
     if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))):
         raise ValueError(f'image must be uint8 (H, W), (H, W, 1) or (H, W, 3), got {image.dtype} {image.shape}')
@@ -43,7 +43,7 @@ def encode_png(image: np.ndarray) -> bytes:
 
 
 def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
-    """Write a uint8 image (as in `encode_png`) as a PNG file, making its folder; never leaves a part of a file.
+    """Write a uint8 image (as in `encode_png`) as a whole PNG file, and make its folder.
 
     Raises:
         UserError: the name does not end in .png, or the file cannot be written.
@@ -51,7 +51,7 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
     """
     path = pathlib.Path(path)
     if path.suffix.lower() != '.png':
-        raise UserError(f'{path}: images are written without loss, as PNG: the name must end in .png')
+        raise UserError(f'{path}: images are written as PNG, so the name must end in .png')
     data = encode_png(image)
     make_output_folder(path.parent)
     write_atomically(path, data)
@@ -70,27 +70,27 @@ def write_photo(
     quality: int | None = None,
     name: str | None = None,
 ) -> None:
-    """Write an upright image, whose strips may be computed while it is written.
+    """Write an upright image, whose strips may be computed meanwhile.
 
-    PNG, JPEG and TIFF hold a few strips at a time; encoders of WebP and BMP want the whole picture, at four bytes a
-    pixel and more. Strips are pulled in this thread; what they raise is raised, and nothing is left then.
+    PNG, JPEG and TIFF hold a few strips at a time; the encoders of WebP and BMP need the whole picture, at four bytes a
+    pixel and more. Strips are taken in this thread; their exceptions are raised, and no file remains then.
 
     Args:
-        target: a file, which is written under a temporary name beside it and renamed, in a folder that is there; or a
-            binary stream, which is given the file when it is whole.
-        strips: (rows, width, channels) of dtype, from top to bottom, alpha last; not multiplied by it.
+        target: a path in an existing folder, where the file appears when it is whole; or a binary stream, which gets
+            the whole file at the end.
+        strips: (rows, width, channels) of dtype, from top to bottom, with straight alpha last.
         height: of the image.
-        width: likewise.
+        width: of the image.
         channels: 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha.
         dtype: uint8 or uint16.
         format: one of `formats.FORMATS`.
-        metadata: of the image that this one was made from; size and orientation in it are set right. None: nothing.
-        quality: 1 to 100, of JPEG and WebP; None: JPEG is written with 95, WebP without loss.
-        name: how errors call the file; None: its path, or 'output'.
+        metadata: of the original image; size and orientation are adapted. None: none.
+        quality: 1 to 100, of JPEG and WebP; None: JPEG of quality 95, lossless WebP.
+        name: of the file in error messages; None: its path, or 'output'.
 
     Raises:
-        UserError: a format or quality that does not fit, before a strip is pulled; or the file cannot be written.
-        ValueError: strips that are not of this image.
+        UserError: the format or quality does not fit (before a strip is taken), or the file cannot be written.
+        ValueError: the strips do not make up such an image.
     """
     is_path = isinstance(target, str | os.PathLike)
     name = name or (str(target) if is_path else 'output')
@@ -127,15 +127,8 @@ def write_photo(
 
 
 def _fitted(metadata: Metadata, form: str, channels: int) -> Metadata:
-    """The part of metadata that a file can hold; a warning names the image and what is left out.
-
-    Args:
-        metadata: of the image as it is written.
-        form: of the file, one of `formats.FORMATS`.
-        channels: of the image, from 1 to 4.
-    """
-    lost, claims = [], []
-    kept = dataclasses.replace(metadata)
+    """The metadata that a file of a format can hold; a warning names the rest."""
+    lost, claims, kept = [], [], metadata
     if form != 'PNG':
         lost += png_file.names_of_kept(metadata.png_chunks, has_profile=bool(metadata.icc))
         kept = dataclasses.replace(kept, png_chunks=b'')
@@ -157,19 +150,19 @@ def _fitted(metadata: Metadata, form: str, channels: int) -> Metadata:
 
 
 def _reason_against_profile(icc: bytes, form: str, channels: int) -> str | None:
-    """Why a profile cannot stand in a file; None where it can."""
+    """Why a profile cannot be stored in a file; None if it can."""
     space = icc[16:20]
     if form == 'BMP':
         return 'for which it has no place'
     fits = space == (_GRAY if channels < 3 and form != 'WEBP' else _COLOUR)  # WebP stores gray as colours
-    # A profile of colours says which gray is meant; only PNG forbids one beside gray.
+    # An RGB profile defines gray, too, but PNG forbids it for gray images.
     if fits or (space == _COLOUR and form != 'PNG'):
         return None
     return f'which is for {space.decode("latin-1")!r} and does not fit {channels} channels'
 
 
 class _StripsFailedError(Exception):
-    """The strips could not be made, which is not the same as that they could not be written."""
+    """Computing the strips failed with an `OSError`, as opposed to writing them."""
 
     def __init__(self, error: OSError):
         super().__init__(error)
@@ -177,7 +170,7 @@ class _StripsFailedError(Exception):
 
 
 def _checked(strips: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype) -> Iterator[np.ndarray]:
-    """The strips, without empty ones; raises `ValueError` where they do not make up such an image."""
+    """The strips without empty ones; raises `ValueError` if they do not make up such an image."""
     strips, done = iter(strips), 0
     while True:
         try:
@@ -197,21 +190,21 @@ def _checked(strips: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: n
 
 
 def _encode(file: BinaryIO, pieces: Iterable[bytes], form: str, metadata: Metadata, quality: int) -> None:
-    """Encode an image as PNG or JPEG by libvips, in another thread, while its pieces are still being made in this one.
+    """Encode an image as PNG or JPEG by libvips, in another thread, while this one still makes its pieces.
 
-    So the strips are made in the caller's thread, where they can be interrupted: libvips would pull them in its own
-    threads, where Python sees neither signals nor exceptions.
+    Pieces are made in the caller's thread, where they can be interrupted: in threads of libvips, Python would see
+    neither signals nor exceptions.
 
     Args:
-        file: written from where it stands.
+        file: to write at its current position.
         pieces: of a bare PNG file (`png_file.bare_png`).
         form: 'PNG' or 'JPEG'.
-        metadata: of the image as it is written.
+        metadata: of the written image.
         quality: of JPEG, 1 to 100.
 
     Raises:
         OSError: the file cannot be written.
-        pyvips.Error: libvips fails otherwise.
+        pyvips.Error: libvips fails in another way.
     """
     if form == 'PNG':
         output = _Output(file, png_file.metadata_chunks(metadata), png_file.header_and_pixels)
@@ -224,7 +217,7 @@ def _encode(file: BinaryIO, pieces: Iterable[bytes], form: str, metadata: Metada
     def write(data: bytes | bytearray | memoryview) -> int:
         try:
             output.write(bytes(data))
-        except OSError as error:  # C would not hand it on
+        except OSError as error:  # C code would not pass it on
             failures.append(error)
             return -1
         return len(data)
@@ -240,14 +233,14 @@ def _encode(file: BinaryIO, pieces: Iterable[bytes], form: str, metadata: Metada
         except pyvips.Error as error:
             failures.append(error)
         finally:
-            while os.read(read_end, _READ_AT_ONCE):  # so that nobody waits for room in the pipe
+            while os.read(read_end, _READ_AT_ONCE):  # or the writer would wait for room in the pipe
                 pass
 
     read_end, write_end = os.pipe()
     thread = threading.Thread(target=work, args=(read_end,), daemon=True)
     thread.start()
     try:
-        with open(write_end, 'wb') as pipe:  # what ends too early, the encoder takes for a truncated file, and stops
+        with open(write_end, 'wb') as pipe:  # if it is closed early, the encoder sees a truncated file, and stops
             for piece in pieces:
                 pipe.write(piece)
                 if failures:
@@ -260,13 +253,13 @@ def _encode(file: BinaryIO, pieces: Iterable[bytes], form: str, metadata: Metada
 
 
 class _Output:
-    """A file with our metadata between header and pixels, in place of what the encoder writes there."""
+    """A file that gets our metadata between header and pixels, in place of the encoder's."""
 
     def __init__(self, file: BinaryIO, metadata: bytes, places: Callable[[bytes], tuple[int, int] | None]):
         self._file = file
         self._metadata = metadata
         self._places = places
-        self._start: bytes | None = b''  # not yet written; None once the pixels have begun
+        self._start: bytes | None = b''  # not written yet; None once the pixels have begun
 
     def write(self, data: bytes) -> None:
         if self._start is not None:

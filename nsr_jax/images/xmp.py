@@ -1,6 +1,6 @@
-"""XMP packets: size and orientation are made true, and claims about what a restored image lacks are cut out.
+"""XMP packets: adapting size and orientation, and cutting out claims that a restored image does not fulfil.
 
-All else of a packet is kept byte by byte. Claims are known by their namespaces, whatever prefixes stand for them.
+The rest of a packet is kept byte by byte. Claims are recognized by their namespaces, whatever their prefixes.
 """
 
 import itertools
@@ -18,7 +18,7 @@ _CAMERA = 'http://ns.google.com/photos/1.0/camera/'
 _FURTHER_PICTURES = (
     'http://ns.adobe.com/hdr-gain-map/1.0/',
     'http://ns.apple.com/HDRGainMap/1.0/',
-    'http://ns.google.com/photos/1.0/container/',  # and of its items
+    'http://ns.google.com/photos/1.0/container/',  # also its items
     'http://ns.google.com/photos/1.0/depthmap/',
     'http://ns.google.com/photos/1.0/image/',
     'http://ns.google.com/photos/1.0/audio/',
@@ -31,13 +31,13 @@ _REGIONS = {
 _MOST_PREFIXES = 4
 
 _TIFF_NAMESPACE = rb'xmlns:([\w.-]+)\s*=\s*["\']http://ns\.adobe\.com/tiff/1\.0/["\']'
-# The size of the image that its regions (marked parts of it) refer to.
+# The image size to which regions (marked parts of the image) refer.
 _SIZE_OF_REGIONS = re.compile(
     rb'<[\w-]+:AppliedToDimensions\b[^>]{0,300}(?:/>|>.{0,300}?AppliedToDimensions>)', re.DOTALL
 )
 # An attribute (name="3") or an element (<name>3</name>, which may have attributes).
 _XMP_VALUE = rb'(\s*=\s*["\']\s*|(?:\s[^<>]{0,100})?>\s*)(\d+)'
-# Possessive, and whitespace is matched only from its start: hostile texts would take quadratic time otherwise.
+# Possessive, and whitespace matches only from its start: otherwise hostile texts would take quadratic time.
 _START_TAG = re.compile(rb'<(?:[^"\'>]|"[^"]*"|\'[^\']*\')*+>')
 _ATTRIBUTE = re.compile(rb'(?<!\s)\s++([^\s=/>]++)\s*+=\s*+(?:"[^"]*"|\'[^\']*\')')
 
@@ -46,7 +46,7 @@ class _Claim(NamedTuple):
     """A kind of claim.
 
     Attributes:
-        words: one of them stands in every packet that makes the claim.
+        words: every packet that makes the claim contains one of them.
         is_meant: whether a property of this namespace and name makes the claim.
     """
 
@@ -82,7 +82,7 @@ def without_claims(xmp: bytes, kinds: Sequence[str]) -> tuple[bytes, list[str]]:
         kinds: of claims: `FURTHER_PICTURES`, `CAPTION`, `PROFILE`, `REGIONS`.
 
     Raises:
-        ValueError: the packet makes such claims but is no XML in UTF-8, so that they cannot be cut out.
+        ValueError: the packet makes such claims but is not XML in UTF-8, so that they cannot be cut out.
     """
     kinds = [kind for kind in kinds if any(word in xmp for word in _CLAIMS[kind].words)]
     if not kinds:
@@ -96,14 +96,14 @@ def without_claims(xmp: bytes, kinds: Sequence[str]) -> tuple[bytes, list[str]]:
 
 
 class _Finder:
-    """Finds where claims stand in a packet: attributes, and elements with all that they hold."""
+    """Finds the claims of a packet: attributes, and elements with their contents."""
 
     def __init__(self, xmp: bytes, kinds: Sequence[str]):
         self.cuts: list[tuple[int, int]] = []
         self.found: set[str] = set()
         self._xmp = xmp
         self._kinds = kinds
-        self._spaces: list[dict[str, str]] = [{}]  # of each open element, by their prefixes
+        self._spaces: list[dict[str, str]] = [{}]  # namespaces of each open element, by prefix
         self._cut: tuple[int, int] | None = None  # depth and start of the element that is being cut
         self._parser = parser = xml.parsers.expat.ParserCreate('UTF-8')
         parser.ordered_attributes = True
@@ -112,7 +112,7 @@ class _Finder:
         try:
             parser.Parse(xmp.rstrip(b'\0'), True)
         except xml.parsers.expat.ExpatError as error:
-            raise ValueError(f'XMP that is no XML: {error}') from error
+            raise ValueError(f'XMP that is not XML: {error}') from error
 
     def _refuse(self, *_: object) -> None:
         raise ValueError('XMP with a document type')
@@ -144,7 +144,7 @@ class _Finder:
                     self.cuts.append(attribute.span())
 
     def _is_claim(self, key: str, value: str) -> bool:
-        """Whether an attribute is one, or declares a prefix for nothing but claims."""
+        """Whether an attribute is a claim, or declares a prefix that only claims use."""
         return value.startswith(_FURTHER_PICTURES) if key.startswith('xmlns:') else self._kind_of(key) is not None
 
     def _end(self, _: str) -> None:
@@ -161,20 +161,13 @@ class _Finder:
 
 
 def orientation_of_xmp(xmp: bytes) -> int | None:
-    """1 to 8; None where an XMP packet says none of these."""
+    """The orientation, 1 to 8, that an XMP packet gives; None if it gives none."""
     found = re.search(rb'\b' + _orientation_name(xmp) + _XMP_VALUE, xmp)
     return next((each for each in ORIENTATIONS if found and found[2] == b'%d' % each), None)
 
 
 def xmp_of_upright(xmp: bytes, height: int, width: int, *, turned: bool = True) -> bytes:
-    """The XMP packet of an upright image of another size, without the thumbnails of the former one.
-
-    Args:
-        xmp: the packet.
-        height: of the image that it is now for, in pixels.
-        width: likewise.
-        turned: as of `exif_of_upright`.
-    """
+    """The XMP packet for an upright image of another size, without thumbnails; arguments as in `exif_of_upright`."""
     for names, value in (
         *([(_orientation_name(xmp), 1)] if turned else []),
         (rb'tiff:ImageWidth|exif:PixelXDimension', width),
@@ -190,19 +183,19 @@ def xmp_of_upright(xmp: bytes, height: int, width: int, *, turned: bool = True) 
 
 
 def _with_number(xmp: bytes, names: bytes, value: int) -> bytes:
-    """A packet in which a property of one of these names, a pattern, has this value."""
+    """A packet in which every property whose name matches the pattern `names` has this value."""
     return re.sub(rb'\b(' + names + rb')' + _XMP_VALUE, rb'\g<1>\g<2>%d' % value, xmp)
 
 
 def _orientation_name(xmp: bytes) -> bytes:
-    """A pattern for the orientation's name in a packet, which is free to choose its prefix."""
+    """A pattern for the orientation's name in a packet, which may choose its prefix."""
     found = itertools.islice(re.finditer(_TIFF_NAMESPACE, xmp), _MOST_PREFIXES)
     prefixes = sorted({b'tiff', *(each[1] for each in found)})
     return rb'(?:' + b'|'.join(map(re.escape, prefixes)) + rb'):Orientation'
 
 
 def _without_thumbnails(xmp: bytes, prefix: bytes) -> bytes:
-    # No regular expression: it would look for the end anew from each start, in quadratic time.
+    # Not a regular expression: it would search for the end anew from each start, in quadratic time.
     kept, place, start_tag, end_tag = [], 0, b'<%s:Thumbnails' % prefix, b'</%s:Thumbnails>' % prefix
     while (start := xmp.find(start_tag, place)) >= 0 and (end := xmp.find(end_tag, start)) >= 0:
         kept.append(xmp[place:start])

@@ -158,7 +158,7 @@ class Restorer:
             alpha = _plain_image(alpha)
             if alpha.shape != pixels.shape[:2] or alpha.dtype != pixels.dtype:
                 wanted, given = (f'{each.dtype} {each.shape[:2]}' for each in (pixels, alpha))
-                raise UserError(f'alpha must be {wanted} like the pixels, not {given}')
+                raise UserError(f'alpha must be like the pixels, {wanted}, not {given}')
         return self._strips(pixels, alpha, on_progress)
 
     def _strips(

@@ -68,9 +68,9 @@ def test_what_is_no_image_file_is_passed_over(tmp_path, kind):
         (b'cut.png', PNG[:60], r'cut\.png: broken, truncated'),
         (b'gray.png', GRAY, r'gray\.png has 1 channels, the network takes 3'),
         (b'small.png', encode_png(noise(0, 1, 9, 3)), r'small\.png: 9x1 pixels are too few for scale 2'),
-        (b'line\nend.png', PNG, r"the name 'line\\nend\.png' has characters that are no text"),
-        (b'\x1b[31mred.png', PNG, r"the name '\\x1b\[31mred\.png' has characters that are no text"),
-        (b'latin\xff.png', PNG, r"the name 'latin\\udcff\.png' has characters that are no text"),
+        (b'line\nend.png', PNG, r"the name 'line\\nend\.png' has characters that are not text"),
+        (b'\x1b[31mred.png', PNG, r"the name '\\x1b\[31mred\.png' has characters that are not text"),
+        (b'latin\xff.png', PNG, r"the name 'latin\\udcff\.png' has characters that are not text"),
     ],
 )
 def test_what_cannot_be_taken_is_named_in_one_line(tmp_path, name, data, message):
@@ -181,7 +181,7 @@ def test_names_in_zips_lead_nowhere(tmp_path):
 
 def test_names_in_zips_that_are_no_text_are_refused(tmp_path):
     (tmp_path / 'a.zip').write_bytes(zip_with('a\nb.png'))
-    with pytest.raises(UserError, match=r"the name 'a\\nb\.png' has characters that are no text"):
+    with pytest.raises(UserError, match=r"the name 'a\\nb\.png' has characters that are not text"):
         layouts._members(tmp_path / 'a.zip')
 
 

@@ -222,7 +222,7 @@ def test_a_channel_is_transparency_where_a_tiff_file_says_so(channels, kinds, al
     assert (photo.alpha is None) == (alpha is None)
     assert alpha is None or (photo.alpha == alpha).all()
     assert [record.message.startswith(f'{NAME}: ') for record in caplog.records] == [True] * bool(lost)
-    assert not lost or f'further channels ({lost}) that the file does not call transparency' in caplog.text
+    assert not lost or f'further channels ({lost}) that the file does not mark as transparency' in caplog.text
 
 
 def test_channels_beside_gray_are_no_colours(caplog):
@@ -354,7 +354,7 @@ LOST = {
     ),
     'micro video': (
         jpeg_of_xmp('GCamera:MicroVideo="1" GCamera:MicroVideoOffset="9"', '', CAMERA, behind=b'ftypmp42.'),
-        '9 bytes behind the picture',
+        '9 bytes after the picture',
         [b'MicroVideo', b'ftyp'],
     ),
     'motion photo': (
