@@ -213,7 +213,7 @@ def test_a_file_by_the_name_of_another_format_is_told(tmp_path, model, run, caps
     (tmp_path / 'in' / 'plain.png').rename(tmp_path / 'in' / 'plain.jpg')
     assert run('in', '--output=out', f'--model={model}') == 1
     assert re.search(
-        r'^error: .*clear\.jpg: a WEBP file by its contents \(--format=webp keeps that format\): JPEG cannot hold transp',
+        r'^error: .*clear\.jpg: a WEBP file by its contents \(--format=webp keeps that format\): JPEG cannot hold',
         capsys.readouterr().err,
         re.MULTILINE,
     )

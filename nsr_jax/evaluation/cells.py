@@ -1,4 +1,4 @@
-"""Many models on many datasets at many levels: each cell is scored once, kept, and never scored again."""
+"""Scores many models on many datasets at many levels; each combination is kept as a cell and never scored again."""
 
 import dataclasses
 import functools
@@ -38,12 +38,11 @@ class Contender:
 
     Attributes:
         name: in tables.
-        identity: all that its predictions depend on; a cell that was scored under it is not scored again.
-        predictors: for a degradation, the same predictor on each device.
+        identity: everything that its predictions depend on, which identifies its cells.
+        predictors: takes a degradation and returns the same predictor for each device.
         network: a network and its parameters; None for a baseline.
-        applied: of a network what scores.json tells of it: the digest of its weights as 'weights', the optimizer's
-            'step', 'tiling', and over how many orientations predictions are averaged as 'ensemble'; empty for a
-            baseline.
+        applied: entries of a network in scores.json: the digest of its 'weights', the optimizer's 'step', 'tiling', and
+            'ensemble', the number of orientations that are averaged; empty for a baseline.
     """
 
     name: str
@@ -55,17 +54,17 @@ class Contender:
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """What is scored: every contender on every source at every degradation, by every protocol and metric.
+    """Every contender on every source at every degradation, to be scored by every protocol and metric.
 
     Attributes:
         contenders: with different names.
         sources: opened at the degradations' scale, with different names.
-        protocols: how to score; pictures are chosen by the first.
-        degradations: what is to be undone; of one task and scale.
-        metrics: as from `find_metrics`; pictures are chosen by the first.
+        protocols: the first one chooses the pictures.
+        degradations: of one task and scale.
+        metrics: as from `find_metrics`; the first one chooses the pictures.
 
     Raises:
-        UserError: two contenders or sources of one name.
+        UserError: two contenders or sources have one name.
     """
 
     contenders: Sequence[Contender]
@@ -83,17 +82,17 @@ class Sweep:
 
     @property
     def networks(self) -> list[Contender]:
-        """The contenders that are no baselines."""
+        """The contenders that are not baselines."""
         return [each for each in self.contenders if each.network]
 
 
 def name_in_tables(name: str, tiling: str, ensemble: int) -> str:
-    """What tables call a network that is applied in one way: 'sr_x2 (tiling feathered 96/16, x8 ensemble)'."""
+    """A network's name in tables, with its application: 'sr_x2 (tiling feathered 96/16, x8 ensemble)'."""
     return f'{name} (tiling {tiling}{", x8 ensemble" if ensemble == 8 else ""})'
 
 
 def digest_weights(params: Mapping[str, Any]) -> str:
-    """SHA-256 of a network's parameters: of their names, types, shapes and values."""
+    """SHA-256 of the names, types, shapes and values of a network's parameters."""
     weights = hashlib.sha256()
     for path, leaf in jax.tree.leaves_with_path(params):
         leaf = np.asarray(leaf)
@@ -104,15 +103,15 @@ def digest_weights(params: Mapping[str, Any]) -> str:
 def network_contenders(
     name: str, network: Network, params: dict, step: int, tilings: Sequence[Tiling], ensembles: Sequence[int]
 ) -> list[Contender]:
-    """A network in each way of applying it, with its weights on every local device.
+    """A network with each of several tilings and ensembles, with its weights on every local device.
 
     Args:
         name: of the weights, in tables.
-        network: what they belong to.
-        params: arrays that this process holds in full.
-        step: of the optimizer, that they are from.
+        network: to apply.
+        params: its parameters, which this process holds in full.
+        step: the optimizer's step of the parameters.
         tilings: what the network sees at once.
-        ensembles: over how many orientations of what the network sees at once predictions are averaged, 1 or 8.
+        ensembles: over how many orientations predictions are averaged, 1 or 8.
     """
     weights = digest_weights(params)
     contenders = []
@@ -122,7 +121,7 @@ def network_contenders(
             Contender(
                 name_in_tables(name, str(tiling), ensemble),
                 f'{network} {weights} {tiling} {ensemble}',
-                functools.partial(_whatever, predictors),
+                lambda degradation, predictors=predictors: predictors,
                 (network, params),
                 {'weights': weights, 'step': step, 'tiling': str(tiling), 'ensemble': ensemble},
             )
@@ -130,18 +129,8 @@ def network_contenders(
     return contenders
 
 
-def _whatever(predictors: Sequence[Predictor], degradation: Degradation) -> Sequence[Predictor]:
-    """The same predictors for every degradation."""
-    del degradation
-    return predictors
-
-
 def parse_ensembles(numbers: Sequence[str]) -> list[int]:
-    """Over how many orientations predictions are averaged: 1 or 8, each.
-
-    Raises:
-        UserError: another number.
-    """
+    """Numbers of orientations, each 1 or 8; raises `UserError` for others."""
     for number in numbers:
         if number not in ('1', '8'):
             raise UserError(f'predictions are averaged over 1 or 8 orientations, not {number!r}')
@@ -149,11 +138,7 @@ def parse_ensembles(numbers: Sequence[str]) -> list[int]:
 
 
 def baseline_contenders(names: Sequence[str], degradations: Sequence[Degradation]) -> list[Contender]:
-    """Baselines by name.
-
-    Raises:
-        UserError: as in `find_baselines`, for any of the degradations.
-    """
+    """Baselines by name; raises `UserError` if `find_baselines` refuses one for any of the degradations."""
     for degradation in degradations:
         find_baselines(names, degradation)
 
@@ -164,20 +149,19 @@ def baseline_contenders(names: Sequence[str], degradations: Sequence[Degradation
 
 
 def run_sweep(sweep: Sweep, output: pathlib.Path) -> list[Score]:
-    """Score what is not scored yet, and go on where an earlier call was stopped.
+    """Score all cells that are not scored yet; a call that was stopped is resumed in this way.
 
-    A cell (a contender on a source at a degradation) is written to `output/cells` when it is done, with all that it
-    depends on; one that is not what was written, or was put in the place of another, is refused. A cell keeps every
-    metric that was ever asked for, and only those that are missing are computed. The tables of all cells of this call
-    are written after each. All processes of a job must call this alike; the first one says what is done already, and
-    writes.
+    A cell (a contender on a source at a degradation) is written to `output/cells` when it is done, with everything that
+    it depends on; a cell that is damaged or in another's place is refused. A cell keeps every metric that was ever
+    asked for, and only missing ones are computed. The tables of all cells of this call are written after each cell. All
+    processes of a job must call this alike; the first one reads and writes the cells.
 
     Args:
-        sweep: what is scored.
+        sweep: to score.
         output: an existing folder.
 
     Raises:
-        UserError: an image that cannot be scored, a cell that is damaged or another's, a file that cannot be written.
+        UserError: an image cannot be scored, a cell is damaged or another's, or a file cannot be written.
     """
     agreement.by_first(lambda: os.fspath(make_output_folder(output / CELLS)))
     agreement.check_alike(
@@ -237,7 +221,7 @@ def _codes_of_network(contender: Contender) -> list[str]:
 
 
 def code_of(function: Any) -> str:
-    """What changes with the code of a user's own function or class: the digest of its file. '' for this package's."""
+    """Digest of the file of a user's own function or class, to notice changes; '' for this package's."""
     name = getattr(function, '__module__', '') or ''
     path = getattr(sys.modules.get(name), '__file__', None)
     if path is None or name.startswith('nsr_jax.'):
@@ -246,15 +230,15 @@ def code_of(function: Any) -> str:
 
 
 def _read_cell(path: pathlib.Path, key: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier call wrote: scores as records, and by which metrics; both empty where it wrote nothing."""
+    """The scores that an earlier call wrote, as records, and their metrics; both are empty if there are none."""
     try:
         cell = json.loads(path.read_bytes())
         digest = cell.pop('sha256')
         if digest != _digest(cell):
-            raise UserError('damaged: its SHA-256 is not the one that it gives')
+            raise UserError('damaged: its SHA-256 is not the one in it')
         if cell['key'] != key:
             names = [name for name in key if cell['key'].get(name) != key[name]]
-            raise UserError(f'the cell of another score, which has another {", ".join(names)}')
+            raise UserError(f'the cell of another score, with another {", ".join(names)}')
         return {'metrics': cell['metrics'], 'scores': cell['scores']}
     except FileNotFoundError:
         return {'metrics': {}, 'scores': []}

@@ -1,4 +1,4 @@
-"""What the gates choose where in an image (Fan et al., figure 5): gamma for each local window, drawn and summed up."""
+"""Maps of the gates' choices in an image (Fan et al., figure 5): gamma for each local window, drawn and summarised."""
 
 import dataclasses
 import functools
@@ -34,7 +34,7 @@ class GateMaps:
         gammas: by convolution, 'block_00/conv_1' and so on: float32 (rows, columns, k, d), k sparsity groups and d
           cardinal positions. Softmax gates sum to one over k.
         rows: (rows,), the first pixel of each row of windows.
-        columns: (columns,), likewise.
+        columns: (columns,), the first pixel of each column of windows.
         window: side of the windows, in pixels.
     """
 
@@ -52,17 +52,13 @@ def gate_names(network: Network) -> tuple[str, ...]:
 
 
 def check_gates(network: Network, names: Sequence[str]) -> None:
-    """Check that a network has gates, and those of these names.
-
-    Raises:
-        UserError: it has none, or a name is unknown.
-    """
+    """Raise `UserError` if a network has no gates, or none of one of these names."""
     known = gate_names(network)
     if not known:
         raise UserError('this network has no gates: there is nothing to map')
     for name in names:
         if name not in known:
-            raise UserError(f'no gate is called {name!r}: {known[0]} to {known[-1]} are there')
+            raise UserError(f'no gate is called {name!r}: there are {known[0]} to {known[-1]}')
 
 
 @functools.partial(jax.jit, static_argnames=('network', 'names'))
@@ -85,22 +81,22 @@ def map_gates(
     stride: int = 16,
     window_batch: int = 16,
 ) -> GateMaps:
-    """Let a network see each local window of an image by itself, and keep what its gates chose.
+    """Apply a network to each local window of an image separately, and return the choices of its gates.
 
-    All windows of all images go through one compiled function.
+    All windows of all images share one compiled function.
 
     Args:
         network: a `RestorationNetwork` with gates.
-        params: its parameters, those of the 'params' collection.
+        params: its 'params' collection.
         image: (H, W, C), uint8 or float on [0, 1], as for `inference.prediction`.
         names: some of `gate_names`; none: all of them.
-        window: side of the square windows, in pixels; 48 is what the networks are trained on.
-        stride: from one window to the next. Pixels for which no whole window is left lie at the edges, evenly.
+        window: side of the square windows, in pixels; networks are trained on 48.
+        stride: pixels from one window to the next. Pixels outside of whole windows are split evenly between the edges.
         window_batch: how many windows run at once.
 
     Raises:
-        UserError: as in `check_gates`, an image that does not fit the network or is smaller than
-            a window, or a size below one.
+        UserError: as in `check_gates`; the image does not fit the network or is smaller than a window; or a size is
+            below one.
     """
     pixels = checked_image(network, image)
     check_gates(network, names)
@@ -131,10 +127,10 @@ def map_gates(
 
 
 def gate_entropy(gamma: np.ndarray) -> float:
-    """Mean entropy of gates in bits: 0 where each choice is 1 of k, log2(k) where all groups count alike.
+    """Mean entropy of gates in bits: 0 if each chooses one of k groups, log2(k) if all groups have equal weights.
 
     Args:
-        gamma: (..., k, d), not negative; divided by the sum over k, which matters to sigmoid gates.
+        gamma: (..., k, d), not negative; it is divided by its sum over k, which matters for sigmoid gates.
     """
     gamma = gamma.astype(np.float64)
     shares = gamma / gamma.sum(axis=-2, keepdims=True)
@@ -143,7 +139,7 @@ def gate_entropy(gamma: np.ndarray) -> float:
 
 
 def block_entropies(maps: GateMaps) -> dict[str, float]:
-    """Mean entropy in bits of the gates of each block that was mapped, over windows, positions and convolutions."""
+    """Mean entropy in bits of the gates of each mapped block, over windows, positions and convolutions."""
     blocks: dict[str, list[float]] = {}
     for name, gamma in maps.gammas.items():
         blocks.setdefault(name.partition('/')[0], []).append(gate_entropy(gamma))
@@ -165,23 +161,23 @@ def save_gate_maps(path: str | os.PathLike, maps: GateMaps) -> None:
 def draw_gate_maps(
     path: str | os.PathLike, title: str, image: np.ndarray, maps: GateMaps, positions: Sequence[int] = ()
 ) -> None:
-    """Write a PNG: a line for each convolution, with the image and the strongest group of each window as a colour.
+    """Write a PNG with a row for each convolution: the image, and the strongest group of each window as a colour.
 
     Args:
-        path: the file to write.
-        title: above everything.
-        image: uint8 (H, W, 1 or 3), the one that was mapped.
+        path: of the file.
+        title: of the figure.
+        image: the mapped image, uint8 (H, W, 1 or 3).
         maps: of that image.
         positions: the cardinal positions to show, of 0 … d - 1; none: the first four.
 
     Raises:
-        UserError: a position that is not there, or the file cannot be written.
+        UserError: a position does not exist, or the file cannot be written.
     """
     groups, cardinality = next(iter(maps.gammas.values())).shape[-2:]
     positions = tuple(positions) or range(min(4, cardinality))
     for position in positions:
         if not 0 <= position < cardinality:
-            raise UserError(f'there is no cardinal position {position}: 0 to {cardinality - 1} are there')
+            raise UserError(f'there is no cardinal position {position}: there are 0 to {cardinality - 1}')
     lines = len(maps.gammas)
     panel_height = PANEL_INCHES * image.shape[0] / image.shape[1] + 0.3
     size = PANEL_INCHES * (len(positions) + 1), panel_height * lines + 0.8
@@ -197,7 +193,7 @@ def draw_gate_maps(
             strongest = gamma[:, :, :, position].argmax(axis=-1)
             axis.imshow(colours[strongest], extent=_extent(maps), interpolation='nearest')
             axis.set_title(f'position {position}', fontsize='small')
-        for axis in axes:  # the maps lie where their windows' middles are
+        for axis in axes:  # each cell of a map lies in the middle of its window
             axis.set(xlim=(0, image.shape[1]), ylim=(image.shape[0], 0), xticks=[], yticks=[])
     keys = [matplotlib.patches.Patch(color=colour, label=f'group {group}') for group, colour in enumerate(colours)]
     figure.legend(handles=keys, loc='outside lower center', ncols=min(groups, 8), fontsize='small')
@@ -209,18 +205,18 @@ def draw_gate_maps(
 def write_gate_maps(
     path: str | os.PathLike, title: str, network: Network, params, image: np.ndarray, names: Sequence[str]
 ) -> dict[str, float]:
-    """Map an image at the default windows: arrays and picture of some gates, and the entropy of all in the log.
+    """Map an image with the default windows, write the maps of some gates, and log the entropies of all.
 
     Args:
-        path: of the two files without their ends, .npz and .png.
-        title: above the picture.
-        network: as in `map_gates`, and so are the parameters and the image.
-        params: likewise.
-        image: likewise.
-        names: the convolutions to write, of `gate_names`.
+        path: of the two files, to which .npz and .png are added.
+        title: of the picture.
+        network: as in `map_gates`, like `params` and `image`.
+        params: of the network.
+        image: to map.
+        names: the gates to write, of `gate_names`.
 
     Returns:
-        the mean entropy of each block in bits, as in `block_entropies`.
+        The mean entropy of each block in bits, as in `block_entropies`.
 
     Raises:
         UserError: as in `map_gates`, or a file cannot be written.
@@ -233,17 +229,13 @@ def write_gate_maps(
     pixels = image if image.dtype == np.uint8 else round_prediction(image, image.shape[-1])
     draw_gate_maps(path.with_name(f'{path.name}.png'), title, pixels, chosen)
     entropies = block_entropies(maps)
-    logging.info(
-        '%s: entropy of the gates, in bits of %.3g: %s',
-        path.name,
-        np.log2(network.groups),
-        ', '.join(f'{block} {entropy:.3f}' for block, entropy in entropies.items()),
-    )
+    told = ', '.join(f'{block} {entropy:.3f}' for block, entropy in entropies.items())
+    logging.info('%s: entropy of the gates, in bits (at most %.3g): %s', path.name, np.log2(network.groups), told)
     return entropies
 
 
 def _group_colours(groups: int) -> np.ndarray:
-    """Colours (k, 3) that are told apart: ten by hand, evenly spread hues where there are more groups."""
+    """Distinct colours (k, 3): from a list of ten, or evenly spread hues if there are more groups."""
     if groups <= 10:
         return matplotlib.colormaps['tab10'](np.arange(groups))[:, :3]
     return matplotlib.colormaps['hsv'](np.arange(groups) / groups)[:, :3]

@@ -1,4 +1,4 @@
-"""Where a network gains most on its input: the images and crops that pictures and reports show."""
+"""The images and crops with a network's largest gains, which pictures and reports show."""
 
 import collections
 import dataclasses
@@ -25,8 +25,8 @@ from nsr_jax.paths import local_path
 from nsr_jax.tasks import Degradation, find_baselines, find_task
 
 CROP_SIZE = 96  # pixels of the true image
-_GATES = '_gates'  # what the name of the maps of a picture ends in
-_LONGEST_FILE_NAME = 150  # bytes of a picture's name, which a digest, endings and a temporary name are added to
+_GATES = '_gates'  # ending of a picture's name for its gate maps
+_LONGEST_FILE_NAME = 150  # bytes of a picture's name, to which a digest and endings are added
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +35,12 @@ class SideBySide:
 
     Attributes:
         dataset: the source's name.
-        degradation: what was undone.
+        degradation: of the input.
         image: the example's name.
-        network_input: what the models are given, (h, w, C), uint8 or float on [0, 1].
-        restored: by model, the baseline and the first network first: the picture, uint8 (H, W, 1 or 3).
-        truth: the same size.
-        scores: by model, the numbers of the whole image by metric.
+        network_input: the models' input, (h, w, C), uint8 or float on [0, 1].
+        restored: outputs uint8 (H, W, 1 or 3) by model; the baseline and the first network come first.
+        truth: the true image, of the same size.
+        scores: by model and metric, the numbers of the whole image.
     """
 
     dataset: str
@@ -53,12 +53,12 @@ class SideBySide:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What tells it from other images: dataset, degradation and image."""
+        """Dataset, degradation and image, which identify it."""
         return self.dataset, str(self.degradation), self.image
 
     @property
     def panels(self) -> dict[str, np.ndarray]:
-        """The pictures by label: the input where it is smaller (its pixels repeated), the restored ones, the truth."""
+        """The pictures by label: the input if it is smaller (with repeated pixels), the restored ones, the truth."""
         panels = {**self.restored, 'true image': self.truth}
         scale = self.degradation.scale
         if scale == 1:
@@ -74,13 +74,13 @@ class SideBySide:
 
 
 def file_names(keys: Sequence[tuple[str, str, str]]) -> dict[tuple[str, str, str], str]:
-    """A name for the picture of each of these images, without an ending, that no other one has.
+    """A unique file name, without an ending, for the picture of each of these images.
 
-    It is readable, fits into every file system, and is the same wherever the same images are compared. Names that would
-    be one, also where capitals do not count, and those that are cut end in a digest.
+    Names are readable, fit into every file system, and depend only on the images that are compared. Names that differ
+    only by case, or not at all, and shortened names end in a digest.
 
     Args:
-        keys: dataset, degradation and image of all comparisons there can be.
+        keys: dataset, degradation and image of all possible pictures.
     """
     plain = {key: _file_name(*key) for key in keys}
     counts = collections.Counter(_folded(name) for name in plain.values())
@@ -106,13 +106,13 @@ def find_largest_gains(
 ) -> Iterator[SideBySide]:
     """The images of a source in which the first network gains most on the task's first baseline.
 
-    They show a network at its best: say so where they are published. All processes of a job must call this alike; who
-    looks at the images restores them.
+    They show a network at its best: say so where they are published. All processes of a job must call this alike; the
+    images are restored only when the result is iterated over.
 
     Args:
-        sweep: with at least one network; its first protocol and metric say what a gain is.
+        sweep: with at least one network; its first protocol and metric measure the gain.
         source: one of the sweep's.
-        degradation: likewise.
+        degradation: one of the sweep's.
         scores: of the sweep.
         count: how many images.
     """
@@ -129,7 +129,7 @@ def find_largest_gains(
     def gain(index: int) -> float:
         image = source.names[index]
         mine, other = (metric.merit(found[model, image][metric_name]) for model in (first, name))
-        return -math.inf if math.isnan(mine - other) else mine - other  # two infinities are no gain
+        return -math.inf if math.isnan(mine - other) else mine - other  # the difference of two infinities is no gain
 
     def compare(index: int) -> SideBySide:
         example = source[index]
@@ -146,7 +146,7 @@ def find_largest_gains(
 
 
 def draw(found: SideBySide, sweep: Sweep, path: pathlib.Path) -> None:
-    """Write a PNG file: the crop with the first network's largest gain, side by side; its folder is made."""
+    """Write a PNG file with the crop of the first network's largest gain, side by side, and make its folder."""
     name, metric = next(iter(sweep.metrics.items()))
     captions = {model: f'{model}\n{metric.text_with_unit(values[name])}' for model, values in found.scores.items()}
     title = (
@@ -168,17 +168,17 @@ def show(
     gates: Sequence[str] = (),
     report: bool = False,
 ) -> None:
-    """Draw what a sweep has scored: pictures, the loss of each workdir, and gates and report where they are asked for.
+    """Draw the results of a sweep: pictures, the loss of each workdir, and if asked for, gate maps and the report.
 
     All processes of a job must call this alike; the first one writes.
 
     Args:
-        sweep: its first network chooses the pictures; where it has none, there are no pictures.
+        sweep: its first network chooses the pictures; without networks there are none.
         scores: of the sweep.
-        output: the sweep's folder; gets pictures/, losses.png and index.html.
-        workdirs: whose metrics.jsonl, where there is one, holds a training curve.
-        pictures: how many of each source and degradation.
-        gates: of the first network, as in `gate_maps.gate_names`, to be mapped over each picture.
+        output: the sweep's folder, for pictures/, losses.png and index.html.
+        workdirs: training runs, whose losses are drawn if there is a metrics.jsonl.
+        pictures: how many for each source and degradation.
+        gates: of the first network, as in `gate_maps.gate_names`, to map over each picture.
         report: whether to write index.html.
     """
     cells = list(itertools.product(sweep.sources, sweep.degradations)) if sweep.networks and pictures else []
@@ -199,7 +199,7 @@ def show(
             if gates:
                 first = sweep.networks[0]
                 title = f'{first.name}: {found.image}, {found.degradation}'
-                assert first.network is not None  # it is no baseline
+                assert first.network is not None  # it is not a baseline
                 network, params = first.network
                 write_gate_maps(folder / f'{name}{_GATES}', title, network, params, found.network_input, gates)
         if report:

@@ -1,4 +1,4 @@
-"""Pictures of results: crops side by side, and the loss over the steps, drawn without a window or global state."""
+"""Draws crops side by side, and the loss over the steps, without a window or global state."""
 
 import io
 import json
@@ -26,18 +26,18 @@ def _save(figure: matplotlib.figure.Figure, path: str | os.PathLike) -> None:
 
 
 def choose_crop(hr: np.ndarray, prediction: np.ndarray, baseline: np.ndarray, size: int) -> tuple[int, int]:
-    """Where a prediction gains most on a baseline: the square with the largest drop of the squared error.
+    """The square in which a prediction lowers a baseline's squared error most.
 
-    A crop chosen so shows a network at its best: say so where such a picture is published.
+    Such a crop shows a network at its best: say so where it is published.
 
     Args:
         hr: the true image, (H, W, C), any numbers.
-        prediction: the same size and range.
-        baseline: the same size and range.
-        size: side of the square, in pixels; a side shorter than that is taken whole.
+        prediction: of the same size and range.
+        baseline: of the same size and range.
+        size: side of the square, in pixels; limited by the image.
 
     Returns:
-        row and column of the square's first pixel.
+        Row and column of the square's first pixel.
     """
     hr, prediction, baseline = (image.astype(np.float64) for image in (hr, prediction, baseline))
     gain = (np.square(baseline - hr) - np.square(prediction - hr)).sum(axis=-1)
@@ -56,14 +56,14 @@ def draw_comparison(
     place: tuple[int, int],
     size: int,
 ) -> None:
-    """Write a PNG with the whole true image, the crop marked in it, and beside it the same crop of every panel.
+    """Write a PNG with the whole true image, in which the crop is marked, and the same crop of every panel beside it.
 
     Args:
-        path: the file to write.
-        title: above everything.
+        path: of the file.
+        title: of the figure.
         panels: caption and image, uint8 (H, W, 1 or 3), all of one size; the last one is the true image.
         place: row and column of the crop's first pixel.
-        size: side of the crop in pixels; what lies outside the image is left out.
+        size: side of the crop in pixels; limited by the image.
 
     Raises:
         UserError: the file cannot be written.
@@ -87,10 +87,10 @@ def draw_comparison(
 
 
 def read_curves(path: str | os.PathLike) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """What a metrics.jsonl holds by name, 'loss' and others: steps and values, sorted by step.
+    """The curves in a metrics.jsonl by name ('loss' and others): steps and values, sorted by step.
 
     Args:
-        path: one JSON object of numbers a line; of a number that stands there twice for a step the later line counts.
+        path: of a file with one JSON object of numbers a line; later lines override earlier ones of the same step.
 
     Raises:
         UserError: the file cannot be read, a line is not such an object, or there is no loss.

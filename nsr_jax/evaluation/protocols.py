@@ -15,10 +15,10 @@ def round_prediction(prediction: np.ndarray, channels: int) -> np.ndarray:
 
     Args:
         prediction: finite floats (H, W, C), nominally on [0, 1]; clipped.
-        channels: 1 or 3, those of the true image; a colour prediction of a gray image is averaged over its channels.
+        channels: of the true image, 1 or 3; an RGB prediction of a gray image is averaged over its channels.
 
     Raises:
-        UserError: a gray prediction of a colour image.
+        UserError: the prediction is gray, and the true image in colour.
     """
     prediction = np.asarray(prediction, np.float64)
     if channels == 1 and prediction.shape[-1] == 3:
@@ -29,13 +29,13 @@ def round_prediction(prediction: np.ndarray, channels: int) -> np.ndarray:
 
 
 def check_channels(protocol: Protocol, given: int, channels: int) -> None:
-    """Check that a network for images of `channels` channels may be scored on an image that has `given`.
+    """Check that a network for `channels` channels may be scored on an image of `given` channels.
 
-    In super-resolution a network of colours takes gray images too (Set14 holds one): replicated, and its output's
-    channels averaged. Noise and compression differ between gray and colour, so there it is a mistake.
+    In super-resolution an RGB network may also restore gray images (Set14 holds one): it sees three equal channels, and
+    its output's channels are averaged. Noise and compression differ between gray and colour, so there it is a mistake.
 
     Raises:
-        UserError: the network is for gray and the image has colours; or the reverse, but for super-resolution.
+        UserError: a gray network is scored on a colour image; or, except in super-resolution, the reverse.
     """
     if given > channels:
         raise UserError(f'a network for gray images cannot restore a colour image (protocol {protocol.name})')
@@ -47,7 +47,7 @@ def check_channels(protocol: Protocol, given: int, channels: int) -> None:
 
 
 def check_size(protocol: Protocol, size: tuple[int, int], scale: int, metrics: Mapping[str, Metric]) -> None:
-    """Raise `UserError` where an image of this height and width is too small to be scored by one of the metrics."""
+    """Raise `UserError` if an image of this height and width is too small for one of the metrics."""
     shave = protocol.shave(scale)
     metric = max(metrics.values(), key=lambda each: each.smallest_side)
     side, smallest = metric.smallest_side, metric.smallest_side + 2 * shave
@@ -62,13 +62,13 @@ def check_size(protocol: Protocol, size: tuple[int, int], scale: int, metrics: M
 def compared_images(
     protocol: Protocol, prediction: np.ndarray, hr: np.ndarray, scale: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What `protocol` compares: two arrays (H', W') or (H', W', C) on [0, 255], border removed.
+    """The two arrays that a protocol compares, (H', W') or (H', W', C) on [0, 255], without the border.
 
     Args:
-        protocol: a task's.
+        protocol: of a task.
         prediction: float (H, W, C), nominally on [0, 1].
         hr: the true image, uint8 (H, W, 1 or 3).
-        scale: the super-resolution factor, which says how much border is left out; 1 for other tasks.
+        scale: the super-resolution factor, on which the border depends; 1 for other tasks.
 
     Raises:
         UserError: sizes or channels do not fit, or nothing is left inside the border.
@@ -89,10 +89,10 @@ def score(
 ) -> dict[str, float]:
     """Each metric's number for one prediction; the other arguments and errors as in `compared_images`.
 
-    All are not-a-number where the prediction holds a value that is not finite.
+    All numbers are NaN if the prediction holds a value that is not finite.
 
     Raises:
-        UserError: also where fewer pixels are left than a metric needs.
+        UserError: also if fewer pixels remain than a metric needs.
     """
     if not np.isfinite(prediction).all():
         return dict.fromkeys(metrics, math.nan)

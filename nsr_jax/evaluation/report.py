@@ -1,4 +1,4 @@
-"""The report that people look at: one HTML page of scores, pictures and training curves that needs no network."""
+"""The report: one HTML page of scores, pictures and training curves that works offline."""
 
 import base64
 import dataclasses
@@ -26,12 +26,12 @@ from nsr_jax.tasks import all_protocols, published_for
 from nsr_jax.tasks.task import Published
 
 ZOOM_SIZE = 64  # side in pixels of the square that is shown enlarged
-WINDOW_SIZE = 512  # what lies farther out than this window around the square is left out of the page
-CURVE_POINTS = 500  # of a longer curve, neighbouring points are averaged
+WINDOW_SIZE = 512  # side in pixels of the part around the square that the page shows
+CURVE_POINTS = 500  # longer curves are shortened by averaging neighbouring points
 
 _FIELDS = ('dataset', 'degradation', 'model', 'protocol', 'images')
 _FILTERS = ('dataset', 'degradation', 'protocol')
-# Colours that can be told from light and from dark paper, for the SVG is an image of its own and does not know which.
+# Colours for light and dark backgrounds, because an embedded SVG does not know the page's.
 _INK, _STYLES = '#7b7f83', ('solid', 'dashed', 'dotted')
 _LINES = ('#2f7fc1', '#d4691e', '#2a9460', '#b8519f', '#7f6bd0', '#94801f')
 
@@ -43,11 +43,10 @@ class Picture:
     Attributes:
         dataset: the source's name.
         name: the example's name.
-        images: by label, at least two, all (H, W, 1 or 3) of one H and W, uint8: what the networks were given
-            (enlarged), each model's prediction, the true image. The page opens with the first beside the last but one.
-        scores: numbers by metric, of the labels that have them.
-        place: row and column of the first pixel of the square of `ZOOM_SIZE` pixels that is zoomed first, as from
-            `pictures.choose_crop`.
+        images: at least two by label, all uint8 (H, W, 1 or 3) of one H and W: the (enlarged) input, each model's
+            prediction, the true image. The page opens with the first beside the last but one.
+        scores: numbers by label and metric; labels may be missing.
+        place: row and column of the square of `ZOOM_SIZE` pixels that is zoomed first, as from `pictures.choose_crop`.
     """
 
     dataset: str
@@ -69,19 +68,18 @@ def write_report(
     pictures: Sequence[Picture],
     curves: Mapping[str, str | os.PathLike],
 ) -> None:
-    """Write index.html, which holds all that it shows, into an existing folder.
+    """Write index.html, which contains everything it shows, into an existing folder.
 
-    Pictures are kept without loss, up to `WINDOW_SIZE` pixels a side: some 0.4 MB for each of their images.
+    Pictures are lossless, with up to `WINDOW_SIZE` pixels a side: each of their images takes some 0.4 MB.
 
     Args:
-        folder: where to.
-        title: above everything.
-        scores: means over the images stand in the first table, with what was published for the same datasets and
-            degradations, marked so and with the protocol that it follows; each image's in a table for each dataset,
-            degradation and protocol.
-        pictures: what to look at.
-        curves: by the model's name, the metrics.jsonl of its training; the loss is drawn, and the scores that were
-            taken during training by the metrics of `scores`.
+        folder: for the page.
+        title: of the page.
+        scores: the first table shows their means beside published scores for the same datasets and degradations, which
+            are marked and name their protocol; further tables show each image's scores.
+        pictures: to show.
+        curves: metrics.jsonl of the training by model; the page draws the losses, and the scores during training by the
+            metrics of `scores`.
 
     Raises:
         UserError: a metrics.jsonl cannot be read, or the page cannot be written.
@@ -108,7 +106,7 @@ def write_report(
 
 class _Cell(NamedTuple):
     text: str
-    number: str | None  # what the cell is sorted by, as JavaScript writes it; None: by its text
+    number: str | None  # sort key, in JavaScript's notation; None: the text
 
 
 def _number(value: float | None, decimals: int) -> _Cell:
@@ -123,11 +121,11 @@ def _number(value: float | None, decimals: int) -> _Cell:
 
 class _Row(NamedTuple):
     cells: list[_Cell]  # one for each of `_FIELDS`, then one for each metric
-    published: str | None  # of a published row, in words that and on what it was trained; None: it is ours
+    published: str | None  # training data of a published row, in words; None: the row is ours
 
 
 def _rows(scores: Sequence[Score], metrics: Mapping[str, Metric]) -> list[_Row]:
-    """Means, then what was published for the same datasets, under the names that they have here."""
+    """Our means, then published scores for the same datasets, under the names that these have here."""
 
     def cells(row: Mean | Published, dataset: str, images: int | None) -> list[_Cell]:
         texts = [_Cell(text, None) for text in (dataset, row.degradation, row.model, row.protocol)]
@@ -144,7 +142,7 @@ def _rows(scores: Sequence[Score], metrics: Mapping[str, Metric]) -> list[_Row]:
 
 
 def _protocols(scores: Sequence[Score]) -> list[str]:
-    """Those of the scores, then those of what was published beside them."""
+    """Protocols of the scores, then those of the published scores beside them."""
     cells = dict.fromkeys((score.dataset, score.degradation) for score in scores)
     published = (row.protocol for cell in cells for row in published_for(*cell))
     return list(dict.fromkeys([*(score.protocol for score in scores), *published]))
@@ -157,7 +155,7 @@ class _ImageTable(NamedTuple):
 
 
 def _image_tables(scores: Sequence[Score], metrics: Mapping[str, Metric]) -> list[_ImageTable]:
-    """Images as rows, each model's metrics as columns."""
+    """Tables with images as rows and each model's metrics as columns."""
     groups: dict[str, dict[tuple[str, str], Mapping[str, float]]] = {}
     for score in scores:
         heading = f'{score.dataset}, {score.degradation}, {score.protocol}'
@@ -175,7 +173,7 @@ def _image_tables(scores: Sequence[Score], metrics: Mapping[str, Metric]) -> lis
 
 
 def _picture_to_page(picture: Picture) -> dict[str, object]:
-    """What the template shows of a picture: a window around the zoomed square, as data URIs."""
+    """A picture as the template takes it: the window around the zoomed square, as data URIs."""
     sides = next(iter(picture.images.values())).shape[:2]
     window = [min(side, WINDOW_SIZE) for side in sides]
     zoom = min(ZOOM_SIZE, *sides)
@@ -213,7 +211,7 @@ def _data_uri(kind: str, contents: bytes) -> str:
 
 
 def _draw_curves(curves: Mapping[str, str | os.PathLike], metrics: Mapping[str, Metric]) -> list[tuple[str, str]]:
-    """Heading and picture of the losses, and of each metric in each evaluation that was made during training."""
+    """Heading and plot of the losses, and of each metric in each evaluation during training."""
     plots: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {'Loss': {}} if curves else {}
     for index, path in enumerate(curves.values()):
         for name, points in read_curves(path).items():
@@ -231,7 +229,7 @@ def _line(index: int) -> tuple[str, str]:
 
 
 def _draw(lines: Mapping[int, tuple[np.ndarray, np.ndarray]], *, is_loss: bool) -> str:
-    """Lines over the steps, as the data URI of an SVG without paper."""
+    """Lines over the steps, as the data URI of a transparent SVG."""
     figure = matplotlib.figure.Figure(figsize=(4.8, 3), layout='constrained')
     axis = figure.subplots()
     for index, points in lines.items():

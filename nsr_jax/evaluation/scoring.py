@@ -24,11 +24,11 @@ from nsr_jax.tasks.task import Predictor, Protocol
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """What one model's prediction of one image scored.
+    """The score of one model's prediction of one image.
 
     Attributes:
         dataset: the source's name.
-        degradation: what was to be undone, in words: 'x2', 'sigma 25', 'quality 10'.
+        degradation: of the input, in words: 'x2', 'sigma 25', 'quality 10'.
         model: the name of the network or of the baseline.
         protocol: the name of a protocol in `tasks.all_protocols`.
         image: the example's name.
@@ -45,7 +45,7 @@ class Score:
 
 @dataclasses.dataclass(frozen=True)
 class Mean:
-    """The mean over the images of one dataset: fields as in `Score`, and how many `images` there are."""
+    """The mean over the images of one dataset: fields as in `Score`, and the number of `images`."""
 
     dataset: str
     degradation: str
@@ -55,18 +55,18 @@ class Mean:
     values: Mapping[str, float]
 
 
-# What a score says besides its numbers, which stand beside it in tables: no metric can have one of these names.
+# Columns of tables beside the numbers: no metric can have one of these names.
 COLUMNS = {field.name for record in (Score, Mean) for field in dataclasses.fields(record)} - {'values'}
 
 
 def device_predictors(network: Network, params: dict, tiling: Tiling, *, ensemble: bool = False) -> list[Predictor]:
-    """A network as one predictor for each local device, which the parameters are moved to once.
+    """A network as one predictor for each local device, to which its parameters are copied once.
 
     Args:
-        network: what is evaluated.
-        params: arrays that this process holds in full.
+        network: to evaluate.
+        params: its parameters, which this process holds in full.
         tiling: what the network sees at once.
-        ensemble: whether the eight orientations of each tile, or of an image that is seen whole, are averaged.
+        ensemble: whether to average over eight orientations, as in `predict`.
     """
     return [
         functools.partial(predict, network, jax.device_put(params, device), tiling=tiling, ensemble=ensemble)
@@ -85,17 +85,17 @@ def evaluate(
 ) -> list[Score]:
     """Score every image of a source.
 
-    An image is predicted once for all protocols that give the network the same input. Where a job has several
-    processes, all of them must call this alike: each scores its share of the images, and all get all scores.
+    An image is predicted once for all protocols that give the network the same input. All processes of a job must call
+    this alike: each scores its share of the images, and all get all scores.
 
     Args:
-        predictors: what is evaluated, once for each device of this process; each takes the next image when it is done
-          with one.
+        predictors: the evaluated model, once for each device of this process; each takes the next image when it is
+          free.
         source: opened at the degradation's scale.
-        protocols: how to score; of the degradation's task.
-        degradation: what is to be undone.
+        protocols: of the degradation's task.
+        degradation: of the inputs.
         metrics: as from `find_metrics`.
-        model: the name that the scores carry.
+        model: name of the model in the scores.
 
     Returns:
         One score for each image and protocol, images in the source's order.
@@ -104,7 +104,7 @@ def evaluate(
         UserError: an image cannot be read, predicted or scored, in any process; the line names it. Or a protocol is
             for another task.
     """
-    _check_task(protocols, degradation)
+    find_protocols(degradation.task, [protocol.name for protocol in protocols])  # raises for those of another task
     free: queue.SimpleQueue[Predictor] = queue.SimpleQueue()
     for predictor in predictors:
         free.put(predictor)
@@ -130,20 +130,15 @@ def evaluate(
     with agreement.agreed():
         try:
             scored = threads.map(score_image, share)
-            # On a terminal only: a log file is no place for a moving bar.
-            disable = None if agreement.is_first() else True
+            disable = None if agreement.is_first() else True  # None: shown on a terminal only, not in log files
             look = {'total': len(share), 'unit': 'image', 'leave': False, 'disable': disable}
             bar = tqdm.tqdm(scored, f'{model} on {source.name}', **look)
             found = [[dataclasses.astuple(each) for each in image_scores] for image_scores in bar]
-        finally:  # a failure or Ctrl-C is told before the other images are done
+        finally:  # do not wait for the other images after a failure or Ctrl-C
             threads.shutdown(wait=False, cancel_futures=True)
     told = agreement.gather(found)
     by_image = [told[index % len(told)][index // len(told)] for index in range(len(source))]
     return [Score(*fields) for image_scores in by_image for fields in image_scores]
-
-
-def _check_task(protocols: Sequence[Protocol], degradation: Degradation) -> None:
-    find_protocols(degradation.task, [protocol.name for protocol in protocols])
 
 
 def means(scores: Sequence[Score]) -> list[Mean]:
@@ -168,15 +163,15 @@ def check_images(
     metrics: Mapping[str, Metric],
     channels: Collection[int],
 ) -> None:
-    """Decode every image and check that it can be scored, by networks of so many channels; nothing is computed.
+    """Decode every image and check that networks of these numbers of channels can be scored on it, before they run.
 
     Raises:
         UserError: a protocol is for another task; a metric has the name of a column; or images are broken, too small,
-            or as in `protocols.check_channels`. The line names them.
+            or refused by `protocols.check_channels`. The line names them.
     """
-    _check_task(protocols, degradation)
+    find_protocols(degradation.task, [protocol.name for protocol in protocols])  # raises for those of another task
     for name in COLUMNS.intersection(metrics):
-        raise UserError(f'a metric cannot be called {name!r}, which is another column of the tables')
+        raise UserError(f'a metric cannot be called {name!r}: the tables have another column of this name')
 
     def check(source: Source, index: int) -> None:
         hr = source[index].hr

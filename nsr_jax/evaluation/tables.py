@@ -1,4 +1,4 @@
-"""Scores as JSON, CSV and Markdown files; a file is whole or it is not there."""
+"""Scores as JSON, CSV and Markdown files."""
 
 import csv
 import dataclasses
@@ -18,24 +18,24 @@ from nsr_jax.evaluation.scoring import Mean, Score, means
 from nsr_jax.metrics import Metric, find_metrics
 from nsr_jax.tasks import all_protocols, published_for
 
-# By the first character of a cell, spreadsheets know a formula.
+# Spreadsheets take a cell that begins with one of these for a formula.
 _FORMULA_STARTS = ('=', '+', '-', '@', '\t', '\r', '\n')
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Score) if field.name != 'values')
 
 
 def to_record(score: Score | Mean) -> dict[str, str | int | float]:
-    """A score as JSON can hold it: its fields and its numbers side by side; an infinite number is the text "inf"."""
+    """A score for JSON: fields and numbers side by side; a number that is not finite is a text such as "inf"."""
     fields = dataclasses.asdict(score)
     values = fields.pop('values')
     return fields | {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
 
 
 def read_record(record: Mapping[str, Any]) -> Score:
-    """The score that `to_record` wrote; every number in it that is no field of `Score` is a metric's.
+    """The score in a record of `to_record`; every entry that is not a field of `Score` is a metric's number.
 
     Raises:
-        ValueError: it is something else, and so for `KeyError`, `TypeError` and `AttributeError`.
+        ValueError, KeyError, TypeError, AttributeError: it is something else.
     """
     values = {name: float(value) for name, value in record.items() if name not in _FIELDS}
     score = Score(**{name: record[name] for name in _FIELDS}, values=values)
@@ -46,11 +46,11 @@ def read_record(record: Mapping[str, Any]) -> Score:
 
 
 def to_json(scores: Sequence[Score], models: Mapping[str, Mapping[str, str | int]]) -> str:
-    """Protocols in words, which weights each model has and how it is applied, means, and each image's score.
+    """Protocols in words, weights and application of each model, means, and each image's score.
 
     Args:
         scores: of a sweep.
-        models: by the name in the scores, as `cells.Contender.applied`.
+        models: `Contender.applied` by the name in the scores.
     """
     used = dict.fromkeys(score.protocol for score in scores)
     contents = {
@@ -63,11 +63,7 @@ def to_json(scores: Sequence[Score], models: Mapping[str, Mapping[str, str | int
 
 
 def from_json(text: str) -> list[Score]:
-    """The scores in what `to_json` wrote.
-
-    Raises:
-        UserError: the text is something else.
-    """
+    """The scores in a text of `to_json`; raises `UserError` for another text."""
     try:
         return [read_record(record) for record in json.loads(text)['scores']]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -75,11 +71,7 @@ def from_json(text: str) -> list[Score]:
 
 
 def read_models(text: str) -> dict[str, dict[str, Any]]:
-    """What `to_json` wrote of each model; nothing in a file of an earlier version.
-
-    Raises:
-        UserError: as in `from_json`.
-    """
+    """The models in a text of `to_json`, which earlier versions do not have; raises `UserError` for another text."""
     try:
         return dict(json.loads(text).get('models', {}))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -89,7 +81,7 @@ def read_models(text: str) -> dict[str, dict[str, Any]]:
 def to_csv(scores: Sequence[Score]) -> str:
     """One line for each image and protocol, with a header.
 
-    A name that a spreadsheet would take for a formula gets an apostrophe in front of it, which spreadsheets hide.
+    Names that a spreadsheet would take for formulas begin with an apostrophe, which spreadsheets hide.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator='\n', quoting=csv.QUOTE_NONNUMERIC)
@@ -102,7 +94,7 @@ def to_csv(scores: Sequence[Score]) -> str:
 
 
 def metrics_of(scores: Sequence[Score]) -> dict[str, Metric]:
-    """The metrics that scores hold, in their order. Raises `UserError` for one that is unknown here."""
+    """The metrics of scores, in their order; raises `UserError` if one is unknown here."""
     names = dict.fromkeys(name for score in scores for name in score.values)
     return find_metrics(names) if names else {}
 
@@ -112,10 +104,10 @@ def _without_formula(cell: str) -> str:
 
 
 def to_markdown(scores: Sequence[Score]) -> str:
-    """A table of means for each degradation and protocol: models as rows, datasets as columns, cells "PSNR / SSIM" or
-    whichever metrics there are.
+    """A table of means for each degradation and protocol, with models as rows, datasets as columns and cells "PSNR /
+    SSIM", or of other metrics.
 
-    What was published for the same whole datasets stands below, marked so, with the protocol that it follows.
+    Published scores for the same whole datasets follow below, marked as such, with their protocol.
     """
     all_means, metrics = means(scores), metrics_of(scores)
     parts = []
@@ -143,7 +135,7 @@ def to_markdown(scores: Sequence[Score]) -> str:
 
 
 def _cell(values: Mapping[str, float], metrics: Mapping[str, Metric]) -> str:
-    """A dash for what is missing, which is left out at the end; '' where all is missing."""
+    """The numbers of a cell, with dashes for missing ones except at the end; '' if all are missing."""
     texts = [metric.text(values[name]) if name in values else '–' for name, metric in metrics.items()]
     while texts and texts[-1] == '–':
         texts.pop()

@@ -1,4 +1,4 @@
-"""The scores of a network while it is trained."""
+"""Scores a network during training."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,14 +16,13 @@ from nsr_jax.tasks import find_degradations, find_protocols, find_task
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
-    """What chooses the best checkpoint.
+    """Chooses the best checkpoint.
 
     Attributes:
-        evaluate: from a network's parameters to the number that chooses, the higher the better (the sign of a metric
-            of which less is better is turned), or None where there are no validation images; and all scores by name:
-            'validation/PROTOCOL/DEGRADATION/METRIC', and for test sets that were asked for, which choose nothing,
-            'test/DATASET/PROTOCOL/DEGRADATION/METRIC'.
-        measured_on: what the number depends on besides the parameters, in words that change with it.
+        evaluate: takes a network's parameters and returns a merit (larger is better, whatever the metric), or None
+            without validation images; and all scores by name: 'validation/PROTOCOL/DEGRADATION/METRIC', and for test
+            sets, which choose nothing, 'test/DATASET/PROTOCOL/DEGRADATION/METRIC'.
+        measured_on: everything besides the parameters that the merit depends on, in words.
     """
 
     evaluate: Callable[[dict], tuple[float | None, dict[str, float]]]
@@ -31,10 +30,10 @@ class Validation:
 
 
 def open_validation(config: ml_collections.ConfigDict) -> Validation | None:
-    """What the config's `validation` asks for; None where nothing is scored.
+    """The validation of a config; None if there is nothing to score.
 
     Raises:
-        UserError: there is no such source, protocol, level or metric, or an image cannot be scored.
+        UserError: a source, protocol, level or metric does not exist, or an image cannot be scored.
     """
     asked = config.validation
     (protocol,) = find_protocols(config.task, [asked.protocol])

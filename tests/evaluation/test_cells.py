@@ -183,7 +183,7 @@ def test_a_cell_in_the_place_of_another_is_refused(photos, tmp_path):
         scored(photos, tmp_path / folder, sigma)
     (mine,), (other,) = ((tmp_path / folder / 'cells').iterdir() for folder in ('a', 'b'))
     shutil.copy(other, mine)
-    with pytest.raises(UserError, match=f'{mine.name}: the cell of another score, which has another degradation; rem'):
+    with pytest.raises(UserError, match=f'{mine.name}: the cell of another score, with another degradation; rem'):
         scored(photos, tmp_path / 'a')
 
 

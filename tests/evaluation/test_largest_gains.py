@@ -220,7 +220,7 @@ def test_script_scores_a_shipped_network_as_restore_applies_it(tfds_dir, photos,
         (['--datasets=photos', '--shipped=sr_x5'], 'no weights called sr_x5 come with the package; there are: sr_x2, '),
         (
             ['--datasets=photos', '--shipped=sr_x2'],
-            '--config describes another network than sr_x2: num_blocks 16 against 8',
+            '--config describes another network than sr_x2: num_blocks 16 here, 8 there',
         ),
         (['--datasets=photos', '--checkpoint=/no/such/folder'], '/no/such/folder'),
     ],

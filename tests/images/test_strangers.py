@@ -412,7 +412,7 @@ def test_xmp_that_claims_more_but_is_no_xml_is_left_out(caplog):
     broken = b'<x hdrgm:Version="1" y="http://ns.adobe.com/hdr-gain-map/1.0/"'
     assert not read(jpeg_with((0xE1, XMP_HEAD + broken))).metadata.xmp
     assert f'{NAME}: left out' in caplog.text
-    assert 'XMP that is no XML' in caplog.text
+    assert 'XMP that is not XML' in caplog.text
     bomb = b'<!DOCTYPE a [<!ENTITY b "c">]><a p="hdrgm">MotionPhoto&b;</a>'
     with pytest.raises(ValueError, match='document type'):
         without_claims(bomb, FURTHER_PICTURES)

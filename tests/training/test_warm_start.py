@@ -105,9 +105,9 @@ def test_a_chain_of_another_scale_takes_everything(config, tmp_path):
 @pytest.mark.parametrize(
     ('changes', 'difference'),
     [
-        ({'features': 12}, 'features 12 against 8'),
-        ({'groups': 4, 'num_blocks': 2}, 'num_blocks 2 against 1; groups 4 against 2'),
-        ({'gate': 'sigmoid', 'scale': 3}, 'gate sigmoid against softmax'),
+        ({'features': 12}, 'features 12 here, 8 there'),
+        ({'groups': 4, 'num_blocks': 2}, 'num_blocks 2 here, 1 there; groups 4 here, 2 there'),
+        ({'gate': 'sigmoid', 'scale': 3}, 'gate sigmoid here, softmax there'),
     ],
 )
 def test_another_network_is_refused_before_anything_is_written(config, other_run, tmp_path, changes, difference):
@@ -121,7 +121,7 @@ def test_another_network_is_refused_before_anything_is_written(config, other_run
 def test_another_task_and_a_missing_run_are_refused(config, other_run, tmp_path):
     config.warm_start = str(other_run)
     config.task = 'denoise'
-    with pytest.raises(UserError, match=r'task denoise against sr$'):
+    with pytest.raises(UserError, match=r'task denoise here, sr there$'):
         check_warm_start(config, tmp_path)
     config.warm_start = str(tmp_path / 'nothing')
     with pytest.raises(UserError, match=r'^config.warm_start: no checkpoint at .*nothing: there is no such folder'):
