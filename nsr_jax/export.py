@@ -2,8 +2,8 @@
 
     python -m nsr_jax.export --checkpoint=runs/x2 --output=x2.stablehlo
 
-The same file runs on CPUs, CUDA GPUs and TPUs, whatever it is written on, for every batch, height and width. What a
-server has to know beside it stands in x2.stablehlo.json; docs/export.md shows how to serve.
+The same file runs on CPUs, CUDA GPUs and TPUs, for every batch, height and width. x2.stablehlo.json describes it for a
+server; docs/export.md shows how to serve it.
 """
 
 from nsr_jax import environment  # noqa: F401  before whatever imports JAX
@@ -38,14 +38,14 @@ PLATFORMS = ('cpu', 'cuda', 'tpu')
 
 
 def export_network(network: Network, params: Any) -> export.Exported:
-    """A network and its parameters as one function from images to restored images.
+    """A network and its parameters as one function from images to restored images, like `network.apply`.
 
-    What it takes and gives is what `network.apply` does: float32 (batch, height, width, channels), nominally on [0, 1],
-    to float32 (batch, scale height, scale width, channels), not clipped. Batch, height and width are from 1 and may
-    differ from call to call. All arithmetic is float32 on every platform, unless the network's own dtype is lower.
+    It maps float32 (batch, height, width, channels), nominally on [0, 1], to float32 (batch, scale height, scale width,
+    channels), not clipped. Batch, height and width are at least 1 and may differ from call to call. All arithmetic is
+    float32 on every platform, unless the network's own dtype is lower.
 
-    A network with gates gives an image as a whole another answer than its tiles, for the gates pool over all they are
-    given. That is left to the caller: the function has no tiling inside.
+    Gates pool over their whole input, so a network with gates restores a whole image differently from its tiles. The
+    function does no tiling: this is left to the caller.
     """
 
     def restore(images: jax.Array) -> jax.Array:
@@ -60,7 +60,7 @@ def export_network(network: Network, params: Any) -> export.Exported:
 
 @contextlib.contextmanager
 def _without_source_paths() -> Iterator[None]:
-    """Lower without the paths of this machine and the lines that called: the same network gives the same file."""
+    """Lower without the paths and lines of this machine's source code: the same network gives the same file."""
     option = 'jax_traceback_in_locations_limit'
     before = getattr(jax.config, option)
     jax.config.update(option, 0)
@@ -71,19 +71,19 @@ def _without_source_paths() -> Iterator[None]:
 
 
 def write_export(model: str | os.PathLike, output: str | os.PathLike, overwrite: bool = False) -> dict[str, Any]:
-    """Write a network to the file `output`, and beside it `output`.json, which describes it.
+    """Write a network to the file `output`, and its description to `output`.json.
 
     Args:
-        model: a training run's workdir, the folder of one checkpoint, or a name in `shipped.SHIPPED`.
-        output: the file to write; its folder is made where it is missing.
-        overwrite: whether files of these names are replaced.
+        model: the folder of a training run or of one checkpoint, or a name in `shipped.SHIPPED`.
+        output: the file to write; its folder is made if it is missing.
+        overwrite: whether existing files are replaced.
 
     Returns:
-        What is in the JSON file.
+        The contents of the JSON file.
 
     Raises:
-        UserError: there is no such model, `output` is there already, is a folder or cannot be written, or the package
-            flatbuffers is missing.
+        UserError: there is no such model; `output` exists, is a folder or cannot be written; or the package flatbuffers
+            is missing.
     """
     path, card_path = _check_output(output, overwrite)
     if importlib.util.find_spec('flatbuffers') is None:
@@ -103,7 +103,7 @@ def write_export(model: str | os.PathLike, output: str | os.PathLike, overwrite:
         'channels': channels,
         'input': f'float32 (batch, height, width, {channels}), nominally on [0, 1]',
         'output': f'float32 (batch, {network.scale} * height, {network.scale} * width, {channels}), not clipped',
-        # What is needed to restore an image as `nsr_jax.restore` does.
+        # For restoring images as `nsr_jax.restore` does.
         'gated': network.groups > 1,
         'tile': TILING.tile,
         'overlap': TILING.overlap,
@@ -119,14 +119,14 @@ def write_export(model: str | os.PathLike, output: str | os.PathLike, overwrite:
     }
     if (name := os.fspath(model)) in shipped.SHIPPED:
         card['terms'] = shipped.read_card(name).terms
-    # Whoever finds an older description beside a newer file sees it by the checksum.
+    # If only the first file is written, the checksum in the second one shows it.
     write_atomically(path, contents)
     write_atomically(card_path, json.dumps(card, indent=1, allow_nan=False) + '\n')
     return card
 
 
 def _check_output(output: str | os.PathLike, overwrite: bool) -> tuple[pathlib.Path, pathlib.Path]:
-    """The file and the one that describes it."""
+    """The paths of the file and of its description."""
     if os.path.isdir(output) or os.fspath(output).endswith('/'):
         raise UserError(f'--output={output} is a folder: name a file, such as x2.stablehlo')
     paths = pathlib.Path(output), pathlib.Path(f'{os.fspath(output)}.json')
@@ -135,12 +135,12 @@ def _check_output(output: str | os.PathLike, overwrite: bool) -> tuple[pathlib.P
             path.lstat()
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except OSError as error:  # a name that is too long, for one
+        except OSError as error:  # for example a name that is too long
             raise UserError(f'{path} cannot be written: {error.strerror}') from error
         if not os.path.isfile(path):
             raise UserError(f'{path} is a folder, a device or a link to nothing, not a file')
         if not overwrite:
-            raise UserError(f'{path} is there already: --overwrite replaces it')
+            raise UserError(f'{path} already exists: --overwrite replaces it')
     return paths
 
 
@@ -161,13 +161,13 @@ def main(argv: Sequence[str]) -> None:
     size = os.path.getsize(output) / 1e6
     origin = f'step {card["step"]}, weights {card["weights"]}'
     logging.info('%s, %s: %.2f MB for %s in %s', checkpoint, origin, size, ', '.join(PLATFORMS), output)
-    logging.info('what a server needs to know of it: %s.json', output)
+    logging.info('its description for a server: %s.json', output)
 
 
 if __name__ == '__main__':
     names = ', '.join(shipped.SHIPPED)
-    flags.DEFINE_string('checkpoint', None, f"A training run's workdir, one checkpoint's folder, or one of: {names}.")
-    flags.DEFINE_string('output', None, 'File to write; its description goes beside it, with .json added to the name.')
-    flags.DEFINE_bool('overwrite', False, 'Replace files that are there already.')
+    flags.DEFINE_string('checkpoint', None, f'The folder of a training run or of one checkpoint, or one of: {names}.')
+    flags.DEFINE_string('output', None, 'File to write; its description gets the same name with .json added.')
+    flags.DEFINE_bool('overwrite', False, 'Replace existing files.')
     flags.mark_flags_as_required(['checkpoint', 'output'])
     command_line.run(main)

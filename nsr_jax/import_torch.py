@@ -1,8 +1,8 @@
-"""Turn a checkpoint of the method's PyTorch code into one of this library; PyTorch itself is not needed.
+"""Convert a checkpoint of the method's PyTorch code into one of this library; PyTorch itself is not needed.
 
     python -m nsr_jax.import_torch epoch_30.pth --config=configs/sr.py:scale=2,preset=edsr_s_nsr --output=runs/x2
 
-The config says which network the file must hold; every weight of it has to be there, and no other.
+The config describes the network; the file must hold all of its weights and no others.
 """
 
 from nsr_jax import environment  # noqa: F401  before whatever imports JAX
@@ -44,14 +44,12 @@ _LEAVES = {
 
 
 def to_parameters(state_dict: Mapping[str, np.ndarray], shapes: Mapping[str, Any]) -> dict[str, Any]:
-    """Arrays by the PyTorch file's key names as a parameter tree of `RestorationNetwork`.
-
-    It works for whatever has the weights' names and shapes, so for gradients too.
+    """The arrays of a PyTorch file as a parameter tree of `RestorationNetwork`; it works for gradients, too.
 
     Args:
         state_dict: arrays by key: `weight_v (k*Cout, Cin, kh, kw)` with the filters ordered (k, d, Cout/d),
             `weight_g (k*Cout, 1, 1, 1)`, `bias (k*Cout,)`, `mlp.0.weight (k*d, Cin)`, `mlp.0.bias (k*d,)`.
-        shapes: the parameter tree to fill, of anything with a `shape` (`parameter_shapes` of the network).
+        shapes: the parameter tree to fill, whose leaves have a `shape` (`parameter_shapes` of the network).
 
     Returns:
         A tree like `shapes` of float32 NumPy arrays.
@@ -84,7 +82,7 @@ def to_parameters(state_dict: Mapping[str, np.ndarray], shapes: Mapping[str, Any
 
 
 def import_checkpoint(path: str | pathlib.Path, config: ml_collections.ConfigDict, output: str | pathlib.Path) -> None:
-    """Write the network in the PyTorch file `path` to the folder `output`, as `trained.load_model` reads it.
+    """Convert the PyTorch file `path` into a checkpoint in the folder `output`, for `trained.load_model`.
 
     Raises:
         UserError: the file cannot be read (see `read_torch_checkpoint`), does not hold `config.model`'s network, or
@@ -110,7 +108,7 @@ def import_checkpoint(path: str | pathlib.Path, config: ml_collections.ConfigDic
     make_output_folder(output)
     try:
         save_model(output, parameters, config, step=0)
-    except BaseException:  # Ctrl-C too: the folder is to be empty for the next try
+    except BaseException:  # also Ctrl-C: the next attempt needs an empty folder
         shutil.rmtree(output / FOLDER, ignore_errors=True)
         raise
     count = sum(array.size for array in jax.tree.leaves(parameters))
@@ -121,7 +119,7 @@ def _is_empty(folder: pathlib.Path) -> bool:
     try:
         return not any(folder.iterdir())
     except OSError as error:
-        raise UserError(f'{folder}: cannot be looked at: {error.strerror}') from error
+        raise UserError(f'{folder}: cannot be read: {error.strerror}') from error
 
 
 def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -133,7 +131,7 @@ def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tup
 
 
 def _torch_key(path: tuple[str, ...], tree: Mapping[str, Any]) -> str:
-    """The PyTorch file's name of a parameter: the body is one list of head, blocks (from 1) and tail."""
+    """A parameter's name in the PyTorch file, where head, blocks (from 1) and tail are one list."""
     blocks = sum(name.startswith('block_') for name in tree)
     if path[0].startswith('block_'):
         convolution = {'conv_1': 0, 'conv_2': 2}[path[1]]
@@ -143,7 +141,7 @@ def _torch_key(path: tuple[str, ...], tree: Mapping[str, Any]) -> str:
 
 
 def _torch_shape(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape in the PyTorch file of the parameter that has `shape` here."""
+    """The shape in the PyTorch file of a parameter of `shape`."""
     if path[-1] == 'direction':
         height, width, channels, *filters = shape
         return math.prod(filters), channels, height, width
@@ -155,7 +153,7 @@ def _torch_shape(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ..
 
 
 def _to_layout(array: np.ndarray, path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
-    """`array` in the layout of the file -> float32 of `shape`: the axis of the filters moves to the end and unfolds."""
+    """An array of the file as float32 of `shape`: the filters' axis moves to the end and is unfolded."""
     if path[-1] == 'direction':
         array = array.transpose(2, 3, 1, 0)
     elif path[-2:] == ('gate', 'kernel'):
@@ -177,7 +175,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-    config_flags.DEFINE_config_file('config', None, 'The network that the file holds.')
-    flags.DEFINE_string('output', None, 'Folder to write the checkpoint to; must not exist or be empty.')
+    config_flags.DEFINE_config_file('config', None, 'Describes the network in the file.')
+    flags.DEFINE_string('output', None, 'New or empty folder for the checkpoint.')
     flags.mark_flags_as_required(['config', 'output'])
     command_line.run(main)

@@ -1,6 +1,6 @@
-"""How near two images are to each other, in float64 NumPy.
+"""Metrics that compare two images, in float64 NumPy.
 
-`METRICS` holds what scores can be asked for, by name; a new metric is one entry:
+`METRICS` holds all metrics by name; a new metric is one entry:
 
     METRICS['mse'] = Metric(my_function, 'MSE', decimals=2, higher_is_better=False)
 """
@@ -22,14 +22,14 @@ MS_SSIM_SIDE = WINDOW * 2 ** (len(MS_SSIM_WEIGHTS) - 1)
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A number that says how near a prediction is to the true image, and how that number is printed.
+    """A number that compares a prediction with the true image, and its printed form.
 
     Attributes:
-        function: of two images of one shape, (H, W) or (H, W, C), uint8 or float64 on [0, 255].
-        title: what tables call it.
+        function: takes two images of one shape, (H, W) or (H, W, C), uint8 or float64 on [0, 255].
+        title: in tables.
         unit: of the number; '' for none.
-        decimals: that are printed.
-        higher_is_better: whether a larger number means a nearer image.
+        decimals: how many are printed.
+        higher_is_better: whether a larger number is better.
         smallest_side: of the images that it can compare, in pixels.
     """
 
@@ -42,7 +42,7 @@ class Metric:
 
     @property
     def heading(self) -> str:
-        """The title with, in brackets, the unit and the direction where that is not the usual one."""
+        """The title, with unit and direction (if lower is better) in brackets."""
         notes = [self.unit] * bool(self.unit) + ['lower is better'] * (not self.higher_is_better)
         return f'{self.title} ({"; ".join(notes)})' if notes else self.title
 
@@ -51,18 +51,18 @@ class Metric:
         return f'{value:.{self.decimals}f}'
 
     def text_with_unit(self, value: float) -> str:
-        """A value that stands alone: '33.67 dB'."""
+        """A value with its unit: '33.67 dB'."""
         return f'{self.text(value)} {self.unit}'.rstrip()
 
     def merit(self, value: float) -> float:
-        """The value, negative where lower is better: of two values, the better one has the larger merit."""
+        """The value, negated if lower is better: the better of two values has the larger merit."""
         return value if self.higher_is_better else -value
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB; one MSE over all values of the images.
+    """Peak signal-to-noise ratio in dB, from one MSE over all values of the images.
 
-    Identical images give infinity; an image with a value that is not a number gives not-a-number.
+    Identical images give infinity, NaN values give NaN.
 
     Raises:
         UserError: the shapes differ, or the images are empty.
@@ -81,7 +81,7 @@ def mae(a: np.ndarray, b: np.ndarray) -> float:
 def ssim(a: np.ndarray, b: np.ndarray) -> float:
     """Structural similarity (Wang et al. 2004), the mean over the channels.
 
-    11x11 Gaussian window of sigma 1.5, only windows that lie inside the image, population variance, K1 = 0.01,
+    It uses an 11x11 Gaussian window of sigma 1.5, only windows inside the image, population variance, K1 = 0.01 and
     K2 = 0.03.
 
     Raises:
@@ -93,8 +93,8 @@ def ssim(a: np.ndarray, b: np.ndarray) -> float:
 def ms_ssim(a: np.ndarray, b: np.ndarray) -> float:
     """Multi-scale structural similarity (Wang et al. 2003), the mean over the channels.
 
-    Always the paper's five scales, so that scores can be compared: an image needs 176 pixels a side. From one scale to
-    the next, 2x2 pixels are averaged; a last odd row or column is repeated first, as in the authors' code. A mean
+    It always uses the paper's five scales, so that scores can be compared; an image needs 176 pixels a side. Each scale
+    averages 2x2 pixels of the one before; an odd last row or column is repeated first, as in the authors' code. A mean
     contrast below zero, which has no real power, counts as zero.
 
     Raises:
@@ -110,7 +110,7 @@ def _checked(a: np.ndarray, b: np.ndarray, smallest_side: int = 1) -> tuple[np.n
             f'cannot compare images of shapes {a.shape} and {b.shape}: two equal (H, W) or (H, W, C) needed'
         )
     if not a.size:
-        raise UserError(f'cannot compare images of shape {a.shape}: nothing is left of them')
+        raise UserError(f'cannot compare images of shape {a.shape}: they have no pixels')
     if min(a.shape[:2]) < smallest_side:
         raise UserError(
             f'images of at least {smallest_side}x{smallest_side} pixels are needed, not {a.shape[0]}x{a.shape[1]}'
@@ -144,11 +144,11 @@ def _halved(image: np.ndarray) -> np.ndarray:
 
 
 def _similarity(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """Means over the windows of two planes (H, W): of SSIM, and of its contrast and structure without luminance."""
+    """Means over the windows of two planes (H, W): SSIM, and its contrast and structure without luminance."""
     weights = _window()
     c1, c2 = (K1 * RANGE) ** 2, (K2 * RANGE) ** 2
     height = a.shape[0] - WINDOW + 1
-    whole, without_luminance, strip = 0.0, 0.0, 64  # in strips of rows, which stay in the cache
+    whole, without_luminance, strip = 0.0, 0.0, 64  # strips of 64 rows stay in the cache
     for top in range(0, height, strip):
         rows = slice(top, min(top + strip, height) + WINDOW - 1)
         x, y = a[rows], b[rows]
@@ -168,7 +168,7 @@ def _window() -> np.ndarray:
 
 
 def _filter_valid(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Separable filtering of (..., H, W) where the whole window lies inside: (..., H - 10, W - 10)."""
+    """Separable filtering of (..., H, W) by windows inside the image: (..., H - 10, W - 10)."""
     radius, last = len(weights) // 2, len(weights) - 1
     height, width = image.shape[-2] - last, image.shape[-1] - last
     # The window is symmetric: rows and columns at the same distance share one multiplication.

@@ -1,4 +1,4 @@
-"""Put the weights of a checkpoint into the package, with a card that says where they come from.
+"""Put the weights of a checkpoint into the package, with a card that describes their origin.
 
     python eval.py --config=configs/shipped.py:model=sr_x2 --checkpoint=runs/sr_x2 --datasets=set5,set14,bsd100 \\
         --baselines=bicubic --output=runs/sr_x2/eval
@@ -33,7 +33,7 @@ _BSDS500 = (
     'The training images are BSDS500 (UC Berkeley), whose terms are non-commercial research and education; '
     'the weights hold none of them. For other uses, train on images whose terms allow it.',
 )
-# By config.data.source: which images these are, and the terms that weights trained on them come with.
+# By config.data.source: the images, and the terms of weights that are trained on them.
 TRAINING_DATA = {
     'bsds500': _BSDS500,
     'bsds400': _BSDS500,  # the same images, by a list of their names
@@ -58,21 +58,18 @@ TRAINING_DATA = {
 def package_weights(
     checkpoint: str | pathlib.Path, name: str, scores: Sequence[str | pathlib.Path], hardware: str, training: str
 ) -> shipped.Card:
-    """Write NAME.safetensors and NAME.json into the package, and README.md anew.
+    """Write NAME.safetensors and NAME.json into the package, and update README.md; returns the card.
 
     Args:
-        checkpoint: a workdir or a checkpoint's folder.
+        checkpoint: the folder of a training run or of one checkpoint.
         name: one of `shipped.SHIPPED`.
         scores: scores.json files of eval.py, of this checkpoint and of baselines.
-        hardware: what it was trained on.
+        hardware: on which it was trained.
         training: the command that trains it.
 
-    Returns:
-        The card.
-
     Raises:
-        UserError: the name is unknown, the checkpoint is of another task, scale or number of channels, its training
-            data is not in `TRAINING_DATA`, the scores are of other weights, or float16 does not hold the parameters.
+        UserError: the name is unknown; the checkpoint has another task, scale or number of channels; its training data
+            are not in `TRAINING_DATA`; the scores are of other weights; or float16 cannot hold the parameters.
     """
     if name not in shipped.SHIPPED:
         raise UserError(f'unknown name {name!r}: one of {", ".join(shipped.SHIPPED)}')
@@ -84,7 +81,7 @@ def package_weights(
     data = model.config.get('data')
     source = data.get('source') if isinstance(data, ml_collections.ConfigDict) else None
     if source not in TRAINING_DATA:
-        raise UserError(f'no terms are known for weights trained on {source!r}; known: {", ".join(TRAINING_DATA)}')
+        raise UserError(f'no terms are known for weights trained on {source!r}, only for {", ".join(TRAINING_DATA)}')
     contents = shipped.pack(model.params)
     card = shipped.Card(
         name=name,
@@ -107,10 +104,10 @@ def package_weights(
 
 
 def _read_scores(path: pathlib.Path, name: str, params: Mapping[str, Any]) -> list[dict[str, str | int | float]]:
-    """Means of a scores.json, in which the network is called by the name that it comes with.
+    """Records of the means in a scores.json, under the shipped name of the network.
 
     Raises:
-        UserError: the file cannot be read, or holds scores of other weights than these.
+        UserError: the file cannot be read, or holds scores of other weights.
     """
     try:
         text = path.read_text(encoding='utf-8')
@@ -129,7 +126,7 @@ def _read_scores(path: pathlib.Path, name: str, params: Mapping[str, Any]) -> li
 
 
 def to_markdown(cards: Sequence[shipped.Card]) -> str:
-    """All cards as a page to read."""
+    """All cards as a Markdown page."""
     parts = [
         '# Weights that come with the package\n\n'
         'Parameters in float16, as safetensors; made and described by `python -m nsr_jax.package_weights`. The JSON '
@@ -163,9 +160,9 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == '__main__':
     flags.DEFINE_string('checkpoint', None, "A training run's workdir, or one checkpoint.")
-    flags.DEFINE_string('name', None, f'What the weights are called: {", ".join(shipped.SHIPPED)}.')
-    flags.DEFINE_list('scores', None, 'scores.json of eval.py, one or more.')
-    flags.DEFINE_string('hardware', None, 'What it was trained on, and for how long.')
-    flags.DEFINE_string('command', None, "That trains it; default: train.py with configs/shipped.py's config.")
+    flags.DEFINE_string('name', None, f'Name of the weights: {", ".join(shipped.SHIPPED)}.')
+    flags.DEFINE_list('scores', None, 'One or more scores.json of eval.py.')
+    flags.DEFINE_string('hardware', None, 'Hardware and duration of the training.')
+    flags.DEFINE_string('command', None, 'Command of the training; default: train.py with configs/shipped.py.')
     flags.mark_flags_as_required(['checkpoint', 'name', 'scores', 'hardware'])
     command_line.run(main)

@@ -4,9 +4,9 @@
     python -m nsr_jax.restore 'scans/**/*.tif' --output=out/ --task=denoise --format=png
     python -m nsr_jax.restore - --output=- --model=runs/x2 < photo.png > large.png
 
-Weights for these tasks come with the package (`--models` lists them); `--model` takes one of them by its name, or a
-network of your own. An image keeps its name and format unless `--format`
-says otherwise. Images that are in the output folder already are left as they are.
+Weights for these tasks come with the package (`--models` lists them); `--model` takes the name of one of them, or the
+folder of a network of your own. An image keeps its name, and its format unless there is a `--format`. Images that are
+in the output folder already are not restored again.
 """
 
 from nsr_jax import environment  # noqa: F401  before whatever imports JAX
@@ -41,10 +41,10 @@ TASKS = list(dict.fromkeys(task for task, _, _ in shipped.SHIPPED.values()))
 
 
 def choose_model(model: str | None, task: str | None, scale: int | None) -> str:
-    """What `--model`, `--task` and `--scale` ask for together, as `Restorer.load` takes it; nothing is loaded.
+    """The name or folder for `Restorer.load` that `--model`, `--task` and `--scale` stand for; loads nothing.
 
     Raises:
-        UserError: they say too little, contradict one another, or there is no such model.
+        UserError: they are not enough, contradict one another, or there is no such model.
     """
     if model is None:
         if task is None and scale is None:
@@ -53,7 +53,7 @@ def choose_model(model: str | None, task: str | None, scale: int | None) -> str:
         if task == 'sr' and scale is None:
             raise UserError('--task=sr needs a --scale: 2, 3 or 4')
         if task != 'sr' and scale not in (None, 1):
-            raise UserError(f'--task={task} keeps the size: --scale={scale} does not go with it')
+            raise UserError(f'--task={task} keeps the size: --scale={scale} does not fit')
         model = f'sr_x{scale}' if task == 'sr' else task
         if model != 'denoise':
             shipped.find_shipped(model)
@@ -64,7 +64,7 @@ def choose_model(model: str | None, task: str | None, scale: int | None) -> str:
 
 
 def check_model(model: str, its_task: str, its_scale: int, task: str | None, scale: int | None) -> None:
-    """Raise `UserError` where a model's task or scale is not the one that `--task` and `--scale` ask for."""
+    """Raise `UserError` if a model's task or scale is not that of `--task` and `--scale`."""
     if task not in (None, its_task):
         raise UserError(f'--model={model} is for --task={its_task}, not {task}')
     if scale not in (None, its_scale):
@@ -88,7 +88,7 @@ def _text(path: pathlib.Path | None) -> str | None:
 
 
 def find_jobs(inputs: Sequence[str], output: str, suffix: str | None) -> tuple[list[Job], list[Job]]:
-    """All jobs, and those that wait to be done, as the first process sees them: to another, some may be done already.
+    """All jobs, and those still to do, as the first process finds them, so that all processes do the same.
 
     Raises:
         UserError: as in `plan`.
@@ -108,14 +108,14 @@ def find_jobs(inputs: Sequence[str], output: str, suffix: str | None) -> tuple[l
 
 
 def main(argv: Sequence[str]) -> int:
-    """Command line: check all that was asked for, then restore."""
+    """Command line: check all options, then restore."""
     given = flags.FLAGS
     if given.models:
         if agreement.is_first():
             streams.print_text(list_models())
         return 0
     if given.output is None:
-        raise UserError('say where the restored images go: --output=FOLDER, or --output=- for standard output')
+        raise UserError('give --output=FOLDER for the restored images, or --output=- for standard output')
     form, output = given.format and given.format.upper(), local_path(given.output, '--output')
     inputs = [local_path(each, 'an input') for each in argv[1:]]
     with agreement.agreed():
@@ -123,11 +123,11 @@ def main(argv: Sequence[str]) -> int:
         make_tiling(given.tile)
         find_devices(given.device)
     jobs, waiting = find_jobs(inputs, output, form and suffix_of(form))
-    # What goes to standard output without --format may turn out to be a JPEG.
+    # Without --format, standard output may turn out to be a JPEG.
     check_quality_of_any({form or job.format or 'JPEG' for job in jobs}, given.quality)
     uses_standard = any(None in job for job in jobs)
     if given.compare and uses_standard:
-        raise UserError('--compare is of files: it needs files as input and a folder as --output')
+        raise UserError('--compare needs files as input and a folder as --output')
     if jax.process_count() > 1 and uses_standard:
         raise UserError('several processes need files as input and a folder as --output')
     if output == STANDARD and sys.stdout.isatty():
@@ -144,7 +144,7 @@ def main(argv: Sequence[str]) -> int:
 
     logging.info('%s: %d images', model, len(jobs))
     if len(waiting) < len(jobs):
-        logging.info('%d of them are in %s already; --overwrite replaces them', len(jobs) - len(waiting), output)
+        logging.info('%d of them are already in %s; --overwrite replaces them', len(jobs) - len(waiting), output)
     reading = {'largest_pixels': given.largest_pixels}
     failed = restore_files(waiting, restorer, output_format=form, quality=given.quality, **reading)
     logging.info('%d of %d images restored to %s', len(waiting) - len(failed), len(waiting), output)
@@ -161,25 +161,25 @@ def define_flags() -> None:
     names = ', '.join(shipped.SHIPPED)
     flags.DEFINE_string('output', None, 'Folder to write the restored images to; - for standard output.')
     flags.DEFINE_enum('task', None, TASKS, 'What to do, with weights that come with the package.')
-    flags.DEFINE_integer('scale', None, 'Of the output to the input, for --task=sr.', lower_bound=1)
+    flags.DEFINE_integer('scale', None, 'Size of the output over size of the input, for --task=sr.', lower_bound=1)
     flags.DEFINE_string('model', None, f'Instead of a task: {names}; or the folder of a training run or checkpoint.')
-    flags.DEFINE_bool('models', False, 'List the weights that come with the package, with their scores, and end.')
-    flags.DEFINE_bool('recursive', False, 'Take images in folders of folders too.')
-    flags.DEFINE_bool('overwrite', False, 'Restore images again that are in the output folder already.')
-    flags.DEFINE_enum('format', None, FORMATS, 'Of the restored images; else each its own.', case_sensitive=False)
-    flags.DEFINE_integer('quality', None, f'Of JPEG and WebP, 1 to 100; else JPEG {JPEG_QUALITY}, WebP without loss.')
+    flags.DEFINE_bool('models', False, 'Only list the weights that come with the package, with their scores.')
+    flags.DEFINE_bool('recursive', False, 'Restore images in subfolders, too.')
+    flags.DEFINE_bool('overwrite', False, 'Restore images again that are already in the output folder.')
+    flags.DEFINE_enum('format', None, FORMATS, "Of the outputs; default: each input's own.", case_sensitive=False)
+    flags.DEFINE_integer('quality', None, f'Of JPEG and WebP, 1 to 100; default: JPEG {JPEG_QUALITY}, lossless WebP.')
     flags.DEFINE_bool('compare', False, f'Write {PAGE}, which shows images before and after, into the output folder.')
-    flags.DEFINE_bool('ensemble', False, 'Take the mean over eight flips and transposes: a bit better, 8 times slower.')
+    flags.DEFINE_bool('ensemble', False, 'Average over eight flips and transposes: a bit better, 8 times slower.')
     flags.DEFINE_integer('tile', TILE, 'Side of the tiles that a network sees at once, in input pixels.', lower_bound=2)
-    flags.DEFINE_enum('dtype', 'float32', list(COMPUTE_DTYPES), 'What is computed in.')
-    flags.DEFINE_string('device', None, 'cpu, gpu or tpu, all of them; default: what JAX finds.')
-    flags.DEFINE_integer('largest_pixels', LARGEST_PIXELS, 'Larger images are refused.', lower_bound=1)
+    flags.DEFINE_enum('dtype', 'float32', list(COMPUTE_DTYPES), 'Of the convolutions.')
+    flags.DEFINE_string('device', None, "cpu, gpu or tpu, for all devices of a kind; default: JAX's choice.")
+    flags.DEFINE_integer('largest_pixels', LARGEST_PIXELS, 'Refuse larger images.', lower_bound=1)
 
 
 def start() -> None:
-    """Run the command: what `nsr-restore` calls."""
+    """Run the command; the entry point of `nsr-restore`."""
     define_flags()
-    # As `nsr-restore` this is not the main module, but --help should be about it.
+    # In `nsr-restore` this is not the main module, but --help should still describe it.
     sys.modules['__main__'].__doc__ = __doc__
     for flag in flags.FLAGS.flags_by_module_dict().get(__name__, ()):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)

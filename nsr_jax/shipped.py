@@ -1,9 +1,9 @@
-"""The weights that come with the package: plain tensors, and for each network a card that says where they come from.
+"""The weights that come with the package: plain tensors, and for each network a card that describes their origin.
 
 nsr_jax/weights/NAME.safetensors   the parameters in float16, under names such as block_00/conv_1/direction
                 NAME.json          the card, see `Card`
 
-Reading them runs no code of theirs. `python -m nsr_jax.package_weights` makes both files of a checkpoint.
+Reading them never runs code from them. `python -m nsr_jax.package_weights` makes both files from a checkpoint.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from nsr_jax.paths import local_path
 from nsr_jax.trained import LoadedModel, load_model
 
 FOLDER = pathlib.Path(str(importlib.resources.files('nsr_jax') / 'weights'))
-# What each network must be: its task, scale and channels.
+# Task, scale and channels of each network.
 SHIPPED = {
     'sr_x2': ('sr', 2, 3),
     'sr_x3': ('sr', 3, 3),
@@ -39,25 +39,25 @@ SHIPPED = {
     'denoise_colour': ('denoise', 1, 3),
     'jpeg': ('jpeg', 1, 1),
 }
-LARGEST_ERROR = 1e-3  # of a packed parameter, of the largest one in its tensor
+LARGEST_ERROR = 1e-3  # of a packed parameter, relative to the largest one in its tensor
 
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """What is known of shipped weights; all of it can be written as JSON.
+    """The description of shipped weights, which can be written as JSON.
 
     Attributes:
         name: one of `SHIPPED`.
-        config: the whole config that the network was trained by.
+        config: the whole config of the training.
         step: of the optimizer.
-        parameters: how many numbers there are.
+        parameters: their number.
         sha256: of the file of tensors.
-        data: the images that it was trained on.
+        data: the training images.
         terms: on which these images may be used.
-        hardware: what it was trained on.
-        command: that trains it.
-        scores: means on whole test sets, of this network and of the input it was given ('bicubic', 'degraded'):
-            records of `evaluation.scoring.Mean`.
+        hardware: of the training.
+        command: of the training.
+        scores: means on whole test sets, for this network and for its input ('bicubic', 'degraded'): records of
+            `evaluation.scoring.Mean`.
         kind: of weights, as in `trained.LoadedModel`.
     """
 
@@ -75,12 +75,12 @@ class Card:
 
     @property
     def origin(self) -> str:
-        """How long it was trained, and the kind of weights: '40,000 steps (EMA)'."""
+        """The length of the training, and the kind of weights: '40,000 steps (EMA)'."""
         return f'{self.step:,} steps' + f' ({self.kind})' * bool(self.kind)
 
     @property
     def title(self) -> str:
-        """What the network does, in a few words."""
+        """The purpose of the network, in a few words."""
         task, scale, channels = SHIPPED[self.name]
         if task == 'sr':
             return f'enlarges x{scale}'
@@ -92,7 +92,7 @@ class Card:
 
     @property
     def size(self) -> int:
-        """Of the file of tensors, in bytes; raises `UserError` where it is not there."""
+        """Size of the file of tensors in bytes; raises `UserError` if the file is missing."""
         path = FOLDER / f'{self.name}.safetensors'
         try:
             return path.stat().st_size
@@ -101,7 +101,7 @@ class Card:
 
     @property
     def score_lines(self) -> list[str]:
-        """The scores, a line for each test set."""
+        """The scores, with a line for each test set."""
         cells: dict[str, list[str]] = {}
         for score in self.scores:
             key = f'{score["dataset"]} ({score["images"]} images), {score["degradation"]}, protocol {score["protocol"]}'
@@ -111,16 +111,12 @@ class Card:
 
 
 def shipped_names() -> list[str]:
-    """The names of the networks that are there, in the order of `SHIPPED`."""
+    """The names of the networks that are installed, in the order of `SHIPPED`."""
     return [name for name in SHIPPED if (FOLDER / f'{name}.json').is_file()]
 
 
 def find_shipped(name: str) -> str:
-    """The name itself.
-
-    Raises:
-        UserError: no such network is there; the line names those that are.
-    """
+    """The name itself; raises `UserError`, which lists the installed networks, if there is none of this name."""
     there = shipped_names()
     if name not in there:
         raise UserError(f'no weights called {name} come with the package; there are: {", ".join(there) or "none"}')
@@ -137,7 +133,7 @@ def read_card(name: str) -> Card:
     try:
         card = Card(**json.loads(path.read_text(encoding='utf-8')))
         if card.name != name:
-            raise ValueError(f'it is of {card.name!r}')
+            raise ValueError(f'it describes {card.name!r}')
         _ = ml_collections.ConfigDict(card.config).model
         _ = card.title, card.score_lines, card.origin, f'{card.parameters:,}'
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
@@ -165,14 +161,14 @@ def load_shipped(name: str) -> LoadedModel:
 
 
 def find_parts(model: str | os.PathLike) -> list[str]:
-    """The shipped names or the one folder that `model` stands for; nothing is loaded.
+    """The shipped names or the one folder that `model` stands for; loads nothing.
 
     Args:
-        model: a name in `SHIPPED`; 'denoise' for the gray and the colour network; or a workdir's or a checkpoint's
-            folder. Names go before folders: a folder of such a name is ./sr_x2.
+        model: a name in `SHIPPED`; 'denoise' for the gray and the colour network; or the folder of a training run or of
+            one checkpoint. Names come before folders: write ./sr_x2 for a folder of that name.
 
     Raises:
-        UserError: it is none of these, or no such weights come with the package.
+        UserError: it is none of these, or these weights do not come with the package.
     """
     name = os.fspath(model) if isinstance(model, str | os.PathLike) else None
     if not isinstance(name, str):
@@ -182,26 +178,23 @@ def find_parts(model: str | os.PathLike) -> list[str]:
         return there or [find_shipped('denoise_colour')]
     if name in SHIPPED:
         return [find_shipped(name)]
-    if not os.path.isdir(local_path(name, 'model')):  # unlike pathlib's, also for a name that is too long for one
+    if not os.path.isdir(local_path(name, 'model')):  # pathlib would raise for a name that is too long
         there = ', '.join(shipped_names()) or 'none'
         raise UserError(f'no model {name}: neither a folder nor weights that come with the package; these are: {there}')
     return [name]
 
 
 def load_part(name: str) -> LoadedModel:
-    """The network that one of the names of `find_parts` stands for; raises `UserError` where it cannot be read."""
+    """The network of a name from `find_parts`; raises `UserError` if it cannot be read."""
     return load_shipped(name) if name in SHIPPED else load_model(name)
 
 
 def load_named(checkpoints: Sequence[str], shipped: Sequence[str]) -> dict[str, LoadedModel]:
-    """Networks to score beside each other, by what they are called in tables.
+    """Networks by their names in tables; raises `UserError` if one is missing or cannot be read.
 
     Args:
-        checkpoints: workdirs or checkpoints' folders.
+        checkpoints: folders of training runs or checkpoints.
         shipped: names of networks that come with the package.
-
-    Raises:
-        UserError: one of them is not there, or cannot be read.
     """
     runs = {path.rstrip('/'): load_model(path) for path in checkpoints}
     named = {f'{path}, {model.origin}': model for path, model in runs.items()}
@@ -212,7 +205,7 @@ def pack(params: Mapping[str, Any]) -> bytes:
     """A parameter tree as a safetensors file in float16.
 
     Raises:
-        UserError: a parameter is not finite, or float16 does not hold a tensor to `LARGEST_ERROR`.
+        UserError: a parameter is not finite, or float16 cannot represent a tensor to `LARGEST_ERROR`.
     """
     tensors = {}
     for path, leaf in jax.tree.leaves_with_path(params):
@@ -228,12 +221,12 @@ def pack(params: Mapping[str, Any]) -> bytes:
 
 
 def unpack(contents: bytes, shapes: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """What `pack` packed.
+    """The parameter tree in a file by `pack`.
 
     Args:
         contents: of the file.
-        shapes: the tree that must be in it, of anything with a `shape` (`parameter_shapes` of the network).
-        name: how errors call the file.
+        shapes: the expected tree, whose leaves have a `shape` (`parameter_shapes` of the network).
+        name: of the file, for error messages.
 
     Returns:
         A tree like `shapes` of float32 arrays on the default device.

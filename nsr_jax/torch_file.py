@@ -1,4 +1,4 @@
-"""Reading the tensors of a PyTorch checkpoint without PyTorch, and without running what the file says."""
+"""Reads the tensors of a PyTorch checkpoint without PyTorch, and without running code from the file."""
 
 import io
 import os
@@ -27,31 +27,30 @@ _STORAGE_DTYPES = {
     'BoolStorage': np.dtype(np.bool_),
 }
 
-# Beyond the tuples of any checkpoint, some thirty for a convolution and its optimizer: Python's hash of very many
-# tuples, each within the next, would overflow the stack.
+# More than any checkpoint has (some thirty for a convolution and its optimizer): hashing very many tuples, each within
+# the next, would overflow Python's stack.
 _MOST_TUPLES = 20_000
 _TUPLES = ('TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3')
 _MOST_AXES = 64  # of a NumPy array
 _LONGEST_REASON = 200
 
-# How a file of torch.save starts that was written before PyTorch 1.6: a pickled magic number.
+# Files by torch.save of PyTorch before 1.6 start with this pickled magic number.
 _LEGACY_START = b'\x80\x02\x8a\nl\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19'
 
 
 def read_torch_checkpoint(path: str | pathlib.Path) -> dict[str, Any]:
-    """What `torch.save(dictionary, path)` wrote: nested dicts, lists and numbers, tensors as NumPy arrays.
+    """The dictionary in a file by `torch.save`: nested dicts, lists and numbers, with tensors as NumPy arrays.
 
-    Only tensors, their storages, `OrderedDict` and `Counter` (both come back as dicts) are known to the reader; a file
-    that names anything else is refused before that is looked up, let alone called. Keys keep their order; arrays have
-    the dtype of the file, are read-only and may share memory, so that no file becomes larger in memory than it is.
+    The reader accepts only tensors, their storages, `OrderedDict` and `Counter` (which become dicts); a file that names
+    anything else is refused before the name is looked up. Keys keep their order; arrays have the file's dtype, are
+    read-only and may share memory, so that no file becomes larger in memory than it is.
 
     Raises:
-        UserError: there is no such file, it is not in PyTorch's zip format (before 1.6 it was another), it is damaged
-            or compressed, it names something else than the above, a tensor reaches beyond its storage, or it holds no
-            dictionary.
+        UserError: the file does not exist, is not in PyTorch's zip format (new in 1.6), is damaged or compressed, names
+            something else, has a tensor that reaches beyond its storage, or does not hold a dictionary.
     """
     path = pathlib.Path(path)
-    if not os.path.isfile(path):  # unlike pathlib, also for a name that is too long for one
+    if not os.path.isfile(path):  # pathlib would raise for a name that is too long
         raise UserError(f'{path} is not a file; give a checkpoint written by torch.save')
     try:
         with path.open('rb') as file:
@@ -62,7 +61,7 @@ def read_torch_checkpoint(path: str | pathlib.Path) -> dict[str, Any]:
         raise UserError(f'{path}: cannot be read: {error.strerror or _one_line(error)}') from error
     except zipfile.BadZipFile as error:
         raise UserError(f'{path} is not a whole checkpoint of torch.save (its zip: {error})') from error
-    # A damaged or hostile pickle stream may make the unpickler raise nearly anything.
+    # A damaged or hostile pickle may make the unpickler raise nearly any exception.
     except Exception as error:
         raise UserError(
             f'{path} cannot be read as a checkpoint ({type(error).__name__}: {_one_line(error)})'
@@ -81,7 +80,7 @@ class _Storage(NamedTuple):
 class _Records:
     """The records of a zip file, none compressed and together no longer than the file.
 
-    torch.save writes them so; others could unpack to any size, or lie over one another to be read many times.
+    torch.save writes such files; others could unpack to any size, or contain overlapping records.
     """
 
     def __init__(self, archive: zipfile.ZipFile, size: int):
@@ -89,7 +88,7 @@ class _Records:
         self.names = archive.namelist()
 
     def read(self, name: str) -> bytes:
-        """The bytes of a record; KeyError where it is not there."""
+        """The bytes of a record; raises `KeyError` if it is missing."""
         record = self._archive.getinfo(name)
         if record.compress_type != zipfile.ZIP_STORED:
             raise UserError(f'its record {name} is compressed, which torch.save never does')
@@ -104,7 +103,7 @@ def _read_file(file: BinaryIO) -> Any:
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     if start == _LEGACY_START or (not zipfile.is_zipfile(file) and _looks_like_tar(file)):
-        raise UserError('in the format of PyTorch before 1.6; load it and torch.save it again with a newer one')
+        raise UserError('in the format of PyTorch before 1.6; load it and torch.save it again with a newer version')
     with zipfile.ZipFile(file) as archive:
         return _read_records(_Records(archive, size))
 
@@ -118,7 +117,7 @@ def _read_records(records: _Records) -> Any:
         raise UserError('its numbers are big-endian; save it again on a little-endian machine')
     program, tuples = records.read(pickles[0]), 0
     for opcode, argument, _ in pickletools.genops(program):
-        # The unpickler makes room for the largest number that an object is kept under, whatever it is.
+        # The unpickler allocates a table up to the largest number given to an object.
         if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and int(argument or 0) > len(program):
             raise UserError(f'its pickle numbers an object {argument}')
         tuples += opcode.name in _TUPLES
@@ -128,14 +127,14 @@ def _read_records(records: _Records) -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
-    """An unpickler whose every global is one of the few stand-ins below, made anew for each file."""
+    """An unpickler that knows only the few stand-ins below, which are new for each file."""
 
     def __init__(self, stream: BinaryIO, records: _Records, folder: str):
         super().__init__(stream)
         self._records = records
         self._folder = folder
         self._storages: dict[str, _Storage] = {}
-        # Stand-ins, not the real classes: a pickle may set attributes on whatever it is handed.
+        # Stand-ins, not the real classes, because a pickle may set attributes of them.
         self._globals: dict[tuple[str, str], Any] = {
             ('collections', 'OrderedDict'): type('OrderedDict', (dict,), {}),
             ('collections', 'Counter'): type('Counter', (dict,), {}),
@@ -172,7 +171,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _own(function: Callable) -> Callable:
-    """A new function object with the same behaviour, whose attributes belong to one unpickler."""
+    """A new function object that behaves like `function`, so that its attributes belong to one unpickler."""
     return lambda *arguments: function(*arguments)
 
 
@@ -188,7 +187,7 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
     if count == 0:
         return np.zeros(shape, elements.dtype)
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    # More elements than the storage has would be a tensor expanded by zero strides: small in the file, huge here.
+    # A tensor with more elements than its storage is expanded by zero strides: small in the file, huge in memory.
     if last >= elements.size or count > elements.size:
         raise UserError(f'a tensor of shape {shape} reaches beyond its storage of {elements.size} numbers')
     byte_strides = [stride * elements.itemsize for stride in strides]
@@ -207,7 +206,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _looks_like_tar(file: BinaryIO) -> bool:
-    """Whether a tar header's signature stands at its place: PyTorch wrote tar files before 0.1.10."""
+    """Whether the file has a tar header's signature: PyTorch wrote tar files before 0.1.10."""
     file.seek(257)
     signature = file.read(5)
     file.seek(0)

@@ -1,14 +1,13 @@
-"""Weights that were trained here: finding the checkpoint of a workdir and reading it. No optimizer is needed.
+"""Finds and reads trained weights in checkpoints; no optimizer is needed.
 
-workdir/checkpoints/<step>/params      the network's weights, float32, one entry a block
-                           ema, schedule_free   their average, alike, where a run has one
-                           optimizer   the optimizer's state (absent where only weights were saved)
-                           metadata    JSON: the whole config, the step, the library's version, and what the arrays and
-                                       the JSON itself are checked by
-                           metrics     JSON: the validation's merit, which is the larger the better, where there was a
-                                       validation, and a digest of what it was measured on
+workdir/checkpoints/<step>/params      the network's weights, float32, one entry for each block
+                           ema, schedule_free   an average of the weights, if the run has one
+                           optimizer   the optimizer's state (absent if only weights were saved)
+                           metadata    JSON: config, step, library version, and checksums of the arrays and of itself
+                           metrics     JSON: the validation's merit (larger is better), if there was a validation, and a
+                                       digest of what it was measured on
 
-`training.checkpoints` writes them. Whatever a checkpoint holds, reading it runs no code of its own.
+`training.checkpoints` writes them. Reading a checkpoint never runs code from it.
 """
 
 import dataclasses
@@ -33,8 +32,8 @@ from nsr_jax.paths import local_path
 
 FOLDER = 'checkpoints'
 MERIT = 'merit'
-_OLD_MERIT = 'psnr'  # what earlier versions chose by, in dB
-# What is used instead of the weights themselves, where it is there, and what it is called.
+_OLD_MERIT = 'psnr'  # the merit of earlier versions, in dB
+# Averages that are used instead of the weights if there are any, and their titles.
 AVERAGES = {'ema': 'EMA', 'schedule_free': 'schedule-free average'}
 MEASURED_ON = 'measured_on'
 
@@ -43,19 +42,19 @@ _BITS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 
 class BrokenCheckpointError(UserError):
-    """A checkpoint that does not hold what was saved."""
+    """A checkpoint whose contents are not what was saved."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
-    """Weights and where they come from.
+    """Weights and their origin.
 
     Attributes:
-        config: the whole config that the network was trained by.
+        config: the whole config of the training.
         params: the network's parameter tree, on the default device.
         step: of the optimizer.
         path: the checkpoint's folder.
-        kind: of weights: a value of `AVERAGES`, or '' where they are those of the step itself.
+        kind: of weights: a value of `AVERAGES`, or '' for the weights of the step itself.
     """
 
     config: ml_collections.ConfigDict
@@ -66,16 +65,16 @@ class LoadedModel:
 
     @property
     def origin(self) -> str:
-        """The step and the kind of weights, as tables and logs name them: 'step 30, EMA'."""
+        """The step and the kind of weights for tables and logs: 'step 30, EMA'."""
         return f'step {self.step}' + f', {self.kind}' * bool(self.kind)
 
 
 def load_model(directory: str | pathlib.Path) -> LoadedModel:
-    """Read a network's weights and its config; where it has an average of its weights, that, and the log says so.
+    """Read a network's config and its weights, or the average of its weights if there is one, which is logged.
 
     Args:
-        directory: a workdir, of which the best checkpoint is taken, as `find_best` says, or the last one where
-            none was evaluated; or the folder of one checkpoint; a ~ at its start is expanded.
+        directory: a workdir, for its best checkpoint (see `find_best`), or its last one if none was scored; or the
+            folder of one checkpoint. A ~ at the start is expanded.
 
     Raises:
         UserError: there is no checkpoint, or its weights do not fit its own config.
@@ -97,7 +96,7 @@ def load_model(directory: str | pathlib.Path) -> LoadedModel:
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             params = checkpointer.restore(path / item, shapes)
-    except Exception as error:  # of a file that is missing, cut or changed; Orbax raises Exception itself
+    except Exception as error:  # a file is missing or damaged; Orbax raises plain Exceptions, too
         raise BrokenCheckpointError(f'{path} cannot be read: {one_line(error)}') from error
     check_fingerprint(path / item, params, metadata['fingerprints'].get(item))
     if kind := AVERAGES.get(item, ''):
@@ -105,16 +104,16 @@ def load_model(directory: str | pathlib.Path) -> LoadedModel:
     return LoadedModel(config, params, metadata['step'], path, kind)
 
 
-# Which checkpoint of a workdir.
+# --- Choosing a checkpoint ---
 
 
 def find_checkpoint(directory: pathlib.Path) -> pathlib.Path:
-    """The folder of one checkpoint: of a workdir the best one, or the last one where none was scored.
+    """The folder of one checkpoint: the best one of a workdir, or the last one if none was scored.
 
     Raises:
-        UserError: there is none, or it is broken, or it holds links to other files.
+        UserError: there is none, it is broken, or it holds links to other files.
     """
-    if not os.path.isdir(directory):  # unlike pathlib, also for a name that is too long for one
+    if not os.path.isdir(directory):  # pathlib would raise for a name that is too long
         raise UserError(f'no checkpoint at {directory}: there is no such folder')
     if (directory / 'metadata').is_dir():
         _refuse_links(directory)
@@ -127,13 +126,13 @@ def find_checkpoint(directory: pathlib.Path) -> pathlib.Path:
 
 
 def find_best(metrics: Mapping[int, Mapping[str, Any]]) -> int | None:
-    """The step with the largest merit; None where no step was scored.
+    """The step with the largest merit, the last one of equals; None if no step was scored.
 
-    Scores on other images, or by another protocol, say nothing of each other: only those that were measured like the
-    newest one compete. Of equal ones the later is better.
+    Scores on other images, or by another protocol, cannot be compared: only those that were measured like the newest
+    one compete.
 
     Args:
-        metrics: by step, as `training.checkpoints.make_metrics` makes them.
+        metrics: by step, as from `training.checkpoints.make_metrics`.
     """
     merits = {step: _merit(each) for step, each in metrics.items()}
     scored = [step for step, merit in merits.items() if merit is not None]
@@ -160,17 +159,17 @@ def _read_metrics(checkpoint: pathlib.Path) -> dict[str, Any]:
 
 
 def _refuse_links(checkpoint: pathlib.Path) -> None:
-    """A checkpoint that came from elsewhere must not say which other files are read."""
+    """Refuse links, because a stranger's checkpoint must not choose other files to be read."""
     for path in checkpoint.rglob('*'):
         if path.is_symlink():
             raise BrokenCheckpointError(f'{path} is a link: a checkpoint holds its own files')
 
 
-# Whether it is what was saved.
+# --- Checking it ---
 
 
 def read_metadata(path: pathlib.Path) -> dict[str, Any]:
-    """What stands beside the arrays of a checkpoint, checked against its own digest."""
+    """A checkpoint's metadata, checked against their own digest."""
     try:
         metadata = json.loads((path / 'metadata' / 'metadata').read_text(encoding='utf-8'))
         found = metadata.pop('sha256')
@@ -185,28 +184,25 @@ def read_metadata(path: pathlib.Path) -> dict[str, Any]:
 
 
 def digest(value: Mapping[str, Any]) -> str:
-    """SHA-256 of what can be written as JSON."""
+    """SHA-256 of a value as JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def check_fingerprint(path: pathlib.Path, tree: Any, expected: int | None) -> None:
-    """Raise `BrokenCheckpointError` where the arrays that were read from `path` are not those that were saved."""
+    """Raise `BrokenCheckpointError` if the arrays that were read from `path` are not those that were saved."""
     if (found := fingerprint(tree)) != expected:
         raise BrokenCheckpointError(f'{path} is not what was saved: its fingerprint is {found}, not {expected}')
 
 
 def fingerprint(tree: Any) -> int:
-    """A number that changes with the arrays: of the bits that are on the devices, not of the files they came through.
+    """A number below 2^32 that changes with the bits of the arrays on the devices, not with their files.
 
-    It is the sum of every array's bits, each element times an odd number of its own, modulo 2^32. An odd factor loses
-    nothing modulo 2^32, so an element that changes alone always changes the sum, and others leave it as it was only
-    once in 2^32 times. Integers add up to the same in any order: the arrays may lie on any mesh.
+    It is the sum of every array's bits, each element times an odd number of its own, modulo 2^32. Multiplying by an odd
+    number is reversible modulo 2^32, so a change of one element always changes the sum, and other changes keep it only
+    once in 2^32 times. The sum does not depend on the order, so the arrays may lie on any mesh.
 
     Args:
         tree: arrays of up to 32 bits an element.
-
-    Returns:
-        A whole number below 2^32.
     """
     return int(_sum(jax.tree.leaves(tree)))
 
@@ -223,14 +219,14 @@ def _sum_of(leaf: jax.Array, index: int) -> jax.Array:
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong first, without the pages that libraries add to it."""
+    """The first cause of an error in one line, without the pages that libraries add."""
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip() or repr(error)).splitlines()[0][:_LONGEST_REASON]
 
 
 def _with_tuples(value: Any) -> Any:
-    """A config as it was before JSON, which knows lists alone, made lists of its tuples."""
+    """A config with tuples again, which JSON has turned into lists."""
     if isinstance(value, dict):
         return {name: _with_tuples(each) for name, each in value.items()}
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

@@ -246,8 +246,8 @@ def test_mistakes_are_one_line_before_the_work(folder, tmp_path, monkeypatch):
     for checkpoint, output, message in [
         ('missing', 'a.stablehlo', 'no model missing: neither a folder nor weights'),
         (tmp_path, 'a.stablehlo', 'no checkpoint at'),
-        (run, 'file', 'file is there already: --overwrite replaces it'),
-        (run, 'b.stablehlo', 'b.stablehlo.json is there already: --overwrite replaces it'),
+        (run, 'file', 'file already exists: --overwrite replaces it'),
+        (run, 'b.stablehlo', 'b.stablehlo.json already exists: --overwrite replaces it'),
         (run, '', 'is a folder: name a file'),
         (run, 'new/', 'is a folder: name a file'),
         (run, '.', 'is a folder: name a file'),

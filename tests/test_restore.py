@@ -367,7 +367,7 @@ def test_mistakes_are_told_before_work(tmp_path, model, packaged, run, monkeypat
     before = (tmp_path / 'a.png').read_bytes()
     network, out = f'--model={model}', '--output=out'
     mistakes = [
-        (['a.png', network], 'say where the restored images go: --output=FOLDER'),
+        (['a.png', network], 'give --output=FOLDER for the restored images'),
         ([out, network], 'nothing to restore'),
         (['a.png', out], 'say what to do: --task=sr'),
         (['a.png', 'absent.png', out, network], 'absent.png: no such'),
@@ -399,8 +399,8 @@ def test_mistakes_are_told_before_work(tmp_path, model, packaged, run, monkeypat
         (['a.png', out, network, '--tile=1'], 'tile'),
         (['a.png', out, network, '--dtype=int8'], 'dtype'),
         (['a.png', out, network, '--device=abacus'], "no device 'abacus' here; there is cpu"),
-        (['-', out, network, '--compare'], '--compare is of files'),
-        (['a.png', '--output=-', network, '--compare'], '--compare is of files'),
+        (['-', out, network, '--compare'], '--compare needs files as input'),
+        (['a.png', '--output=-', network, '--compare'], '--compare needs files as input'),
     ]
     monkeypatch.setattr(Restorer, 'load', None)
     for arguments, message in mistakes:

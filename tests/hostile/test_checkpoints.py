@@ -410,7 +410,7 @@ def test_a_card_of_another_network_is_refused(package):
     first, *_ = shipped.shipped_names()
     other = next(name for name in shipped.SHIPPED if name != first)
     (package / f'{other}.json').write_text((package / f'{first}.json').read_text())
-    with pytest.raises(UserError, match=f"not the card of a network: it is of '{first}'"):
+    with pytest.raises(UserError, match=f"not the card of a network: it describes '{first}'"):
         shipped.read_card(other)
 
 
