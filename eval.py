@@ -3,8 +3,8 @@
     python eval.py --config=configs/sr.py:scale=2,preset=edsr_s_nsr --checkpoint=runs/x2 \
         --datasets=set5,set14,bsd100 --baselines=bicubic --output=runs/x2/eval --report
 
-Several of each make a sweep; what an earlier call with the same --output has scored is not scored again. A network is
-the one that its checkpoint or card describes; --config must not contradict it, and gives what no flag gives.
+Several of each make a sweep; scores of an earlier call with the same --output are not computed again. Networks are
+those that their checkpoints or cards describe; --config must not contradict them, and gives the defaults of the flags.
 """
 
 from collections.abc import Sequence
@@ -35,20 +35,20 @@ SHIPPED = flags.DEFINE_list('shipped', [], 'Networks that come with the package,
 OUTPUT = flags.DEFINE_string('output', None, 'Folder for scores.{json,csv,md}, pictures/ and index.html.')
 DATASETS = flags.DEFINE_list('datasets', None, 'Names or folders; default: config.evaluation.datasets.')
 SPLIT = flags.DEFINE_string('split', '', "Split of the datasets; '' = each one's own for evaluation.")
-BASELINES = flags.DEFINE_list('baselines', [], 'Scored beside them without a checkpoint: bicubic, degraded, bm3d.')
-PROTOCOL = flags.DEFINE_list('protocol', None, 'How to score, one or more; default: config.evaluation.protocol.')
+BASELINES = flags.DEFINE_list('baselines', [], 'Models without a checkpoint to score, too: bicubic, degraded, bm3d.')
+PROTOCOL = flags.DEFINE_list('protocol', None, 'One or more protocols; default: config.evaluation.protocol.')
 METRICS = flags.DEFINE_list('metrics', None, 'psnr, ssim, ms_ssim, mae, …; default: config.evaluation.metrics.')
 LEVELS = flags.DEFINE_list('levels', None, 'Sigmas or JPEG qualities; default: config.evaluation.levels.')
 TILING = flags.DEFINE_list('tiling', None, 'whole, authors or feathered; default: config.evaluation.tiling.')
 ENSEMBLE = flags.DEFINE_list('ensemble', ['1'], 'Over how many orientations predictions are averaged: 1, 8 or both.')
 PICTURES = flags.DEFINE_integer('pictures', 1, 'Pictures of each dataset, of the largest gains.', lower_bound=0)
-GATES = flags.DEFINE_list('gate_maps', [], 'Gates of the first network to map over the pictures: block_00/conv_1.')
-REPORT = flags.DEFINE_bool('report', False, 'Write index.html: tables, pictures and curves to look at offline.')
+GATES = flags.DEFINE_list('gate_maps', [], 'Gates of the first network to map over each picture: block_00/conv_1.')
+REPORT = flags.DEFINE_bool('report', False, 'Write index.html, an offline page of tables, pictures and curves.')
 flags.mark_flags_as_required(['config', 'output'])
 
 
 def main(argv: Sequence[str]) -> None:
-    """Check everything that was asked for, then evaluate."""
+    """Check the flags, the config and all images, then evaluate."""
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
     with agreement.agreed():

@@ -1,10 +1,10 @@
-"""Train a restoration network, or go on training one.
+"""Train a restoration network, or resume its training.
 
     python train.py --config=configs/sr.py:scale=2,preset=edsr_s_nsr --workdir=runs/x2 --config.batch_size=32
 
-A run that stopped goes on exactly from the last checkpoint in its workdir. `--config.NAME=VALUE` overrides any field of
-configs/base.py. `--stop_after=9m` saves and ends with exit code 75 after nine minutes: the same command then goes on.
-Without training, `--profile=20` says where the time of 20 steps goes, `--replay_step=700` what was in batch 700.
+A run that stopped resumes exactly from the last checkpoint in its workdir. `--config.NAME=VALUE` overrides any field of
+configs/base.py. `--stop_after=9m` saves and ends with exit code 75 after nine minutes; the same command then resumes.
+Instead of training, `--profile=20` shows how 20 steps spend their time, and `--replay_step=700` what is in batch 700.
 """
 
 from collections.abc import Sequence
@@ -28,13 +28,13 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Folder for checkpoints, metrics.
 STOP_AFTER = flags.DEFINE_string(
     'stop_after', None, 'Time since the start after which to save and end with exit code 75: 90s, 9m, 2h, 1h30m.'
 )
-PROFILE = flags.DEFINE_integer('profile', 0, 'Steps to trace instead of training.', lower_bound=0)
-REPLAY = flags.DEFINE_integer('replay_step', None, 'Batch of the run to look at instead of training.', lower_bound=0)
+PROFILE = flags.DEFINE_integer('profile', 0, 'Number of steps to trace instead of training.', lower_bound=0)
+REPLAY = flags.DEFINE_integer('replay_step', None, 'Batch of the run to replay instead of training.', lower_bound=0)
 flags.mark_flags_as_required(['config', 'workdir'])
 
 
 def main(argv: Sequence[str]) -> None:
-    """Check what was asked for, then train."""
+    """Check the flags and the config, then train."""
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
     workdir = local_path(WORKDIR.value or '', '--workdir')

@@ -4,8 +4,8 @@
     python train.py --config=configs/denoise.py:sigma=50,blind=true,channels=3 --workdir=runs/colour_blind
 
 The paper compares `resnet`, `resnet_nsr_efficient` (half the computation at its size) and `resnet_nsr_capacity` (its
-computation at twice the size) at sigma 15, 25 and 50. `blind` draws sigma from 0 to the one that is given. A network of
-one channel is trained on the images' gray, as MATLAB's rgb2gray makes it.
+computation at twice the size) at sigma 15, 25 and 50. `blind` draws sigma from 0 to the given one. A network of one
+channel is trained on gray images, converted as by MATLAB's rgb2gray.
 """
 
 from ml_collections import ConfigDict

@@ -3,8 +3,8 @@
     python train.py --config=configs/jpeg.py:quality=10,preset=resnet_nsr_capacity --workdir=runs/jpeg10
     python train.py --config=configs/jpeg.py:quality=10,blind=true --workdir=runs/jpeg_blind
 
-Quality 10, 20, 30 or 40 in the field's tables; `blind` draws it from the one that is given to 40. A network of one
-channel is trained on the images' Y, as the tables are scored.
+Published tables use quality 10, 20, 30 or 40; `blind` draws it from the given one to 40. A network of one channel is
+trained on the images' Y, by which the tables are scored.
 """
 
 from ml_collections import ConfigDict

@@ -1,10 +1,10 @@
-"""Restoration learnt from pairs of real images: two folders of the same names, `input/` and `target/`.
+"""Restoration learnt from pairs of real images in two folders, `input/` and `target/`, with the same file names.
 
     python train.py --config=configs/pairs.py:source=photos/deblur --workdir=runs/deblur
     python train.py --config=configs/pairs.py:source=photos/zoom,scale=2,channels=3 --workdir=runs/zoom
 
-Blurred and sharp photographs, for example, or scans of a print and of its negative; at scale 2 the targets are twice as
-large. A twentieth of the pairs, chosen by their names, is held out for validation.
+Examples are blurred and sharp photographs, or scans of a print and of its negative; at scale 2 the targets are twice as
+large. A twentieth of the pairs, chosen by name, is held out for validation.
 """
 
 from ml_collections import ConfigDict

@@ -9,7 +9,7 @@ PRESETS = {
     'edsr_l_nsr': {'num_blocks': 32, 'features': 128, 'groups': 4, 'cardinality': 16},
     'wdsr_s': {'num_blocks': 16, 'features': 32, 'width_multiplier': 4},
     'wdsr_l': {'num_blocks': 32, 'features': 128, 'width_multiplier': 4},
-    # Denoising and JPEG artifacts: the baseline, half its computation at its size, its computation at twice its size.
+    # For noise and JPEG artifacts: the baseline, half its computation at its size, its computation at twice its size.
     'resnet': {'num_blocks': 16, 'features': 32, 'width_multiplier': 2},
     'resnet_nsr_efficient': {'num_blocks': 16, 'features': 32, 'groups': 2, 'cardinality': 16},
     'resnet_nsr_capacity': {

@@ -2,8 +2,9 @@
 
     python train.py --config=configs/shipped.py:model=sr_x2 --workdir=runs/sr_x2
 
-8 blocks of 32 features with 4 sparsity groups (1/20 of EDSR-S's computation), on the 399 images of BSDS500's train and
-test splits, which hold no image of the test sets. `restore` uses the results; `nsr_jax/weights/` says what they score.
+They have 8 blocks of 32 features with 4 sparsity groups (1/20 of EDSR-S's computation), and are trained on the 399
+images of BSDS500's train and test splits, which hold no image of the test sets. `restore` uses them;
+`nsr_jax/weights/README.md` lists their scores.
 """
 
 from ml_collections import ConfigDict

@@ -121,7 +121,7 @@ def refusals():
             is_flag = name.startswith('--')
             arguments = [f'{flag}={text}' for flag, text in (given | {name: value}).items()] if is_flag else []
             environment = os.environ | {'PYTHONPATH': str(ROOT)} | ({} if is_flag else {name: value})
-            code = 'from nsr_jax import command; command_line.run(lambda argv: print("ran"))'
+            code = 'from nsr_jax import command_line; command_line.run(lambda argv: print("ran"))'
             pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
             started[wrong] = subprocess.Popen([sys.executable, '-c', code, *arguments], env=environment, **pipes)
         answers = {wrong: (*process.communicate(timeout=600), process.returncode) for wrong, process in started.items()}

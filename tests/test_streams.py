@@ -35,7 +35,7 @@ def main(argv):
     pathlib.Path(argv[1]).write_text(json.dumps([*numbers, *said]))
     raise UserError('nor this')
 
-command.run(main)
+command_line.run(main)
 """
 
 

@@ -16,7 +16,7 @@ SR = 'configs/sr.py:scale=2,preset=edsr_s_nsr'
 CASES = {
     'unknown key': ([f'--config={SR}', '--config.batchsize=32'], 'batchsize'),
     'unknown preset': (['--config=configs/sr.py:preset=edsr'], "unknown preset 'edsr': one of edsr_s, "),
-    'unknown argument': (['--config=configs/sr.py:size=2'], "cannot read 'size=2' behind the colon"),
+    'unknown argument': (['--config=configs/sr.py:size=2'], "cannot read 'size=2' after the colon"),
     'scale of another task': (['--config=configs/sr.py:scale=5'], 'scale must be 2, 3 or 4, not 5'),
     'wrong type': ([f'--config={SR}', '--config.batch_size=many'], 'many'),
     'argument for none': (['--config=configs/quickstart.py:fast'], 'get_config() takes 0 positional arguments'),
