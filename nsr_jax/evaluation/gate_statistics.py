@@ -74,6 +74,8 @@ def measure_gates(config: ml_collections.ConfigDict, params: dict) -> dict[str, 
     for gate in REPLACEMENTS:
         replaced = config.copy_and_resolve_references()
         replaced.model.gate, replaced.validation.test_sets = gate, ''
-        _, scores = open_validation(replaced).evaluate(params)
+        validation = open_validation(replaced)
+        assert validation is not None  # there are images
+        _, scores = validation.evaluate(params)
         found |= {name.replace('validation', gate, 1): score for name, score in scores.items()}
     return found

@@ -1,0 +1,111 @@
+"""Tables of made-up results against SciPy's own paired test and NumPy."""
+
+import csv
+import json
+import math
+
+import ml_collections
+import numpy as np
+import pytest
+import scipy.stats
+
+from nsr_jax.errors import UserError
+from nsr_jax.studies.collecting import collect, differences, summarize
+from nsr_jax.studies.one_run import FAILURE, RESULT
+from nsr_jax.studies.study import Run, Study, claim_workdir
+
+SEEDS = (0, 1, 2, 3)
+PSNR = {'softmax': [30.1, 30.4, 29.9, 30.2], 'uniform': [30.0, 30.1, 29.7, 30.2], 'worse': [20.0, None, 21.0, None]}
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Four seeds of three members, one of which has failed once and is not done once."""
+    members = {'softmax': {}, 'uniform': {'model.gate': 'uniform'}, 'worse': {'model.features': 1}}
+    config = ml_collections.ConfigDict({'num_steps': 5})
+    runs = [Run(0, member, seed, config) for seed in SEEDS for member in members]
+    study = Study('gates', 'configs/sr.py', members, members, SEEDS, runs)
+    claim_workdir(tmp_path, study)
+    for run in runs:
+        folder = run.folder(tmp_path)
+        folder.mkdir(parents=True)
+        psnr = PSNR[run.member][run.seed]
+        if psnr is not None:
+            scores = {'x2/psnr': psnr, 'x2/ssim': 'inf' if run.member == 'worse' else psnr / 100}
+            if run.member != 'uniform':
+                scores['gates/entropy'] = 1.5
+            text = json.dumps({'parameters': 12345, 'multi_adds': 1.5e9, 'steps': 5, 'scores': scores})
+            (folder / RESULT).write_text(text)
+        elif run.seed == 1:
+            (folder / FAILURE).write_text('it diverged')
+    return study
+
+
+def test_a_summary_is_scipys():
+    numbers = np.random.default_rng(0).normal(3, 2, 7)
+    summary = summarize(numbers.tolist())
+    expected = scipy.stats.ttest_1samp(numbers, 0).confidence_interval(0.95)
+    np.testing.assert_allclose([summary.low, summary.high], [expected.low, expected.high], rtol=1e-12)
+    np.testing.assert_allclose([summary.mean, summary.deviation], [numbers.mean(), numbers.std(ddof=1)], rtol=1e-12)
+    assert summary.count == 7
+
+
+@pytest.mark.parametrize(('numbers', 'mean'), [([2.0], 2.0), ([math.inf, 1.0], math.inf), ([], math.nan)])
+def test_what_has_no_spread(numbers, mean):
+    summary = summarize(numbers)
+    np.testing.assert_equal(summary.mean, mean)
+    assert math.isnan(summary.deviation) and math.isnan(summary.low) and math.isnan(summary.high)
+
+
+def test_differences_are_of_the_same_seed():
+    assert differences({3: 5.0, 1: 2.0, 7: 1.0}, {1: 1.0, 3: 1.0, 2: 9.0}) == [4.0, 1.0]
+
+
+def test_tables_are_paired_by_seed(tmp_path, study):
+    text = collect(study, tmp_path)
+    assert text == (tmp_path / 'table.md').read_text(encoding='utf-8')
+    softmax, uniform = np.array(PSNR['softmax']), np.array(PSNR['uniform'])
+    paired = scipy.stats.ttest_rel(uniform, softmax).confidence_interval(0.95)
+
+    rows = {(row['member'], row['score']): row for row in csv.DictReader((tmp_path / 'table.csv').open())}
+    found = [float(rows['uniform', 'x2/psnr'][f'difference_{name}']) for name in ('mean', 'low', 'high')]
+    np.testing.assert_allclose(found, [(uniform - softmax).mean(), paired.low, paired.high], rtol=1e-9)
+    assert float(rows['softmax', 'x2/psnr']['deviation']) == pytest.approx(softmax.std(ddof=1))
+    assert rows['softmax', 'x2/psnr']['difference_mean'] == ''
+    assert rows['worse', 'x2/psnr']['count'] == '2'
+    assert float(rows['worse', 'x2/psnr']['difference_mean']) == pytest.approx((20 - 30.1 + 21 - 29.9) / 2)
+    assert rows['uniform', 'gates/entropy']['count'] == '0'
+
+    assert '| uniform | model.gate uniform | 12,345 | 1.50 | 5 | 4 | 30 ± 0.22 | 0.3 ± 0.0022 |  |' in text
+    assert f'| uniform | -0.15 [{paired.low:+.2g}, {paired.high:+.2g}] |' in text
+    assert '| worse, seed 1 | failed: it diverged |' in text
+    assert '| worse, seed 3 | not done yet |' in text
+    assert (tmp_path / 'differences.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_json_holds_every_number(tmp_path, study):
+    collect(study, tmp_path)
+    contents = json.loads((tmp_path / 'table.json').read_text(), parse_constant=pytest.fail)
+    runs = contents['members']['softmax']['runs']
+    assert [runs[str(seed)]['scores']['x2/psnr'] for seed in SEEDS] == PSNR['softmax']
+    assert contents['members']['worse']['runs']['0']['scores']['x2/ssim'] == 'inf'
+    assert contents['missing'] == {'worse, seed 1': 'failed: it diverged', 'worse, seed 3': 'not done yet'}
+    (summary,) = (each for each in contents['summaries'] if (each['member'], each['score']) == ('uniform', 'x2/psnr'))
+    assert summary['values']['mean'] == pytest.approx(30.0)
+    assert summary['differences']['count'] == 4
+
+
+def test_nothing_is_done_yet(tmp_path, study):
+    for path in tmp_path.glob('*/*/*'):
+        path.unlink()
+    text = collect(study, tmp_path)
+    assert text.count('not done yet') == 12
+    assert not (tmp_path / 'differences.png').exists()
+
+
+def test_a_folder_of_another_sweep(tmp_path, study):
+    with pytest.raises(UserError, match='holds no sweep'):
+        collect(study, tmp_path / 'softmax')
+    (tmp_path / 'sweep.json').write_text(json.dumps({'sweep': 'other', 'members': {}}))
+    with pytest.raises(UserError, match='holds the sweep other'):
+        collect(study, tmp_path)

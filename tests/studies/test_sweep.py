@@ -1,0 +1,129 @@
+"""The command: a real sweep of tiny networks, one of which diverges, and the line that a mistake gets."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from nsr_jax.evaluation.scoring import device_predictors, evaluate, means
+from nsr_jax.evaluation.validation import open_held_out
+from nsr_jax.images.writing import write_image
+from nsr_jax.inference.tiling import Tiling
+from nsr_jax.metrics import find_metrics
+from nsr_jax.models.build import build_network
+from nsr_jax.studies.one_run import train_and_score
+from nsr_jax.studies.study import read_study
+from nsr_jax.tasks import find_degradations, find_protocols
+from nsr_jax.trained import load_model
+
+ROOT = pathlib.Path(__file__).parents[2]
+TINY = """
+CONFIG = 'configs/sr.py'
+SEEDS = (3,)
+SHARED = {{
+    'model.num_blocks': 1, 'model.features': 4, 'model.groups': 2, 'model.cardinality': 2,
+    'data.source': {images!r}, 'data.tfds_dir': {datasets!r}, 'data.patch_size': 8, 'batch_size': 2,
+    'num_steps': 2, 'log_every_steps': 1, 'stop_after_skipped': 1, 'validation.images': ('0.png', '1.png'),
+    'evaluation.metrics': 'psnr', 'evaluation.tile': 24, 'evaluation.overlap': 8,
+}}
+def get_members():
+    return [('paper', {{}}), ('diverges', {{'learning_rate': 1e38}})]
+"""
+
+
+def start(*arguments):
+    environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '1'}
+    command = [sys.executable, '-m', 'nsr_jax.sweep', *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('sweep')
+    (folder / 'images').mkdir()
+    random = np.random.default_rng(0)
+    for index in range(4):
+        write_image(folder / 'images' / f'{index}.png', random.integers(0, 256, (48, 48, 3), np.uint8))
+    text = TINY.format(images=str(folder / 'images'), datasets=str(folder / 'datasets'))
+    (folder / 'tiny.py').write_text(text)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def swept(folder):
+    """The exit code and standard error of the whole sweep, and its workdir."""
+    process = start(folder / 'tiny.py', f'--workdir={folder}/run', '--set=learning_rate_factor=0.5', '--jobs=2')
+    error = process.communicate(timeout=900)[1]
+    return process.returncode, error, folder / 'run'
+
+
+def test_a_sweep_goes_on_after_a_member_that_diverges(swept):
+    code, error, workdir = swept
+    assert code == 1, error
+    assert 'Traceback' not in error
+    assert 'diverges, seed 3: the loss or its gradient was not finite' in error
+    table = (workdir / 'table.md').read_text(encoding='utf-8')
+    assert '| diverges, seed 3 | failed: the loss or its gradient was not finite' in table
+    assert table in error
+    assert json.loads((workdir / 'paper' / 'seed_3' / 'config.json').read_text())['learning_rate_factor'] == 0.5
+    assert not (workdir / 'diverges' / 'seed_3' / 'result.json').exists()
+
+
+def test_its_scores_are_those_of_the_validation(swept):
+    folder = swept[2] / 'paper' / 'seed_3'
+    scores = json.loads((folder / 'result.json').read_text())['scores']
+    last = json.loads((folder / 'metrics.jsonl').read_text().splitlines()[-1])
+    assert scores['sr-y/x2/psnr'] == pytest.approx(last['validation/sr-y/x2/psnr'], abs=1e-6)
+    model = load_model(folder)
+    assert model.step == 2
+    for gate in ('uniform', 'hard'):
+        section = model.config.model.copy_and_resolve_references()
+        section.gate = gate
+        predictors = device_predictors(build_network(section), model.params, Tiling('feathered', 24, 8))
+        scored = evaluate(
+            predictors,
+            open_held_out(model.config),
+            find_protocols('sr', ['sr-y']),
+            find_degradations('sr', 2, ())[0],
+            find_metrics(['psnr']),
+            model=gate,
+        )
+        assert scores[f'{gate}/sr-y/x2/psnr'] == pytest.approx(means(scored)[0].values['psnr'], abs=1e-6)
+    assert len({scores[f'{name}sr-y/x2/psnr'] for name in ('', 'uniform/', 'hard/')}) == 3
+    assert 0 < scores['gates/entropy'] < 1 and scores['gates/deviation'] > 0
+
+
+def test_a_run_that_was_killed_before_its_result_is_not_trained_again(swept, folder, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    result, metrics = (swept[2] / 'paper' / 'seed_3' / name for name in ('result.json', 'metrics.jsonl'))
+    before = json.loads(result.read_text()), metrics.read_bytes()
+    result.unlink()
+    run = read_study(folder / 'tiny.py', changes=['learning_rate_factor=0.5']).runs[0]
+    train_and_score(run, swept[2])
+    after = json.loads(result.read_text())
+    assert after['scores'] == pytest.approx(before[0]['scores'], abs=1e-4)
+    assert metrics.read_bytes() == before[1]
+
+
+def test_mistakes_get_one_line_each_before_anything_starts(folder):
+    sweep, new = folder / 'tiny.py', f'--workdir={folder}/new'
+    cases = {
+        (sweep, new, '--index=2'): '--index=2: the runs of this sweep are 0 to 1',
+        (sweep,): '--workdir must be given',
+        (sweep, new, '--list', '--collect'): 'exclude one another',
+        (sweep, new, '--set=batch_size=0'): 'member paper: config.batch_size must be a whole number from 1',
+        (sweep, new, '--set=data.source=nowhere'): 'nowhere',
+    }
+    started = {case: start(*case) for case in cases}
+    for case, process in started.items():
+        error = process.communicate(timeout=900)[1]
+        assert process.returncode == 2, (case, error)
+        (line,) = (line for line in error.splitlines() if line.startswith('error: '))
+        assert cases[case] in line
+    assert not (folder / 'new').exists()
