@@ -154,7 +154,7 @@ def sample_regions(
 
     Args:
         regions: as `RegionStream.take` gives them, with all samples of the batch.
-        key: as in `sample_patches`, and so are the other arguments.
+        key: as in `sample_patches`, like the other arguments.
         step: of the optimizer.
         indices: `(B,)`.
         first_step: of the call.

@@ -85,7 +85,7 @@ def draw_places(
 
     Args:
         sizes: `(N, 2)`, of the images in input pixels.
-        key: as in `sample_patches`, and so are the other arguments.
+        key: as in `sample_patches`, like the other arguments.
         step: of the optimizer.
         indices: `(B,)`.
         size: R, see `region_size`.

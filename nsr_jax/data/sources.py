@@ -19,7 +19,7 @@ from nsr_jax.ops.imresize import BORDERS
 from nsr_jax.paths import check_for_libraries, local_path
 from nsr_jax.tasks.task import Example
 
-# A folder is one set, whichever of its two splits is asked for, so its records are named after neither.
+# A folder is one set with two names for its split, so its records are named after neither.
 _WHOLE_FOLDER = 'images'
 
 

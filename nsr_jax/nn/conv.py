@@ -87,9 +87,9 @@ class SparseConv(nn.Module):
         features: Cout, a multiple of `cardinality`.
         groups: k, the number of sparsity groups; the bank holds k * Cout filters.
         cardinality: d, the number of parts of the channels that each choose among the groups.
-        activation: of the gate, as the next two.
-        pooling: likewise.
-        logit_scale: likewise.
+        activation: as in `gates.Gate`.
+        pooling: as in `gates.Gate`.
+        logit_scale: as in `gates.Gate`.
         kernel_size: side of the square kernels, odd.
         initial_scale: the norm of each filter at the start.
         dtype: what the convolution is computed in; gate, normalisation and mixing are float32.
