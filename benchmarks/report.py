@@ -38,7 +38,7 @@ def define_flags() -> None:
 
 
 def compile_anew() -> None:
-    """Nothing compiled by an earlier run is used, so that times of compilation are what they are called."""
+    """Use no programs of earlier runs, so that times of compilation are measured."""
     jax.config.update('jax_enable_compilation_cache', False)
     compilation_cache.reset_cache()  # JAX looks at the option once
 
@@ -60,7 +60,7 @@ def torch_variants(options: flags.FlagValues) -> list[Any]:
 
 
 class Report:
-    """Tables, printed as they come; all that has come so far is in the files, should a later one fail.
+    """Tables that are printed and written to the files one by one, so that a later failure loses none.
 
     Attributes:
         output: path of the JSON file, or None.
@@ -139,7 +139,7 @@ def _processor() -> str:
 
 
 def peak_memory() -> dict[str, object]:
-    """The most memory that has been in use so far: the device's, or the process's where the device does not tell."""
+    """The peak of memory so far: of the device, or of the process if the device does not report it."""
     stats = jax.devices()[0].memory_stats()
     if stats and 'peak_bytes_in_use' in stats:
         return {'of': "the device, JAX's arrays and programs", 'bytes': stats['peak_bytes_in_use']}

@@ -1,4 +1,4 @@
-"""A plan on paper for many devices: bytes that they send each other, and what a step takes then.
+"""A model of training on many devices: the bytes that they send each other, and the time of a step.
 
     python -m benchmarks.scaling --output=scaling.json
     python -m benchmarks.scaling --step_times=train_step.json --devices=8,256 --bandwidth=50 --host_bandwidth=450
@@ -200,7 +200,7 @@ def measured_seconds(path: str, batch_size: int, patch_size: int) -> tuple[dict[
 
 
 def plan(network: Network, mesh: tuple[int, int], seconds: float | None, options: flags.FlagValues) -> dict[str, Any]:
-    """What a mesh is expected to do, by a step of one device."""
+    """The expected performance of a mesh, from a step of one device."""
     devices = mesh[0] * mesh[1]
     found = list(predict(network, *mesh))
     sent, waiting = sum(each.sent for each in found), sum(each.sent / _bandwidth(each, mesh, options) for each in found)
@@ -237,7 +237,7 @@ def meshes(options: flags.FlagValues) -> list[tuple[int, int]]:
 
 
 def plan_tables(options: flags.FlagValues) -> list[tuple[dict[str, Any], dict[str, report.Column]]]:
-    """What is sent by each preset on each mesh; and, where one device's step is known or assumed, times."""
+    """The bytes that each preset sends on each mesh, and times if one device's step is known or assumed."""
     measured, device = {}, ''
     if options.step_times:
         measured, device = measured_seconds(options.step_times, options.batch_size, options.patch_size)

@@ -138,7 +138,7 @@ if __name__ == '__main__':
     flags.DEFINE_string('protocol', '', "How to score; '' = what each checkpoint's config says.")
     flags.DEFINE_list('levels', [], 'Sigmas or JPEG qualities; not for super-resolution.')
     flags.DEFINE_list('tiles', ['48', '64', '96', '128', '192'], 'Sides of feathered tiles, in input pixels.')
-    flags.DEFINE_list('overlaps', ['8', '16', '32'], 'Overlaps; those above half a tile are passed over.')
+    flags.DEFINE_list('overlaps', ['8', '16', '32'], 'Overlaps; those above half a tile are skipped.')
     flags.DEFINE_integer('images', 0, 'The first so many images of each dataset; 0 = all.', lower_bound=0)
     flags.DEFINE_integer('rounds', 3, 'How often each tiling is timed.', lower_bound=3)
     flags.DEFINE_integer('tile_batch', None, 'Tiles that run at once; default: what predict does.')

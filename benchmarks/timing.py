@@ -1,4 +1,4 @@
-"""Timing that can be trusted: candidates take turns in one process, and a ratio is of two times of the same round.
+"""Reliable timing: candidates take turns in one process, and ratios are between times of the same round.
 
 The first call of each candidate compiles and is checked; one more warms up and is checked again. Then every round
 gives each candidate fresh arguments, whose making is not timed, in an order that is reversed from round to round, so
@@ -50,7 +50,7 @@ class Candidate:
 
 @dataclasses.dataclass
 class Measurement:
-    """What came out for a candidate.
+    """The results of a candidate.
 
     Attributes:
         candidate: what was timed.
@@ -73,7 +73,7 @@ class Measurement:
 
     @property
     def compile_seconds(self) -> float:
-        """What the first run took longer than a later one."""
+        """How much longer the first run took than a later one."""
         return max(0.0, self.first_seconds - self.candidate.calls * self.median)
 
 

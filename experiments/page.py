@@ -1,4 +1,4 @@
-"""The generated part of docs/results.md: scores beside published ones, how they were made, and what was not run yet."""
+"""Generates docs/results.md: scores beside published ones, their commands, and the runs that are not done yet."""
 
 import functools
 import json
@@ -26,19 +26,14 @@ Record = Mapping[str, Any]  # as same_data.complete makes it
 
 
 def write(records: Mapping[str, Record], path: pathlib.Path = PAGE) -> None:
-    """Write what is below `MARK` anew; what stands above it stays.
-
-    Args:
-        records: of the runs that are done, by name.
-        path: of the page.
-    """
+    """Replace the part of the page below `MARK`; `records` are those of the finished runs, by name."""
     cards = [shipped.read_card(name) for name in shipped.shipped_names()]
     above = path.read_text(encoding='utf-8').partition(MARK)[0]
     write_atomically(path, above + MARK + generate(records, cards))
 
 
 def generate(records: Mapping[str, Record], cards: Sequence[shipped.Card]) -> str:
-    """All that is below `MARK`: of these records, and of the networks that come with the package."""
+    """The page below `MARK`, from these records and the networks that come with the package."""
     missing = ', '.join(name for name in RUNS if name not in records)
     parts = [
         '\n## Scores\n',
@@ -60,7 +55,7 @@ def _commands(run: Run, record: Record) -> str:
 
 
 def score_command(card: shipped.Card) -> str:
-    """The command that makes the scores on a card again, from the weights that come with the package."""
+    """The command that reproduces the scores on a card from the weights that come with the package."""
     scores = [each for each in card.scores if each['model'].startswith(f'{card.name} (')]
     levels = dict.fromkeys(str(each['degradation']).partition(' ')[2] for each in scores)
     ways = {each['model'] for each in scores}
@@ -106,14 +101,14 @@ def _size(config: ml_collections.ConfigDict) -> tuple[str, str]:
     return _counted(config.model.to_json())
 
 
-@functools.cache  # for several runs share a network
+@functools.cache  # several runs share a network
 def _counted(model: str) -> tuple[str, str]:
     network = build_network(ml_collections.ConfigDict(json.loads(model)))
     return f'{count_parameters(network):,}', f'{count_multi_adds(network).total / 1e9:.1f}'
 
 
 def _score_tables(records: Mapping[str, Record], cards: Sequence[shipped.Card]) -> list[str]:
-    """A table for each degradation: our runs, shipped networks, published ones; and what the protocols are."""
+    """A table for each degradation with our runs, shipped networks and published ones; and the protocols in words."""
     groups: dict[str, list[Run]] = {}
     for run in RUNS.values():
         config = run.config()
@@ -125,7 +120,7 @@ def _score_tables(records: Mapping[str, Record], cards: Sequence[shipped.Card]) 
         scored = {run.name: records[run.name]['scores'] for run in runs if run.name in records}
         for card in cards:
             images = '' if find_training_set(card.config['data']['source']) else ', other images'
-            # Of the network, not of the baselines beside it.
+            # Without the baselines on the card.
             own = [score for score in card.scores if score['model'].startswith(card.name)]
             scored[f'{card.name} (shipped{images})'] = own
         cells: dict[tuple[str, str], dict[str, str]] = {}

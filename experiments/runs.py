@@ -1,4 +1,4 @@
-"""The runs that stand beside published networks of the same training data."""
+"""The runs that are compared with published networks of the same training data."""
 
 import dataclasses
 import importlib
@@ -9,16 +9,16 @@ import ml_collections
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One network that is trained beside published ones.
+    """A network to train and compare with published ones.
 
     Attributes:
         name: of its folder and its record.
         file: a config in configs/same_data, without its ending.
         argument: of the config, without the number of steps.
-        datasets: that the rivals were scored on.
+        datasets: the test sets of the rivals.
         protocols: by which it is scored.
-        rivals: the published networks of the same data, as `evaluation.published` calls them.
-        warm_start: the run that it begins with; '' for random weights.
+        rivals: the published networks of the same data, by their names in `Task.published`.
+        warm_start: the run whose weights it starts with; '' for random weights.
     """
 
     name: str
@@ -34,12 +34,12 @@ class Run:
         return importlib.import_module(f'configs.same_data.{self.file}').get_config(self._argument(steps))
 
     def train_arguments(self, folder: str | os.PathLike, steps: int | None = None) -> list[str]:
-        """What follows `python` at the root of the repository; `folder` holds the run and what it begins with."""
+        """Arguments of `python` for the training, at the root of the repository; `folder` holds all runs."""
         arguments = ['train.py', self._config_flag(steps), f'--workdir={folder}/{self.name}']
         return arguments + ([f'--config.warm_start={folder}/{self.warm_start}'] if self.warm_start else [])
 
     def score_arguments(self, folder: str | os.PathLike, steps: int | None = None) -> list[str]:
-        """The same for its scores, which are those of the weights that did best on the images that were held out."""
+        """Arguments of `python` for the scores, by the weights that are best on the held-out images."""
         return [
             'eval.py',
             self._config_flag(steps),
@@ -93,7 +93,7 @@ def _jpeg(network: str) -> Run:
 
 
 _RESTORERS = ('resnet_nsr_capacity', 'resnet_nsr_efficient', 'resnet')
-# In the order in which they are trained: what says most about the method comes first.
+# In the order of training: the most informative runs come first.
 RUNS = {
     run.name: run
     for run in (

@@ -1,13 +1,13 @@
-"""Train networks on the images that published ones were trained on, score them, and write both into docs/results.md.
+"""Train networks on the training images of published ones, score them, and write both into docs/results.md.
 
     python -m experiments.same_data --workdir=../same_data
     python -m experiments.same_data --workdir=../same_data --runs=sr_x2_nsr,sr_x2 --stop_after=9m
     python -m experiments.same_data --workdir=/tmp/trial --steps=20
 
-Each run is `train.py` into a folder of --workdir, then `eval.py` on the test sets that its rivals were scored on, in
-float32, by the weights that did best on held-out training images. The same command again goes on where it stopped: exit
-code 75 says that there is more to do. What a whole run scored is kept as experiments/results/NAME.json, and a run that
-has this file is done; with --steps nothing is kept, and the scores stand in the folders alone.
+Each run is `train.py` into a folder of --workdir, then `eval.py` on the test sets of its rivals, in float32, by the
+weights that are best on held-out training images. Exit code 75 means that there is more to do: the same command then
+resumes. The scores of a whole run are kept in experiments/results/NAME.json, and a run that has this file is done. With
+--steps the scores are only in the folders of the runs.
 """
 
 import dataclasses
@@ -43,20 +43,17 @@ PIECES = 'pieces.jsonl'  # for each start of train.py: its seconds, exit code an
 
 
 def complete(run: Run, folder: pathlib.Path, steps: int | None, stop_after: float | None) -> dict[str, Any]:
-    """Train and score a run, from wherever it stands.
+    """Train and score a run, or resume it; returns its record: scores, and how it was trained.
 
     Args:
-        run: in `folder`, together with what it begins with.
-        folder: absolute.
-        steps: None: the config's own number.
-        stop_after: seconds since this process started; training is then asked to save. Scoring is not interrupted.
-
-    Returns:
-        The record: scores, and how it was trained.
+        run: to complete.
+        folder: of all runs, absolute.
+        steps: of the training; None: the config's own number.
+        stop_after: seconds since this process started, after which training saves. Scoring is not interrupted.
 
     Raises:
         StoppedError: there is more to do.
-        UserError: a command fails, whose own line stands above.
+        UserError: a command fails, whose own line is above.
     """
     workdir = make_output_folder(folder / run.name)
     config = run.config(steps)
@@ -64,7 +61,7 @@ def complete(run: Run, folder: pathlib.Path, steps: int | None, stop_after: floa
         budget = []
         if stop_after is not None:
             if (left := int(stop_after - seconds_since_start())) < 1:
-                raise StoppedError(f'before {run.name}: the same command goes on')
+                raise StoppedError(f'before {run.name}: the same command resumes')
             budget = [f'--stop_after={left}s']
         started = time.monotonic()
         code = start([*run.train_arguments(folder, steps), *budget])
@@ -81,7 +78,7 @@ def complete(run: Run, folder: pathlib.Path, steps: int | None, stop_after: floa
 
 
 def start(arguments: Sequence[str]) -> int:
-    """Run a script of this project; its exit code. It hears Ctrl-C by itself, and gets SIGTERM from here."""
+    """Run a script of this project and return its exit code; SIGTERM is passed on, Ctrl-C reaches it anyway."""
     process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT)
     previous = {
         signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number)),
@@ -96,9 +93,9 @@ def start(arguments: Sequence[str]) -> int:
 
 def _check_exit(run: Run, script: str, code: int) -> None:
     if code in (command_line.EXIT_STOPPED, command_line.EXIT_INTERRUPTED, -signal.SIGTERM, -signal.SIGINT):
-        raise StoppedError(f'{script} of {run.name} stopped: the same command goes on')
+        raise StoppedError(f'{script} of {run.name} stopped: the same command resumes')
     if code:
-        raise UserError(f'{script} of {run.name} failed with exit code {code}; what it said stands above')
+        raise UserError(f'{script} of {run.name} failed with exit code {code}; its own message is above')
 
 
 def _add_piece(workdir: pathlib.Path, piece: dict[str, Any]) -> None:
@@ -117,7 +114,7 @@ def _hardware() -> str:
 
 
 def read_records() -> dict[str, dict[str, Any]]:
-    """What is kept of the runs that are done, by name."""
+    """The records of the finished runs, by name."""
     paths = {name: RECORDS / f'{name}.json' for name in RUNS}
     return {name: json.loads(path.read_text(encoding='utf-8')) for name, path in paths.items() if path.exists()}
 
@@ -147,10 +144,10 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == '__main__':
     flags.DEFINE_string(
-        'workdir', None, 'Folder for the runs, beside the checkout; without it only the page is written.'
+        'workdir', None, 'Folder for the runs, outside of the checkout; without it only the page is written.'
     )
-    flags.DEFINE_list('runs', [], f'Which, in this order; default: all of {", ".join(RUNS)}.')
-    flags.DEFINE_integer('steps', None, "Of each run, for a trial; default: its config's.", lower_bound=1)
+    flags.DEFINE_list('runs', [], f'Runs, in order; default: all of {", ".join(RUNS)}.')
+    flags.DEFINE_integer('steps', None, "Steps of each run, for a trial; default: the config's.", lower_bound=1)
     flags.DEFINE_string('stop_after', None, 'Time after which training saves and the command ends with 75: 9m, 1h30m.')
-    jax.config.update('jax_platforms', 'cpu')  # of this process alone: accelerators are for those that it starts
+    jax.config.update('jax_platforms', 'cpu')  # this process leaves accelerators to those that it starts
     command_line.run(main)

@@ -102,7 +102,7 @@ def scripts(monkeypatch):
 def test_a_run_that_stops_goes_on_and_is_scored_once_it_is_trained(scripts, tmp_path):
     run = RUNS['denoise_25']
     scripts.codes = [75, 0]
-    with pytest.raises(StoppedError, match=r'train.py of denoise_25 stopped: the same command goes on'):
+    with pytest.raises(StoppedError, match=r'train.py of denoise_25 stopped: the same command resumes'):
         same_data.complete(run, tmp_path, steps=30, stop_after=None)
     record = json.loads(json.dumps(same_data.complete(run, tmp_path, steps=30, stop_after=None)))
     assert [script for script, _ in scripts.calls] == ['train.py', 'train.py', 'eval.py']
@@ -117,7 +117,7 @@ def test_a_run_that_stops_goes_on_and_is_scored_once_it_is_trained(scripts, tmp_
 
 def test_a_failure_of_a_script_is_one_line(scripts, tmp_path):
     scripts.codes = [2]
-    with pytest.raises(UserError, match=r'^train.py of denoise_25 failed with exit code 2; what it said stands above$'):
+    with pytest.raises(UserError, match=r'^train.py of denoise_25 failed with exit code 2; its own message is above$'):
         same_data.complete(RUNS['denoise_25'], tmp_path, steps=30, stop_after=None)
 
 
