@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from nsr_jax.errors import UserError
 from nsr_jax.models.build import NETWORKS, Network
-from nsr_jax.nn.conv import SparseConv, WeightNormConv
 from nsr_jax.nn.gates import find_gate, find_pooling
+from nsr_jax.nn.layers import SparseConv, WeightNormConv
 from nsr_jax.ops.extents import is_inside
 from nsr_jax.ops.pixel_shuffle import pixel_shuffle
 

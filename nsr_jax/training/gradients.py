@@ -18,7 +18,7 @@ from jax.sharding import Mesh, PartitionSpec
 from nsr_jax.errors import UserError
 from nsr_jax.losses import WeightedLosses, weighted_sum
 from nsr_jax.models.build import Network
-from nsr_jax.nn.conv import fold_weight_norm
+from nsr_jax.nn.layers import fold_weight_norm
 from nsr_jax.training.sharding import BATCH_AXES, state_shardings
 
 

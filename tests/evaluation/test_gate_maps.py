@@ -19,8 +19,8 @@ from nsr_jax.evaluation.gate_maps import (
     write_gate_maps,
 )
 from nsr_jax.models.residual import RestorationNetwork
-from nsr_jax.nn.conv import WeightNormConv
 from nsr_jax.nn.gates import Gate
+from nsr_jax.nn.layers import WeightNormConv
 
 TRACED = []
 

@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from nsr_jax.nn import gates
-from nsr_jax.nn.conv import SparseConv, WeightNormConv, fold_weight_norm, normalize_weights
+from nsr_jax.nn.layers import SparseConv, WeightNormConv, fold_weight_norm, normalize_weights
 
 SPARSE = {'features': 6, 'groups': 3, 'cardinality': 2}
 
