@@ -184,7 +184,7 @@ def test_all_of_it_in_two_files(tmp_path, params, caplog):
 
 
 def test_mistaken_position(tmp_path):
-    with pytest.raises(UserError, match='position 2: 0 to 1'):
+    with pytest.raises(UserError, match='position 2: there are 0 to 1'):
         draw_gate_maps(tmp_path / 'maps.png', '', np.zeros((48, 64, 1), np.uint8), halves(), positions=(0, 2))
     assert not list(tmp_path.iterdir())
 
