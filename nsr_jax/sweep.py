@@ -24,7 +24,7 @@ from nsr_jax.paths import local_path
 from nsr_jax.studies.collecting import collect
 from nsr_jax.studies.launching import run_all
 from nsr_jax.studies.one_run import train_and_score
-from nsr_jax.studies.study import Run, Study, claim_workdir, describe, read_study
+from nsr_jax.studies.study import Study, StudyRun, claim_workdir, describe, read_study
 from nsr_jax.training.run import check_names
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder for all runs of the sweep, and for its tables.')
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int | None:
     return 1 if failures else None
 
 
-def _check(run: Run, path: str) -> None:
+def _check(run: StudyRun, path: str) -> None:
     try:
         command_line.check_config(base.check, run.config)
         check_names(run.config)
@@ -78,7 +78,7 @@ def _check(run: Run, path: str) -> None:
         raise UserError(f'{path}, member {run.member}: {error}') from error
 
 
-def _command(run: Run) -> list[str]:
+def _command(run: StudyRun) -> list[str]:
     """This command for one run alone."""
     return [sys.executable, '-m', 'nsr_jax.sweep', *sys.argv[1:], f'--index={run.index}']
 

@@ -17,7 +17,7 @@ from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.cpu_cores import count_cores
 from nsr_jax.errors import StoppedError
 from nsr_jax.studies.one_run import FAILURE, read_failure, read_result
-from nsr_jax.studies.study import Run
+from nsr_jax.studies.study import StudyRun
 
 LOG = 'log.txt'
 _POLL_SECONDS = 0.2
@@ -26,7 +26,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def run_all(
-    runs: Sequence[Run], workdir: pathlib.Path, command: Callable[[Run], Sequence[str]], *, jobs: int = 1
+    runs: Sequence[StudyRun], workdir: pathlib.Path, command: Callable[[StudyRun], Sequence[str]], *, jobs: int = 1
 ) -> list[str]:
     """Start all runs that are not done, and wait for them.
 
@@ -96,7 +96,7 @@ def _hear_stops() -> Iterator[list[int]]:
 class _Process:
     """A run that goes on. What it says is appended to its log."""
 
-    def __init__(self, run: Run, folder: pathlib.Path, command: Sequence[str], environment: dict[str, str]):
+    def __init__(self, run: StudyRun, folder: pathlib.Path, command: Sequence[str], environment: dict[str, str]):
         self.run = run
         self.started = time.monotonic()
         self._folder = make_output_folder(folder)
@@ -148,7 +148,7 @@ class _Process:
 class _Progress:
     """How far all runs are: a bar on a terminal, and a line in the log whenever one has ended."""
 
-    def __init__(self, runs: Sequence[Run], waiting: Sequence[Run]):
+    def __init__(self, runs: Sequence[StudyRun], waiting: Sequence[StudyRun]):
         self._runs, self._left = len(runs), len(waiting)
         self._failed, self._steps, self._started = 0, 0, time.monotonic()
         total, left = (sum(run.config.num_steps for run in each) for each in (runs, waiting))

@@ -14,7 +14,7 @@ from nsr_jax.evaluation.gate_statistics import measure_gates
 from nsr_jax.evaluation.validation import open_held_out, open_validation
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_multi_adds, count_parameters
-from nsr_jax.studies.study import Run
+from nsr_jax.studies.study import StudyRun
 from nsr_jax.trained import FOLDER, load_model
 from nsr_jax.training.loop import train
 from nsr_jax.training.run import check_run
@@ -23,7 +23,7 @@ RESULT = 'result.json'
 FAILURE = 'failure.txt'
 
 
-def train_and_score(run: Run, workdir: pathlib.Path) -> None:
+def train_and_score(run: StudyRun, workdir: pathlib.Path) -> None:
     """Train to the last step, going on where an earlier call was stopped, and write the result of that step's weights.
 
     Args:
@@ -50,7 +50,7 @@ def train_and_score(run: Run, workdir: pathlib.Path) -> None:
         raise
 
 
-def _train_and_score(run: Run, folder: pathlib.Path) -> None:
+def _train_and_score(run: StudyRun, folder: pathlib.Path) -> None:
     config = run.config
     with agreement.agreed():
         validation = open_validation(config)

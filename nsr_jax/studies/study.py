@@ -33,7 +33,7 @@ _NAME = re.compile(r'\w[\w.+-]*')  # it becomes a folder
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class StudyRun:
     """One member with one seed: an ordinary training run.
 
     Attributes:
@@ -74,7 +74,7 @@ class Study:
     members: Mapping[str, Mapping[str, Any]]
     all_changes: Mapping[str, Mapping[str, Any]]
     seeds: Sequence[int]
-    runs: Sequence[Run]
+    runs: Sequence[StudyRun]
 
 
 def read_study(path: str | os.PathLike, *, laptop: bool = False, changes: Sequence[str] = ()) -> Study:
@@ -114,7 +114,7 @@ def read_study(path: str | os.PathLike, *, laptop: bool = False, changes: Sequen
         if texts[one] == texts[other]:
             raise UserError(f'{path}: members {one} and {other} have the same config')
     runs = [
-        Run(index, member, seed, _with_seed(configs[member], seed))
+        StudyRun(index, member, seed, _with_seed(configs[member], seed))
         for index, (seed, member) in enumerate(itertools.product(seeds, members))
     ]
     return Study(pathlib.Path(path).stem, definition['CONFIG'], members, all_changes, seeds, runs)

@@ -12,7 +12,7 @@ import scipy.stats
 from nsr_jax.errors import UserError
 from nsr_jax.studies.collecting import collect, differences, summarize
 from nsr_jax.studies.one_run import FAILURE, RESULT
-from nsr_jax.studies.study import Run, Study, claim_workdir
+from nsr_jax.studies.study import Study, StudyRun, claim_workdir
 
 SEEDS = (0, 1, 2, 3)
 PSNR = {'softmax': [30.1, 30.4, 29.9, 30.2], 'uniform': [30.0, 30.1, 29.7, 30.2], 'worse': [20.0, None, 21.0, None]}
@@ -23,7 +23,7 @@ def study(tmp_path):
     """Four seeds of three members, one of which has failed once and is not done once."""
     members = {'softmax': {}, 'uniform': {'model.gate': 'uniform'}, 'worse': {'model.features': 1}}
     config = ml_collections.ConfigDict({'num_steps': 5})
-    runs = [Run(0, member, seed, config) for seed in SEEDS for member in members]
+    runs = [StudyRun(0, member, seed, config) for seed in SEEDS for member in members]
     study = Study('gates', 'configs/sr.py', members, members, SEEDS, runs)
     claim_workdir(tmp_path, study)
     for run in runs:

@@ -12,7 +12,7 @@ import pytest
 from nsr_jax.errors import UserError
 from nsr_jax.studies.launching import run_all
 from nsr_jax.studies.one_run import RESULT
-from nsr_jax.studies.study import Run
+from nsr_jax.studies.study import StudyRun
 
 ROOT = pathlib.Path(__file__).parents[2]
 DONE = f"""
@@ -41,7 +41,7 @@ IS_BUSY = SAVES.replace("(folder / 'saved').touch()\n    sys.exit(75)", HEARS)
 
 
 def runs_of(*members):
-    return [Run(index, name, 0, ml_collections.ConfigDict({'num_steps': 5})) for index, name in enumerate(members)]
+    return [StudyRun(index, name, 0, ml_collections.ConfigDict({'num_steps': 5})) for index, name in enumerate(members)]
 
 
 def launch(workdir, programs, **options):

@@ -4,12 +4,12 @@ import json
 import pathlib
 
 import pytest
-from nsr_jax.training.preparation import check_names
 
 from configs import base
 from nsr_jax import command_line
 from nsr_jax.errors import UserError
 from nsr_jax.studies.study import claim_workdir, read_study
+from nsr_jax.training.run import check_names
 
 ROOT = pathlib.Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / 'configs' / 'sweeps').glob('*.py'))
