@@ -93,7 +93,7 @@ def tiny(tmp_path_factory):
     for index in range(3):
         write_image(images / f'{index}.png', generator.integers(0, 256, (48, 56, 3), np.uint8))
     fields = {'model.num_blocks': 1, 'model.features': 8, 'model.groups': 1, 'model.cardinality': 1, 'batch_size': 4}
-    fields |= {'data.source': images, 'data.patch_size': 8, 'evaluation.datasets': '', 'num_steps': 6}
+    fields |= {'data.source': images, 'data.patch_size': 8, 'validation.fraction': 0.0, 'num_steps': 6}
     fields |= {'steps_per_call': 1, 'log_every_steps': 1, 'checkpoint_every_steps': 3}
     return ['--config=configs/sr.py', *(f'--config.{name}={value}' for name, value in fields.items())]
 

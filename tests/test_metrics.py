@@ -77,7 +77,7 @@ def test_mistakes():
         ms_ssim(np.zeros((175, 300)), np.zeros((175, 300)))
     with pytest.raises(UserError, match=r'\(4, 4\)'):
         psnr(np.zeros((4, 4)), np.zeros((4, 1)))
-    with pytest.raises(UserError, match='nothing'):
+    with pytest.raises(UserError, match='no pixels'):
         psnr(np.zeros((0, 4)), np.zeros((0, 4)))
 
 

@@ -31,14 +31,17 @@ CASES = {
         ['--config=configs/sr.py:preset=vdsr', '--config.remat=true'],
         "config.remat needs residual blocks, which architecture 'chain' does not have",
     ),
-    'time without a unit': ([f'--config={SR}', '--stop_after=90'], '--stop_after=90 must be a time such as 90s, 9m'),
+    'time without a unit': (
+        [f'--config={SR}', '--stop_after=90'],
+        '--stop_after=90 must be a time above zero',
+    ),
     'no steps to trace': ([f'--config={SR}', '--profile=-1'], '--profile=-1'),
     'small evaluation image': (
-        [f'--config={SR}', '--config.evaluation.datasets={folder}/small', '--config.data.tfds_dir={folder}/prepared'],
+        [f'--config={SR}', '--config.validation.source={folder}/small', '--config.data.tfds_dir={folder}/prepared'],
         '3 images cannot be scored: small, 0.png: 12x40 pixels are too few for protocol sr-y',
     ),
-    'no data': ([f'--config={SR}', '--config.data.source=nowhere', '--config.evaluation.datasets='], "'nowhere'"),
-    'no DIV2K': ([f'--config={SR}', '--config.evaluation.datasets='], 'DIV2K_train_HR.zip'),
+    'no data': ([f'--config={SR}', '--config.data.source=nowhere'], "'nowhere'"),
+    'no DIV2K': ([f'--config={SR}', '--config.validation.fraction=0.0'], 'DIV2K_train_HR.zip'),
 }
 
 

@@ -53,13 +53,16 @@ def open_validation_images(
         return open_source(validation.source, validation.split, scale, **options)
     if _has_own_images(name, validation):
         return open_source(name, _OWN_SPLITS[name.partition('/')[0]], scale, **options)
-    held_out = _hold_out(open_source(name, split, scale, **options), validation)[1]
-    return held_out if len(held_out) else None
+    if not (validation.fraction or validation.images):
+        return None
+    return _hold_out(open_source(name, split, scale, **options), validation)[1]
 
 
 def _has_own_images(name: str, validation: ValidationImages) -> bool:
     """Whether the validation images are not among the images of the training source and split."""
-    return bool(validation.source) or (name.partition('/')[0] in _OWN_SPLITS and not validation.images)
+    if validation.source:
+        return True
+    return name.partition('/')[0] in _OWN_SPLITS and validation.fraction > 0 and not validation.images
 
 
 def _hold_out(source: Source, validation: ValidationImages) -> tuple[Source, Source]:

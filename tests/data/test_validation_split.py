@@ -92,6 +92,7 @@ def test_div2k_has_images_of_its_own(monkeypatch):
         open_training_images(name, 'train', 2, validation)
         open_validation_images(name, 'train', 2, validation)
     assert opened == [(name, split) for name in ('div2k', 'div2k/bicubic_x2') for split in ('train', 'validation')]
+    assert open_validation_images('div2k', 'train', 2, ValidationImages()) is None
     named = dataclasses.replace(validation, images=('a.png',))
     with pytest.raises(UserError, match='all of its 1 images'):  # which are then of the training split
         open_validation_images('div2k', 'train', 2, named)

@@ -13,7 +13,6 @@ import sys
 import numpy as np
 import pytest
 
-import eval as eval_script
 from configs.base import get_base
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
@@ -24,7 +23,7 @@ from nsr_jax.inference.tiling import Tiling
 from nsr_jax.metrics import find_metrics
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_multi_adds, count_parameters
-from nsr_jax.tasks import find_degradations, find_protocols
+from nsr_jax.tasks import find_degradations, find_protocols, find_task
 from nsr_jax.trained import load_model
 from nsr_jax.training.loop import train
 
@@ -69,7 +68,7 @@ def score(config, workdir, dataset, folder):
     network = build_network(model.config.model)
     degradations = find_degradations(config.task, config.model.scale, config.evaluation.levels)
     source = open_source(
-        dataset, '', config.model.scale, inputs=eval_script.find_task(config.task).inputs, tfds_dir=config.data.tfds_dir
+        dataset, '', config.model.scale, inputs=find_task(config.task).inputs, tfds_dir=config.data.tfds_dir
     )
     contenders = network_contenders('mine', network, model.params, model.step, [Tiling('whole')], [1])
     protocols = find_protocols(config.task, [config.evaluation.protocol])

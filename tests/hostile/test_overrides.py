@@ -85,7 +85,7 @@ def fuzz_overrides(number):
     def test(server, config, overrides, evaluates):
         flags = [f'--config.{name}={value}' for name, value in overrides]
         if not evaluates:
-            flags.append('--config.evaluation.datasets=')
+            flags.append('--config.validation.fraction=0.0')
         name, argument = config
         check(server(f'--config={name}:{argument}' if argument else f'--config={name}', *flags))
 
@@ -95,7 +95,7 @@ def fuzz_overrides(number):
 test_every_override_is_accepted_or_refused_in_one_line = fuzz_overrides(250)
 test_every_override_is_accepted_or_refused_in_one_line_long = pytest.mark.slow(fuzz_overrides(10_000))
 
-QUICK = ('--config=configs/quickstart.py', '--config.evaluation.datasets=')
+QUICK = ('--config=configs/quickstart.py', '--config.validation.fraction=0.0')
 
 
 def test_what_is_right_is_accepted(server):
