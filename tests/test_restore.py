@@ -374,7 +374,7 @@ def test_mistakes_are_told_before_work(tmp_path, model, packaged, run, monkeypat
         (['empty', out, network], 'empty: no image'),
         (['a.png', 'more', out, network], r'a\.png and more/a\.png would both become'),
         (['a.png', '--output=.', network], 'would overwrite the input'),
-        (['a.png', 'more/b.jpg', '--output=-', network], 'standard output takes one image'),
+        (['a.png', 'more/b.jpg', '--output=-', network], 'standard output takes only one image'),
         (['gs://bucket/a.png', out, network], 'an input: gs://bucket/a.png is a URL'),
         (['~nosuchuser/a.png', out, network], r'an input: ~nosuchuser/a\.png has no home directory'),
         (['', out, network], 'an input is empty'),
