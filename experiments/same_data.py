@@ -31,7 +31,7 @@ from experiments.runs import RUNS, Run
 from nsr_jax import command_line
 from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import StoppedError, UserError
-from nsr_jax.evaluation.scoring import means
+from nsr_jax.evaluation.scores import means
 from nsr_jax.evaluation.tables import from_json, to_record
 from nsr_jax.paths import local_path
 from nsr_jax.trained import FOLDER

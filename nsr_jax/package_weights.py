@@ -20,7 +20,7 @@ from nsr_jax import command_line, shipped
 from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.cells import digest_weights, name_in_tables
-from nsr_jax.evaluation.scoring import means
+from nsr_jax.evaluation.scores import means
 from nsr_jax.evaluation.tables import from_json, read_models, to_record
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_parameters

@@ -57,7 +57,7 @@ class Card:
         hardware: of the training.
         command: of the training.
         scores: means on whole test sets, for this network and for its input ('bicubic', 'degraded'): records of
-            `evaluation.scoring.Mean`.
+            `evaluation.scores.Mean`.
         kind: of weights, as in `trained.LoadedModel`.
     """
 

@@ -13,7 +13,7 @@ import pytest
 
 from nsr_jax import cpu_cores, shipped
 from nsr_jax.evaluation.cells import digest_weights
-from nsr_jax.evaluation.scoring import Score
+from nsr_jax.evaluation.scores import Score
 from nsr_jax.evaluation.tables import to_json
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes

@@ -13,7 +13,7 @@ from nsr_jax import shipped
 from nsr_jax.data.training_sets import find_training_set
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.cells import digest_weights
-from nsr_jax.evaluation.scoring import Score
+from nsr_jax.evaluation.scores import Score
 from nsr_jax.evaluation.tables import to_json
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes

@@ -20,7 +20,8 @@ from nsr_jax import agreement
 from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.data.sources import Source
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.scoring import Score, device_predictors, evaluate
+from nsr_jax.evaluation.scores import Score
+from nsr_jax.evaluation.scoring import device_predictors, evaluate
 from nsr_jax.evaluation.tables import read_record, to_record, write_tables
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.metrics import Metric

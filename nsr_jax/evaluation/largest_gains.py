@@ -20,7 +20,8 @@ from nsr_jax.evaluation.gate_maps import write_gate_maps
 from nsr_jax.evaluation.pictures import choose_crop, draw_comparison, plot_losses
 from nsr_jax.evaluation.protocols import round_prediction
 from nsr_jax.evaluation.report import ZOOM_SIZE, Picture, write_report
-from nsr_jax.evaluation.scoring import Score, evaluate
+from nsr_jax.evaluation.scores import Score
+from nsr_jax.evaluation.scoring import evaluate
 from nsr_jax.paths import local_path
 from nsr_jax.tasks import Degradation, find_baselines, find_task
 

@@ -19,7 +19,7 @@ import PIL.Image
 
 from nsr_jax.atomic_files import write_atomically
 from nsr_jax.evaluation.pictures import read_curves
-from nsr_jax.evaluation.scoring import Mean, Score, means
+from nsr_jax.evaluation.scores import Mean, Score, means
 from nsr_jax.evaluation.tables import metrics_of
 from nsr_jax.metrics import METRICS, Metric
 from nsr_jax.tasks import all_protocols, published_for

@@ -1,4 +1,4 @@
-"""Scores of predictors on sources, image by image and as means; no image is left out."""
+"""Scores of predictors on sources, image by image; no image is left out."""
 
 import concurrent.futures
 import dataclasses
@@ -7,56 +7,19 @@ import queue
 from collections.abc import Collection, Mapping, Sequence
 
 import jax
-import numpy as np
 import tqdm
 
 from nsr_jax import agreement
 from nsr_jax.data.sources import Source
 from nsr_jax.errors import UserError, listed
 from nsr_jax.evaluation.protocols import check_channels, check_size, score
+from nsr_jax.evaluation.scores import COLUMNS, Score
 from nsr_jax.inference.prediction import predict
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.metrics import Metric
 from nsr_jax.models.build import Network
 from nsr_jax.tasks import Degradation, find_protocols
 from nsr_jax.tasks.task import Predictor, Protocol
-
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """The score of one model's prediction of one image.
-
-    Attributes:
-        dataset: the source's name.
-        degradation: of the input, in words: 'x2', 'sigma 25', 'quality 10'.
-        model: the name of the network or of the baseline.
-        protocol: the name of a protocol in `tasks.all_protocols`.
-        image: the example's name.
-        values: by the metric's name in `metrics.METRICS`; the PSNR of a perfect prediction is infinite.
-    """
-
-    dataset: str
-    degradation: str
-    model: str
-    protocol: str
-    image: str
-    values: Mapping[str, float]
-
-
-@dataclasses.dataclass(frozen=True)
-class Mean:
-    """The mean over the images of one dataset: fields as in `Score`, and the number of `images`."""
-
-    dataset: str
-    degradation: str
-    model: str
-    protocol: str
-    images: int
-    values: Mapping[str, float]
-
-
-# Columns of tables beside the numbers: no metric can have one of these names.
-COLUMNS = {field.name for record in (Score, Mean) for field in dataclasses.fields(record)} - {'values'}
 
 
 def device_predictors(network: Network, params: dict, tiling: Tiling, *, ensemble: bool = False) -> list[Predictor]:
@@ -139,21 +102,6 @@ def evaluate(
     told = agreement.gather(found)
     by_image = [told[index % len(told)][index // len(told)] for index in range(len(source))]
     return [Score(*fields) for image_scores in by_image for fields in image_scores]
-
-
-def means(scores: Sequence[Score]) -> list[Mean]:
-    """The mean of each metric over the images of each dataset, degradation, model and protocol, in their order.
-
-    One infinite value makes a mean infinite.
-    """
-    groups: dict[tuple[str, str, str, str], list[Score]] = {}
-    for each in scores:
-        groups.setdefault((each.dataset, each.degradation, each.model, each.protocol), []).append(each)
-    results = []
-    for key, group in groups.items():
-        values = {name: float(np.mean([each.values[name] for each in group])) for name in group[0].values}
-        results.append(Mean(*key, len(group), values))
-    return results
 
 
 def check_images(

@@ -14,7 +14,7 @@ from nsr_jax import markdown
 from nsr_jax.atomic_files import write_atomically
 from nsr_jax.data.benchmark_sets import find_benchmark
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.scoring import Mean, Score, means
+from nsr_jax.evaluation.scores import Mean, Score, means
 from nsr_jax.metrics import Metric, find_metrics
 from nsr_jax.tasks import all_protocols, published_for
 

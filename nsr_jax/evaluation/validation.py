@@ -7,7 +7,8 @@ import ml_collections
 
 from nsr_jax.data.sources import Source, open_source
 from nsr_jax.data.validation_split import open_validation_images, read_validation_images
-from nsr_jax.evaluation.scoring import check_images, device_predictors, evaluate, means
+from nsr_jax.evaluation.scores import means
+from nsr_jax.evaluation.scoring import check_images, device_predictors, evaluate
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.metrics import find_metrics
 from nsr_jax.models.build import build_network

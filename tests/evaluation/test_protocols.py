@@ -10,7 +10,8 @@ import pytest
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.protocols import compared_images, score
-from nsr_jax.evaluation.scoring import evaluate, means
+from nsr_jax.evaluation.scores import means
+from nsr_jax.evaluation.scoring import evaluate
 from nsr_jax.images.reading import list_images, read_image
 from nsr_jax.metrics import find_metrics, psnr
 from nsr_jax.ops.imresize import imresize

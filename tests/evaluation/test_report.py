@@ -16,7 +16,7 @@ import pytest
 
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.report import CURVE_POINTS, WINDOW_SIZE, ZOOM_SIZE, Picture, write_report
-from nsr_jax.evaluation.scoring import Score
+from nsr_jax.evaluation.scores import Score
 from nsr_jax.metrics import METRICS, Metric
 from nsr_jax.tasks import all_protocols
 

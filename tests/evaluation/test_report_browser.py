@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from nsr_jax.evaluation.report import Picture, write_report
-from nsr_jax.evaluation.scoring import Score
+from nsr_jax.evaluation.scores import Score
 from nsr_jax.tasks.task import Published
 
 FLAGS = (

@@ -12,7 +12,8 @@ import pytest
 from nsr_jax.data.sources import Example, open_source
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.protocols import score
-from nsr_jax.evaluation.scoring import Score, check_images, device_predictors, evaluate, means
+from nsr_jax.evaluation.scores import Score, means
+from nsr_jax.evaluation.scoring import check_images, device_predictors, evaluate
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.metrics import METRICS, Metric, find_metrics
 from nsr_jax.ops.imresize import imresize

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.scoring import Score
+from nsr_jax.evaluation.scores import Score
 from nsr_jax.evaluation.tables import from_json, read_models, to_csv, to_json, to_markdown, write_tables
 from nsr_jax.metrics import METRICS, Metric
 from nsr_jax.tasks import TASKS, all_protocols

@@ -13,7 +13,7 @@ from experiments import same_data
 from experiments.runs import RUNS
 from nsr_jax.data.training_sets import find_training_set
 from nsr_jax.errors import StoppedError, UserError
-from nsr_jax.evaluation.scoring import Score
+from nsr_jax.evaluation.scores import Score
 from nsr_jax.evaluation.tables import to_json
 from nsr_jax.tasks import TASKS, find_degradations
 from nsr_jax.training.run import check_run

@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from nsr_jax.evaluation.scoring import device_predictors, evaluate, means
+from nsr_jax.evaluation.scores import means
+from nsr_jax.evaluation.scoring import device_predictors, evaluate
 from nsr_jax.evaluation.validation import open_held_out
 from nsr_jax.images.writing import write_image
 from nsr_jax.inference.tiling import Tiling
