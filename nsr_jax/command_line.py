@@ -99,6 +99,13 @@ def run(main: Callable[[Sequence[str]], int | None], computes: Callable[[], bool
     app.run(guarded, flags_parser=_parse_flags)
 
 
+def describe(module: str) -> None:
+    """Make --help show the text and the flags of a module, which in an installed command is not the main one."""
+    sys.modules['__main__'].__doc__ = sys.modules[module].__doc__
+    for flag in flags.FLAGS.flags_by_module_dict().get(module, ()):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+
+
 def check_config(check: Callable[[ml_collections.ConfigDict], None], config: ml_collections.ConfigDict) -> None:
     """Run a check of configs/, which does not know the package's exceptions; its errors become `UserError`."""
     try:

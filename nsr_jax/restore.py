@@ -179,10 +179,7 @@ def define_flags() -> None:
 def start() -> None:
     """Run the command; the entry point of `nsr-restore`."""
     define_flags()
-    # In `nsr-restore` this is not the main module, but --help should still describe it.
-    sys.modules['__main__'].__doc__ = __doc__
-    for flag in flags.FLAGS.flags_by_module_dict().get(__name__, ()):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    command_line.describe(__name__)
     command_line.run(main)
 
 

@@ -24,7 +24,7 @@ ORDER = (
     ('studies',),
 )
 ALLOWED = {part: {each for row in ORDER[:level] for each in row} for level, parts in enumerate(ORDER) for part in parts}
-COMMANDS = {'command_line', 'export', 'import_torch', 'package_weights', 'plugins', 'restore', 'sweep'}
+COMMANDS = {'command_line', 'export', 'import_torch', 'package_weights', 'plugins', 'restore', 'score', 'sweep'}
 OF_THE_REPOSITORY = {'sweep'}  # commands that are of no use without its configs
 LAZY = {'nsr_jax.inference.restorer.Restorer'}  # what the package itself offers, imported when it is asked for
 FLAGS = {'absl.app', 'absl.flags', 'ml_collections.config_flags'}
@@ -203,8 +203,8 @@ def test_everything_imports_without_tensorflow_and_torch():
     assert int(process.stdout) == len(MODULES) - 1
 
 
-def test_restoring_imports_without_the_training_stack():
-    """pyproject's own dependencies are enough for it: none of the extras `evaluate` and `train`."""
+def test_restoring_and_scoring_import_without_the_training_stack():
+    """pyproject's own dependencies are enough for them: none of the extras `evaluate` and `train`."""
     extras = {
         'array_record',
         'matplotlib',
@@ -213,5 +213,6 @@ def test_restoring_imports_without_the_training_stack():
         'tensorboardX',
         'tensorflow_datasets',
     }
-    process = run_without(extras | {'tensorflow', 'torch'}, 'import nsr_jax.restore, nsr_jax.import_torch')
+    code = 'import nsr_jax.restore, nsr_jax.score, nsr_jax.import_torch'
+    process = run_without(extras | {'tensorflow', 'torch'}, code)
     assert process.returncode == 0, process.stderr

@@ -52,8 +52,9 @@ def test_an_installed_package_restores(tmp_path, package):
     assert (room / 'out' / 'compare.html').is_file()
     code = "import nsr_jax, numpy; print(nsr_jax.Restorer.load('sr_x2')(numpy.zeros((4, 4), 'uint8')).shape)"
     assert call(binaries / 'python', '-c', code, cwd=room, env=environment) == '(8, 8)\n'
-    help_text = subprocess.run(
-        [binaries / 'nsr-restore', '--help'], cwd=room, env=environment, capture_output=True, text=True, check=False
-    ).stdout
-    assert '--scale' in help_text
-    assert 'Restore images' in help_text
+    for command, purpose in (('nsr-restore', 'Restore images'), ('nsr-score', 'Score images')):
+        help_text = subprocess.run(
+            [binaries / command, '--help'], cwd=room, env=environment, capture_output=True, text=True, check=False
+        ).stdout
+        assert '--scale' in help_text
+        assert purpose in help_text
