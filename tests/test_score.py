@@ -116,13 +116,14 @@ def test_super_resolution_leaves_a_border_out_and_crops_the_truth(run, tmp_path)
     y = [y_of(image[3:-3, 3:27]) for image in (truth, prediction)]
     assert table['sr-y'] == [f'{psnr_by_hand(*y):.2f}', f'{np.abs(y[0] - y[1]).mean():.3f}']
     assert table['sr-rgb'][0] == f'{psnr_by_hand(truth[9:-9, 9:21], prediction[9:-9, 9:21]):.2f}'
+    assert table['pairs-rgb'][0] == f'{psnr_by_hand(truth[:, :30], prediction[:, :30]):.2f}'
 
 
 def test_predictions_of_y_alone(run, tmp_path):
     """They fit the protocols that compare nothing else, which do not take colour."""
     pairs = save_pairs(tmp_path, ['a'])
     with pytest.raises(UserError, match=r'a\.png: protocol jpeg-y scores predictions of Y alone'):
-        run('--protocol=jpeg-y')
+        run('--protocol=denoise,jpeg-y')
     y = [np.rint(y_of(image)).astype(np.uint8) for image in pairs[0]]
     write(tmp_path / 'Tool/a.png', y[1])
     assert printed(run())['jpeg-y'][0] == printed(run('--protocol=jpeg-y'))['jpeg-y'][0] == f'{psnr_by_hand(*y):.2f}'
