@@ -3,13 +3,13 @@
     python train.py --config=configs/same_data/denoise.py:sigma=25,network=resnet_nsr_capacity \
         --workdir=runs/same_data/denoise_25_capacity
 
-Sigma 25 first, with `resnet`, `resnet_nsr_efficient` (half its FLOPs) and `resnet_nsr_capacity`; then 15 and 50. To
-pass, PSNR at 15, 25, 50 (published, DnCNN-S): BSD68 31.73 29.23 26.23, Set12 32.86 30.44 27.18 dB; efficient at least
-equal to `resnet`, capacity above it.
+Sigma 25 comes first, with `resnet`, `resnet_nsr_efficient` (half the FLOPs of `resnet`) and `resnet_nsr_capacity`; then
+15 and 50. The goal is DnCNN-S's published PSNR at 15, 25, 50: BSD68 31.73 29.23 26.23, Set12 32.86 30.44 27.18 dB. The
+efficient network should score at least as much as `resnet`, the one with more capacity more.
 
-Data: `train400`, no image of it in Set12 or BSD68.
-Time on one H200: steps / (steps a second), not measured yet; 100,000 steps fit into 25 minutes from 67 a second on.
-`steps=` chooses another number, which the learning rate's drops and the periods follow.
+Data: `train400`, which shares no image with Set12 or BSD68.
+The training takes 100,000 steps; how long they take has not been measured. `steps=` sets another number, by which the
+learning rate's drops, the validations and the checkpoints are scaled.
 """
 
 from ml_collections import ConfigDict

@@ -3,13 +3,13 @@
     python train.py --config=configs/same_data/jpeg.py:network=resnet_nsr_capacity \
         --workdir=runs/same_data/jpeg_capacity
 
-One network for qualities 10 to 40, where ARCNN has one for each. To pass, PSNR at 10, 20, 30, 40 (published, ARCNN):
-LIVE1 28.96 31.29 32.67 33.63, Classic5 29.03 31.15 32.51 33.34 dB; the goal is DnCNN-3's, also one network, of other
-images: LIVE1 29.19 31.59 32.98 33.96, Classic5 29.40 31.63 32.91 33.77.
+One network is for qualities 10 to 40, where ARCNN has one for each quality. It should reach ARCNN's published PSNR at
+10, 20, 30, 40: LIVE1 28.96 31.29 32.67 33.63, Classic5 29.03 31.15 32.51 33.34 dB. The goal is DnCNN-3's, which is one
+network as well but trained on other images: LIVE1 29.19 31.59 32.98 33.96, Classic5 29.40 31.63 32.91 33.77.
 
 Data: `bsds400`, 399 images: the published 400 without 302003, which Set5 holds.
-Time on one H200: steps / (steps a second), not measured yet; 100,000 steps fit into 25 minutes from 67 a second on.
-`steps=` chooses another number, which the learning rate's drops and the periods follow.
+The training takes 100,000 steps; how long they take has not been measured. `steps=` sets another number, by which the
+learning rate's drops, the validations and the checkpoints are scaled.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""What all comparisons on the training data of published networks share."""
+"""What all comparisons with published networks on the same training data have in common."""
 
 from ml_collections import ConfigDict
 
@@ -9,9 +9,9 @@ STEPS = 100_000
 
 
 def get_comparison(task: str, network: str, *, scale: int, channels: int, source: str, steps: int) -> ConfigDict:
-    """A config of `task` that trains in bfloat16 on `source`, validated ten times on the way, saved twenty times.
+    """A config of `task` that trains in bfloat16 on `source`, is validated ten times and saved twenty times.
 
-    The weights to report are those that do best on held-out training images; no test image is looked at before.
+    The weights to report are those that score best on held-out training images; no test image is used before that.
 
     Raises:
         ValueError: `network` is not one of the paper's.

@@ -5,14 +5,15 @@
     python train.py --config=configs/same_data/sr.py:scale=4,network=edsr_s_nsr --workdir=runs/same_data/sr_x4_nsr \
         --config.warm_start=runs/same_data/sr_x2_nsr
 
-x3 and x4 begin with the body of x2. To pass, Y-PSNR on Set5, Set14, BSD100 (published, DRRN): x2 37.74 33.23 32.05,
-x3 34.03 29.96 28.95, x4 31.68 28.21 27.38 dB; and `edsr_s_nsr` above `edsr_s` of the same steps and seed.
+Networks of x3 and x4 begin with the body of the x2 network. The goal is DRRN's published Y-PSNR on Set5, Set14, BSD100:
+x2 37.74 33.23 32.05, x3 34.03 29.96 28.95, x4 31.68 28.21 27.38 dB; and `edsr_s_nsr` should score more than `edsr_s`
+after the same steps with the same seed.
 
 Data: `t91_bsds200`, 289 images: the published 291 without BSDS500's 302003, which is Set5's woman, and without T91's
-t20 of 78x78 pixels. The next smaller image is 105 pixels wide, so 48 input pixels and a margin of 2 can be cut at x2,
-32 and 1 at x3, 24 and 1 at x4, with as many more patches in a step as they are smaller.
-Time on one H200: steps / (steps a second), not measured yet; 100,000 steps fit into 25 minutes from 67 a second on.
-`steps=` chooses another number, which the learning rate's drops and the periods follow.
+t20 of 78x78 pixels. The smallest image left is 105 pixels wide, so 48 input pixels and a margin of 2 fit into it
+at x2, 32 and 1 at x3, and 24 and 1 at x4. The smaller the patches, the more of them are in a step.
+The training takes 100,000 steps; how long they take has not been measured. `steps=` sets another number, by which the
+learning rate's drops, the validations and the checkpoints are scaled.
 """
 
 from ml_collections import ConfigDict
