@@ -37,7 +37,7 @@ def load_plugins(names: Sequence[str]) -> None:
         names: paths of Python files, which end in .py, or names of modules that can be imported.
 
     Raises:
-        UserError: one does not exist, cannot be imported, has another one's name, or registers a name that is taken.
+        UserError: one does not exist, cannot be imported, is called like another, or registers a name that is taken.
     """
     loaded: dict[str, str] = {}
     for name in names:

@@ -3,9 +3,10 @@
     python -m nsr_jax.sweep configs/sweeps/gates.py --workdir=runs/gates
 
 Each member with each seed is a training run like train.py's in WORKDIR/MEMBER/seed_N, scored on the validation images
-at its end. What is done is not done again; a run that was stopped goes on. A run that fails is named at the end, and so
-is the exit code 1; the others are not ended by it. At the end, and whenever --collect is given, table.{md,csv,json} and
-differences.png say what the runs show so far. `--index=3` is the fourth run alone, as a task of a Slurm array.
+at its end. Runs that are done are not repeated, and a run that was stopped resumes. If a run fails, the others go on;
+the failed one is named at the end, and the exit code is 1. At the end, and whenever --collect is given,
+table.{md,csv,json} and differences.png show the results so far. `--index=3` starts the fourth run only, as a task of a
+Slurm array does.
 """
 
 import pathlib
@@ -28,10 +29,10 @@ from nsr_jax.studies.study import Study, StudyRun, claim_workdir, describe, read
 from nsr_jax.training.run import check_names
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder for all runs of the sweep, and for its tables.')
-INDEX = flags.DEFINE_integer('index', None, 'Run one alone, in this process: a number of --list.')
-JOBS = flags.DEFINE_integer('jobs', 1, 'How many runs go on at a time, on one machine.', lower_bound=1)
-LIST = flags.DEFINE_bool('list', False, 'Say what the sweep consists of, and run nothing.')
-COLLECT = flags.DEFINE_bool('collect', False, 'Write the tables of what is done, and run nothing.')
+INDEX = flags.DEFINE_integer('index', None, 'Start one run only, in this process: its number in --list.')
+JOBS = flags.DEFINE_integer('jobs', 1, 'How many runs this machine trains at a time.', lower_bound=1)
+LIST = flags.DEFINE_bool('list', False, 'Print the members of the sweep, and run nothing.')
+COLLECT = flags.DEFINE_bool('collect', False, 'Write the tables of the finished runs, and run nothing.')
 SCALE = flags.DEFINE_enum('scale', 'full', ['full', 'laptop'], "laptop: apply the sweep's LAPTOP overrides.")
 SET = flags.DEFINE_multi_string('set', [], 'NAME=VALUE: override a field of the configs of all members.')
 
@@ -61,7 +62,7 @@ def main(argv: Sequence[str]) -> int | None:
         claim_workdir(workdir, study)
         train_and_score(study.runs[INDEX.value], workdir)
         return None
-    open_held_out(study.runs[0].config)  # whether its images are there
+    open_held_out(study.runs[0].config)  # raises now if its images are missing
     claim_workdir(workdir, study)
     failures = run_all(study.runs, workdir, _command, jobs=JOBS.value)
     logging.info('written to %s\n\n%s', workdir, collect(study, workdir))
@@ -79,7 +80,7 @@ def _check(run: StudyRun, path: str) -> None:
 
 
 def _command(run: StudyRun) -> list[str]:
-    """This command for one run alone."""
+    """This command, for one run only."""
     return [sys.executable, '-m', 'nsr_jax.sweep', *sys.argv[1:], f'--index={run.index}']
 
 
@@ -96,7 +97,7 @@ def _list(study: Study) -> str:
 
 
 def start() -> None:
-    """Run this command. Only a run that is alone computes in this process."""
+    """Run this command. Only with --index does this process compute."""
     command_line.run(main, computes=lambda: INDEX.value is not None)
 
 

@@ -1,4 +1,4 @@
-"""How much a network's gates choose, and what its scores owe to that."""
+"""How selective a network's gates are, and how much its scores depend on that."""
 
 from collections.abc import Sequence
 
@@ -11,27 +11,27 @@ from nsr_jax.evaluation.validation import open_held_out, open_validation
 from nsr_jax.models.build import Network, build_network
 from nsr_jax.tasks import find_degradations, find_protocols
 
-# In the place of a network's own gates: none that depends on the input, and a true choice.
+# Gates that replace a network's own: one that ignores the input, and one that chooses a single group.
 REPLACEMENTS = ('uniform', 'hard')
 
 
 def gate_statistics(network: Network, params: dict, images: Sequence[np.ndarray], side: int) -> dict[str, float]:
-    """How gates choose in the middle of each image.
+    """How selective the gates are in the middle of each image.
 
     Args:
         network: a `RestorationNetwork` with gates.
         params: its parameters.
-        images: what it is given, (H, W, C), uint8 or float on [0, 1], of any sizes.
-        side: of the square in the middle that gates see, in pixels; less where an image is smaller.
+        images: its inputs, (H, W, C), uint8 or float on [0, 1], of any sizes.
+        side: of the square in the middle that the gates see, in pixels; smaller if any image is smaller.
 
     Returns:
-        'gates/entropy': in bits, from 0, where one of k groups counts, to log2(k), where all count alike: the mean
-            over images, gates and cardinal positions;
-        'gates/deviation': the standard deviation of gamma over the images: the mean over gates, groups and positions;
-            0 where gates choose alike for all of them.
+        'gates/entropy': in bits, the mean over images, gates and cardinal positions; it is 0 if one of k groups has
+            all the weight, and log2(k) if all have the same;
+        'gates/deviation': the standard deviation of gamma over the images, averaged over gates, groups and positions;
+            it is 0 if gates choose alike for all images.
 
     Raises:
-        UserError: an image does not fit the network, or there is none.
+        UserError: an image does not fit the network, or there are no images.
     """
     if not images:
         raise UserError('gates cannot be measured without images')
@@ -50,15 +50,16 @@ def gate_statistics(network: Network, params: dict, images: Sequence[np.ndarray]
 
 
 def measure_gates(config: ml_collections.ConfigDict, params: dict) -> dict[str, float]:
-    """The statistics of a network's gates on the validation images, and its scores with other gates in their place.
+    """The statistics of a network's gates on the validation images, and its scores with other gates instead.
 
     Args:
-        config: that the network was trained by; it has validation images.
+        config: of the network's training.
         params: the network's parameters.
 
     Returns:
-        As `gate_statistics`, at all levels of the validation, in squares of `config.evaluation.tile`; and scores by
-        GATE/PROTOCOL/DEGRADATION/METRIC for each GATE in `REPLACEMENTS`. Nothing where the network has no gates.
+        The statistics of `gate_statistics` over all levels of the validation, in squares of `config.evaluation.tile`
+        pixels; and scores by GATE/PROTOCOL/DEGRADATION/METRIC for each GATE in `REPLACEMENTS`. Nothing if the network
+        has no gates or there are no validation images.
 
     Raises:
         UserError: as in `open_validation`.
