@@ -1,1 +1,1 @@
-"""A sweep of training runs: what it consists of, how its runs are started, and what they show."""
+"""A sweep of training runs: its definition, how its runs are started, and their results."""

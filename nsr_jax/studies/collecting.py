@@ -1,4 +1,4 @@
-"""What the runs of a sweep show: means and spreads over seeds, and each member's differences to the first one."""
+"""The results of a sweep: means and spreads over seeds, and the differences of each member from the first one."""
 
 import csv
 import dataclasses
@@ -25,14 +25,14 @@ CONFIDENCE = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """Some numbers, one for each seed.
+    """Statistics of some numbers, one for each seed.
 
     Attributes:
-        count: how many there are.
-        mean: of them; NaN where there are none.
-        deviation: the standard deviation, with one degree of freedom less; NaN where there are fewer than two.
-        low: end of the confidence interval of the mean, by Student's t, of `CONFIDENCE`; NaN as for `deviation`.
-        high: likewise.
+        count: how many numbers there are.
+        mean: their mean; NaN if there are none.
+        deviation: their sample standard deviation (n - 1); NaN if there are fewer than two.
+        low: lower end of the confidence interval of the mean, by Student's t, at `CONFIDENCE`; NaN as for `deviation`.
+        high: its upper end.
     """
 
     count: int
@@ -43,7 +43,7 @@ class Summary:
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """The mean of some numbers, how far they spread, and how sure the mean is."""
+    """The mean of some numbers, their spread, and the confidence interval of the mean."""
     if len(values) < 2 or not np.all(np.isfinite(values)):
         mean = float(np.mean(values)) if len(values) else math.nan
         return Summary(len(values), mean, math.nan, math.nan, math.nan)
@@ -53,22 +53,22 @@ def summarize(values: Sequence[float]) -> Summary:
 
 
 def differences(scores: Mapping[int, float], reference: Mapping[int, float]) -> list[float]:
-    """How much larger each seed's score is than the reference's of the same seed, for the seeds that both have."""
+    """Each score minus the reference's score of the same seed, for the seeds that both have."""
     return [score - reference[seed] for seed, score in scores.items() if seed in reference]
 
 
 def collect(study: Study, workdir: pathlib.Path) -> str:
-    """Write table.md, table.csv, table.json and differences.png of all runs that are done.
+    """Write table.md, table.csv, table.json and differences.png for all runs that are done.
 
     Args:
-        study: what the runs belong to; its first member is the one that the others are compared with.
+        study: of the runs; the other members are compared with its first one.
         workdir: of the sweep.
 
     Returns:
         The text of table.md.
 
     Raises:
-        UserError: the folder holds another sweep or none, or a file in it is damaged or cannot be written.
+        UserError: the folder holds another sweep or none; a file in it is damaged or cannot be written.
     """
     record = read_record(workdir / RECORD)
     if record is None or record['sweep'] != study.name:
@@ -186,7 +186,7 @@ def _to_json(study: Study, results: Mapping, rows: Sequence[dict], notes: list) 
 
 
 def _storable(numbers: Mapping[str, float]) -> dict[str, float | str | None]:
-    """Numbers as JSON can hold them: what is not there as null, an infinite one as the text "inf"."""
+    """Numbers as JSON can hold them: NaN as null, an infinite one as the text "inf"."""
     return {
         name: None if math.isnan(number) else number if math.isfinite(number) else str(number)
         for name, number in numbers.items()
@@ -194,7 +194,7 @@ def _storable(numbers: Mapping[str, float]) -> dict[str, float | str | None]:
 
 
 def _draw(study: Study, scores: Mapping[str, Mapping[str, Mapping[int, float]]], name: str) -> bytes:
-    """One score of each member, less the first one's of the same seed: a dot for each seed, the mean's interval."""
+    """A plot of one score's differences from the first member: a dot for each seed, and the interval of their mean."""
     first, *others = study.members
     figure = matplotlib.figure.Figure(figsize=(7, 1.2 + 0.4 * len(others)), dpi=150, layout='constrained')
     axis = figure.subplots()

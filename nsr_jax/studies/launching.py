@@ -1,4 +1,4 @@
-"""The runs of a sweep as processes: one after another or several at a time, until all have ended or a stop is asked."""
+"""Start the runs of a sweep as processes, one after another or several at a time, until all end or a signal comes."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ from nsr_jax.studies.study import StudyRun
 
 LOG = 'log.txt'
 _POLL_SECONDS = 0.2
-_STOPPED = 75  # the exit code of a run that has saved its state because it was asked to
+_STOPPED = 75  # exit code of a run that a signal made save and end
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -30,21 +30,21 @@ def run_all(
 ) -> list[str]:
     """Start all runs that are not done, and wait for them.
 
-    A run that fails leaves a line in its folder's `FAILURE`, and the others go on. What a run says goes to its `LOG`.
+    A run that fails leaves a line in `FAILURE` in its folder, and the others go on. A run's output goes to its `LOG`.
 
     Args:
         runs: in the order in which they are started.
         workdir: of the sweep.
-        command: that trains and scores a run.
-        jobs: how many run at a time. If several do, each computes on its share of the cores, unless
+        command: of a run, which trains and scores it.
+        jobs: how many runs are trained at a time. If several are, each computes on its share of the cores, unless
             $JAX_NUM_CPU_DEVICES says otherwise.
 
     Returns:
         Which runs failed, and why.
 
     Raises:
-        UserError: a folder cannot be written into, or a result is damaged.
-        StoppedError: SIGTERM or SIGINT, which has been passed on, so that each run has saved its state.
+        UserError: a folder cannot be written to, or a result is damaged.
+        StoppedError: SIGTERM or SIGINT came. Every run has received it and saved its state.
     """
     waiting = [run for run in runs if read_result(run.folder(workdir)) is None]
     progress = _Progress(runs, waiting)
@@ -79,7 +79,7 @@ def run_all(
 
 @contextlib.contextmanager
 def _hear_stops() -> Iterator[list[int]]:
-    """The requests to stop, SIGTERM or Ctrl-C, that come inside the block: a list that grows."""
+    """A list that grows by each SIGTERM or SIGINT that comes inside the block."""
     stops: list[int] = []
 
     def hear(number: int, frame: FrameType | None) -> None:
@@ -94,7 +94,7 @@ def _hear_stops() -> Iterator[list[int]]:
 
 
 class _Process:
-    """A run that goes on. What it says is appended to its log."""
+    """A process that trains and scores a run. Its output is appended to the log of the run."""
 
     def __init__(self, run: StudyRun, folder: pathlib.Path, command: Sequence[str], environment: dict[str, str]):
         self.run = run
@@ -110,27 +110,27 @@ class _Process:
 
     @property
     def code(self) -> int | None:
-        """Its exit code; None while it goes on."""
+        """Its exit code; None while it runs."""
         return self._process.poll()
 
     @property
     def step(self) -> int:
-        """The last one that it has logged."""
+        """The last step that it has logged."""
         try:
             with (self._folder / 'metrics.jsonl').open('rb') as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
                 return int(json.loads(file.read().splitlines()[-1])['step'])
-        except (OSError, ValueError, LookupError):  # there is none yet, or it is just being written
+        except (OSError, ValueError, LookupError):  # no step is logged yet, or its line is being written
             return 0
 
     def tell(self, stops: int) -> None:
-        """Pass on the requests to stop that it has not heard of."""
+        """Pass on the signals that it has not received yet."""
         if self._told < stops:
             self._process.send_signal(signal.SIGTERM)
             self._told = stops
 
     def failure(self, *, asked_to_stop: bool) -> str | None:
-        """Why it ended without a result, which is kept in its folder; None where all is well."""
+        """Why it ended without a result, also written to its folder; None if it has one or was stopped."""
         if read_result(self._folder) is not None or self.code == _STOPPED or asked_to_stop:
             return None
         reason = read_failure(self._folder)
@@ -146,7 +146,7 @@ class _Process:
 
 
 class _Progress:
-    """How far all runs are: a bar on a terminal, and a line in the log whenever one has ended."""
+    """The progress of all runs: a bar on a terminal, and a line in the log whenever a run ends."""
 
     def __init__(self, runs: Sequence[StudyRun], waiting: Sequence[StudyRun]):
         self._runs, self._left = len(runs), len(waiting)
@@ -162,7 +162,7 @@ class _Progress:
             self._bar.set_description_str(f'{self._runs - self._left} of {self._runs} runs, {self._failed} failed')
 
     def ended(self, process: _Process, failure: str | None) -> None:
-        """Say so, and how long the others will take if they go on like this."""
+        """Log that a run has ended, and how long the others will take at this rate."""
         self._left -= 1
         self._failed += failure is not None
         self._steps += process.run.config.num_steps

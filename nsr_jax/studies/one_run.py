@@ -1,4 +1,4 @@
-"""One run of a sweep: trained as train.py does it, then scored on the validation images; the result is kept."""
+"""One run of a sweep: train as train.py does, then score on the validation images and keep the result."""
 
 import json
 import math
@@ -24,15 +24,15 @@ FAILURE = 'failure.txt'
 
 
 def train_and_score(run: StudyRun, workdir: pathlib.Path) -> None:
-    """Train to the last step, going on where an earlier call was stopped, and write the result of that step's weights.
+    """Train to the last step, resuming what an earlier call began, and write the result of the last step's weights.
 
     Args:
-        run: one of a sweep's.
+        run: of a sweep.
         workdir: of the sweep.
 
     Raises:
-        UserError: as in `training.loop.train`, or there are no validation images; the reason is kept in `FAILURE`.
-        StoppedError: as there.
+        UserError: as in `training.loop.train`, or there are no validation images. `FAILURE` keeps the reason.
+        StoppedError: as in `training.loop.train`.
     """
     folder = run.folder(workdir)
     with agreement.agreed():
@@ -74,7 +74,7 @@ def _train_and_score(run: StudyRun, folder: pathlib.Path) -> None:
 
 
 def read_result(folder: pathlib.Path) -> dict[str, Any] | None:
-    """What a run has left in its folder; None before it is done. Raises `UserError` where the file is damaged."""
+    """The result in the folder of a run; None if it is not done. Raises `UserError` if the file is damaged."""
     path = folder / RESULT
     try:
         result = json.loads(path.read_bytes())
@@ -88,7 +88,7 @@ def read_result(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def read_failure(folder: pathlib.Path) -> str | None:
-    """Why a run has failed; None where it has not."""
+    """Why a run has failed; None if it has not. Raises `UserError` if the file cannot be read."""
     try:
         return (folder / FAILURE).read_text(encoding='utf-8', errors='replace').strip()
     except FileNotFoundError:

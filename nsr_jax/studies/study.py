@@ -1,14 +1,14 @@
-"""What a sweep file says: a config, seeds, and members, each of which overrides some fields of that config.
+"""Read a sweep file: a config, seeds, and members, each of which overrides some fields of that config.
 
-    CONFIG = 'configs/sr.py:scale=2,preset=edsr_s_nsr'      as behind train.py's --config
+    CONFIG = 'configs/sr.py:scale=2,preset=edsr_s_nsr'      as for train.py's --config
     SEEDS = (0, 1, 2)                                       each member is trained once with each
-    SHARED = {'num_steps': 2_500}                           of all members; may be left out
-    LAPTOP = {'num_steps': 500}                             of all members with --scale=laptop; may be left out
+    SHARED = {'num_steps': 2_500}                           overrides for all members; optional
+    LAPTOP = {'num_steps': 500}                             overrides for all members with --scale=laptop; optional
 
-    def get_members():                                      the first one is what the others are compared with
+    def get_members():                                      the others are compared with the first one
         return [('softmax', {}), ('uniform', {'model.gate': 'uniform'})]
 
-A member's own overrides come last, but for those of the command line.
+A member's own overrides come after SHARED and LAPTOP, and those of the command line after all others.
 """
 
 import ast
@@ -29,7 +29,7 @@ from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
 
 RECORD = 'sweep.json'
-_NAME = re.compile(r'\w[\w.+-]*')  # it becomes a folder
+_NAME = re.compile(r'\w[\w.+-]*')  # a member's name is also a folder's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,15 +58,15 @@ class StudyRun:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A sweep file with what the command line adds to it.
+    """A sweep file, with the overrides of the command line.
 
     Attributes:
         name: of the file, without its ending.
-        config: the text that names the config.
-        members: by name, the fields that tell a member from the others, with their values.
-        all_changes: by name, every field that is overridden.
-        seeds: all of them.
-        runs: every member with the first seed, then with the next: a comparison is early complete.
+        config: its CONFIG.
+        members: by name, a member's own overrides: fields with their values.
+        all_changes: by name, all overrides of a member, with those of SHARED, LAPTOP and the command line.
+        seeds: its SEEDS.
+        runs: all members with the first seed, then all with the next, so that the first comparison is complete early.
     """
 
     name: str
@@ -82,12 +82,13 @@ def read_study(path: str | os.PathLike, *, laptop: bool = False, changes: Sequen
 
     Args:
         path: of the file, whose code is run.
-        laptop: whether its `LAPTOP` applies.
-        changes: 'NAME=VALUE', overrides of all members.
+        laptop: whether the file's `LAPTOP` applies.
+        changes: overrides for all members, each as 'NAME=VALUE'.
 
     Raises:
-        UserError: the file is not there, does not run or lacks something; a field that does not exist or a value that
-            it cannot have; two members of one name, or of one config; or nothing for `laptop`.
+        UserError: the file does not exist, fails when it is run or lacks something; it overrides a field that does
+            not exist, or with a value of the wrong type; two members have the same name or the same config; it has no
+            LAPTOP, and `laptop` is set.
     """
     definition = _run_file(path)
     for name in ('CONFIG', 'SEEDS', 'get_members'):
@@ -121,10 +122,10 @@ def read_study(path: str | os.PathLike, *, laptop: bool = False, changes: Sequen
 
 
 def claim_workdir(workdir: pathlib.Path, study: Study) -> None:
-    """Write into the workdir which sweep it holds. Members and seeds may be added later, but none may change.
+    """Record in the workdir which sweep it holds. Members and seeds may be added later, but no member may change.
 
     Raises:
-        UserError: it holds another sweep, or cannot be written into.
+        UserError: it holds another sweep, or cannot be written to.
     """
     path = make_output_folder(workdir) / RECORD
     record = {
@@ -151,7 +152,7 @@ def claim_workdir(workdir: pathlib.Path, study: Study) -> None:
 
 
 def read_record(path: pathlib.Path) -> dict[str, Any] | None:
-    """What `claim_workdir` wrote; None where there is nothing. Raises `UserError` for anything else."""
+    """The record that `claim_workdir` wrote; None if there is none. Raises `UserError` if it cannot be read."""
     try:
         record = json.loads(path.read_bytes())
         assert all(each['sha256'] and isinstance(each['overrides'], dict) for each in record['members'].values())
@@ -173,7 +174,7 @@ def _run_file(path: str | os.PathLike) -> dict[str, Any]:
 def _call(path: str | os.PathLike, function: Any, *arguments: Any) -> Any:
     try:
         return function(*arguments)
-    except Exception as error:  # of code that is the user's own
+    except Exception as error:  # of the user's own code
         raise UserError(f'{path}: {type(error).__name__}: {error}') from error
 
 
@@ -242,7 +243,7 @@ def _find(config: ml_collections.ConfigDict, name: str, where: str) -> tuple[ml_
 
 
 def _parse_change(config: ml_collections.ConfigDict, change: str) -> tuple[str, Any]:
-    """The field and the value that 'NAME=VALUE' gives it: text for a field of text, else what Python reads in it."""
+    """The name and the value of 'NAME=VALUE': a text if the field holds one, otherwise a Python literal."""
     name, equals, text = change.partition('=')
     if not equals:
         raise UserError(f'--set {change}: give NAME=VALUE')
