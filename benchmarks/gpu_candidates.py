@@ -1,11 +1,11 @@
-"""Sparse convolutions for GPUs that nobody has timed yet; what wins in `benchmarks/gpu.sh` is to move to nsr_jax/ops.
+"""Sparse convolutions for GPUs that have not been timed yet; one that wins in `benchmarks/gpu.sh` moves to nsr_jax/ops.
 
-    shifted     a batched matrix product for each tap of the kernel, of the image moved by it, all summed: nothing is
-                copied to patches
-    implicit    a Pallas kernel that gathers the pixels of each patch from where they lie, tap by tap, and adds the bias
-                before anything is written; two more such kernels for the backward pass
+    shifted     a sum over the taps of the kernel, each a batched matrix product with the image shifted by that tap:
+                no patches are copied
+    implicit    a Pallas kernel that gathers the pixels of each patch from the image, tap by tap, and adds the bias
+                before it writes anything; two more such kernels compute the backward pass
 
-Both get the mixed kernels of each sample. The second one needs channels that are a multiple of 16.
+Both take the mixed kernels of each sample. `implicit` needs numbers of channels that are multiples of 16.
 """
 
 import functools
@@ -20,29 +20,29 @@ from jax.experimental.pallas import triton
 
 from nsr_jax.ops.conv import mix
 
-_PIXELS = 128  # of the output, in one program of a convolution
-_PIXELS_OF_GRADIENT = 64  # in one matrix product of a kernel's gradient
-_CHANNELS = 64  # most in one matrix product
+_PIXELS = 128  # of the output, that one program of a convolution computes
+_PIXELS_OF_GRADIENT = 64  # that one matrix product of a kernel's gradient takes
+_CHANNELS = 64  # the most that one matrix product takes
 _PARAMETERS = triton.CompilerParams(num_warps=4, num_stages=3)
 
 
 def shifted(x: jax.Array, bank: jax.Array, bias: jax.Array, gamma: jax.Array) -> jax.Array:
-    """As `nsr_jax.ops.conv`, by one batched matrix product for each tap."""
+    """The convolution of `nsr_jax.ops.conv`, by one batched matrix product for each tap."""
     return _mix_and_convolve(_convolve_by_shifts, x, bank, bias, gamma)
 
 
 def implicit(x: jax.Array, bank: jax.Array, bias: jax.Array, gamma: jax.Array, *, interpret: bool = False) -> jax.Array:
-    """As `nsr_jax.ops.conv`, by Pallas kernels.
+    """The convolution of `nsr_jax.ops.conv`, by Pallas kernels.
 
     Args:
         x: `(B, H, W, Cin)`.
         bank: `(kh, kw, Cin, k, d, Cout / d)`.
         bias: `(k, d, Cout / d)`.
         gamma: `(B, k, d)`.
-        interpret: run the kernels as a Python program would, which every platform can.
+        interpret: run the kernels in Pallas's interpreter, which works on every platform.
 
     Raises:
-        ValueError: channels that are no multiple of 16.
+        ValueError: a number of channels is not a multiple of 16.
     """
     return _mix_and_convolve(functools.partial(_convolve_implicitly, interpret), x, bank, bias, gamma)
 
@@ -164,7 +164,7 @@ def _correlate(x: jax.Array, y: jax.Array, kernel_size: tuple[int, int], interpr
 
 
 def _move(places: jax.Array, row: int | jax.Array, column: int | jax.Array, height: int, width: int):
-    """Where the pixels `places`, row by row, lie after a move, and whether that is inside of the image."""
+    """The places of pixels after a move, numbered row by row, and whether they are inside the image."""
     rows, columns = places // width + row, places % width + column
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     return jnp.where(inside, rows * width + columns, 0), inside

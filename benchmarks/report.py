@@ -22,12 +22,12 @@ from nsr_jax.atomic_files import write_atomically
 from nsr_jax.errors import UserError
 
 _VARIABLES = ('XLA_FLAGS', 'JAX_DEFAULT_MATMUL_PRECISION', 'OMP_NUM_THREADS', 'OMP_WAIT_POLICY')
-Column = Callable[[Mapping[str, Any]], object]  # a row to its cell
+Column = Callable[[Mapping[str, Any]], object]  # from a row to the text of its cell
 TORCH_MODES = ('eager', 'default', 'reduce-overhead')
 
 
 def define_flags() -> None:
-    """Flags of every benchmark that takes turns."""
+    """The flags of every benchmark whose candidates take turns."""
     flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Of convolutions; PyTorch: under autocast.')
     flags.DEFINE_integer('rounds', 7, 'How often each candidate is timed.', lower_bound=3)
     flags.DEFINE_integer('calls', 0, 'In one timing, without waiting between; 0: as many as needed.', lower_bound=0)
@@ -38,16 +38,16 @@ def define_flags() -> None:
 
 
 def compile_anew() -> None:
-    """Use no programs of earlier runs, so that times of compilation are measured."""
+    """Reuse no compiled programs of earlier runs, so that compilation is measured too."""
     jax.config.update('jax_enable_compilation_cache', False)
-    compilation_cache.reset_cache()  # JAX looks at the option once
+    compilation_cache.reset_cache()  # JAX reads the option only once
 
 
 def torch_variants(options: flags.FlagValues) -> list[Any]:
-    """How PyTorch takes part: `torch_peers.Variant`s, none where it does not.
+    """The `torch_peers.Variant`s that take part; none if PyTorch does not.
 
     Raises:
-        UserError: it was asked for and is not installed, or cannot run on the device of JAX.
+        UserError: the flag --torch is given and PyTorch is not installed, or it cannot run on JAX's device.
     """
     installed = util.find_spec('torch') is not None
     if options.torch and not installed:
@@ -60,16 +60,16 @@ def torch_variants(options: flags.FlagValues) -> list[Any]:
 
 
 class Report:
-    """Tables that are printed and written to the files one by one, so that a later failure loses none.
+    """Tables, each printed and written to the files at once, so that a later failure loses none.
 
     Attributes:
         output: path of the JSON file, or None.
-        contents: what is written to it.
-        exit_code: 1 where a candidate failed.
+        contents: of that file.
+        exit_code: 1 if a candidate failed.
     """
 
     def __init__(self, output: str | None, dtype: str):
-        """Print where this runs.
+        """Print the environment of this run.
 
         Raises:
             UserError: `output` does not end in .json, or its folder does not exist.
@@ -89,8 +89,8 @@ class Report:
         """Print a table and write all files anew.
 
         Args:
-            table: 'title', 'rows' and perhaps a 'note'; a row whose 'failure' is not empty makes the exit code 1.
-            columns: what is shown of each row, by the column's head; None: what there is in a table of `section`.
+            table: 'title', 'rows' and optionally a 'note'; a row with a non-empty 'failure' makes the exit code 1.
+            columns: by head, the function that makes a row's cell; None: the columns of a table of `section`.
         """
         self.contents['tables'].append(table)
         columns = measured_columns(table) if columns is None else columns
@@ -110,15 +110,15 @@ class Report:
 
 
 def _command() -> list[str]:
-    """The command line without the path of the interpreter's file."""
+    """The command line, with the name of the module instead of its path."""
     return [f'benchmarks.{pathlib.Path(sys.argv[0]).stem}', *sys.argv[1:]]
 
 
-# Where a benchmark ran.
+# The environment of a benchmark.
 
 
 def environment(dtype: str) -> dict[str, str]:
-    """Device, versions and settings that the numbers depend on."""
+    """The device, versions and settings that the numbers depend on."""
     device = jax.devices()[0]
     packages = [name for name in ('jax', 'jaxlib', 'flax', 'numpy', 'torch') if util.find_spec(name) is not None]
     found = {
@@ -139,7 +139,7 @@ def _processor() -> str:
 
 
 def peak_memory() -> dict[str, object]:
-    """The peak of memory so far: of the device, or of the process if the device does not report it."""
+    """The peak of memory use so far: of the device, or of the process if the device does not report one."""
     stats = jax.devices()[0].memory_stats()
     if stats and 'peak_bytes_in_use' in stats:
         return {'of': "the device, JAX's arrays and programs", 'bytes': stats['peak_bytes_in_use']}
@@ -147,11 +147,11 @@ def peak_memory() -> dict[str, object]:
     return {'of': 'the process', 'bytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
 
 
-# From measurements to tables: as data for JSON, and from that as Markdown.
+# Tables of measurements: first as data for JSON, then as Markdown.
 
 
 def peak_table(measurements: Sequence[Measurement], dtype: str) -> dict[str, Any]:
-    """The matrix product's own table."""
+    """The table of the matrix product."""
     rows = [each for each in measurements if each.candidate.group == MATMUL]
     return section(f'matrix product, {dtype}: its fastest round is the peak', rows, None, peak_of(measurements))
 
@@ -169,10 +169,10 @@ def section(
     Args:
         title: what is compared.
         measurements: the rows.
-        floor: what ratios are to; None where it failed.
+        floor: of the ratios; None if it failed.
         peak: FLOP/s of the chip's matrix product.
-        work: by name, how much of it is done in one call: {'images': 16} makes a column images/s.
-        note: what stands below it.
+        work: by name, how much one call does: {'images': 16} makes a column images/s.
+        note: text below the table.
     """
     has_floor = floor is not None and bool(floor.seconds)
     return {
@@ -204,7 +204,7 @@ def _row(
 
 
 def measured_columns(table: Mapping[str, Any]) -> dict[str, Column]:
-    """What is shown of a table of `section`."""
+    """The columns of a table of `section`."""
 
     def timed(cell: Column) -> Column:
         return lambda row: '' if row['failure'] else cell(row)
@@ -241,12 +241,12 @@ def _spread(spread: Mapping[str, float], to_text: Callable[[float], str]) -> str
 
 
 def _significant(value: float) -> str:
-    """At least three digits, and none of them lost before the point."""
+    """A number with at least three digits, and with all digits before the point."""
     return f'{value:.{max(0, 2 - math.floor(math.log10(value)))}f}' if value > 0 else '0'
 
 
 def comparison(ours: Measurement | None, theirs: Measurement | None) -> str:
-    """A sentence on our candidate and the fastest in PyTorch; '' where one of them is missing."""
+    """A sentence that compares our candidate with PyTorch's fastest; '' if one of them is missing."""
     if ours is None or theirs is None:
         return ''
     quotient = _spread(dataclasses.asdict(ratio(ours, theirs)), '{:.2f}'.format)

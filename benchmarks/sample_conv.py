@@ -1,4 +1,4 @@
-"""The sparse convolution against a static one of the same shape: forward, and forward with backward.
+"""Compare the sparse convolution with a static one of the same shape: forward, and forward with backward.
 
     python -m benchmarks.sample_conv --output=sample_conv.json
     python -m benchmarks.sample_conv --dtype=bfloat16 --shape=16,48,48,64,4,16 --rounds=15
@@ -38,7 +38,7 @@ from nsr_jax import command_line
 from nsr_jax.errors import UserError
 from nsr_jax.ops.conv import Implementation, sparse_conv, static_conv
 
-# (B, H, W, C, k, d): what the paper's networks train on, wider and longer banks, and one large image.
+# (B, H, W, C, k, d): those of the paper's networks in training, more channels, more groups, and one large image.
 SHAPES = (
     (16, 48, 48, 64, 4, 16),
     (16, 48, 48, 32, 2, 16),
@@ -62,12 +62,12 @@ def static_by_us(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
 
 
 def _add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
-    """In float32, so that the bias's gradient is summed in it."""
+    """Add the bias in float32, so that its gradient is summed in float32 too."""
     return (y.astype(jnp.float32) + bias).astype(y.dtype)
 
 
 def by_definition(x: jax.Array, bank: jax.Array, bias: jax.Array, gamma: jax.Array) -> jax.Array:
-    """The oracle, which shares no code with what is timed."""
+    """The oracle, which shares no code with the candidates."""
     kernels = jnp.einsum('hwikde,bkd->bhwide', bank, gamma).reshape(x.shape[0], *bank.shape[:3], -1)
     biases = jnp.einsum('kde,bkd->bde', bias, gamma).reshape(x.shape[0], -1)
     return jax.vmap(lambda image, *parameters: static_by_xla(image[None], *parameters)[0])(x, kernels, biases)
@@ -84,11 +84,11 @@ def _one_kernel(x: jax.Array, bank: jax.Array, bias: jax.Array, gamma: jax.Array
 
 
 def _one_group(x: jax.Array, bank: jax.Array, bias: jax.Array, gamma: jax.Array) -> Arguments:
-    """The same kernels as a bank of one group, so that a sparse convolution has the same kernel for all samples."""
+    """The kernels of the first group as a bank of one group: a sparse convolution with one kernel for all samples."""
     return x, bank[..., :1, :, :], bias[:1], jnp.ones_like(gamma[:, :1])
 
 
-# What is computed: which of the arguments it takes, and the oracle, apart from its precision.
+# By kind: how its arguments are selected, their names, and the oracle, whose precision is set elsewhere.
 _STATIC, _SHARED, _SPARSE = 'static', 'shared', 'sparse'
 _SELECT = {_STATIC: _one_kernel, _SHARED: _one_group, _SPARSE: _all}
 _NAMES = {_STATIC: ('x', 'kernel', 'bias'), **dict.fromkeys((_SHARED, _SPARSE), ('x', 'bank', 'bias', 'gamma'))}
@@ -96,11 +96,11 @@ _ORACLES = {_STATIC: static_by_xla, _SHARED: by_definition, _SPARSE: by_definiti
 
 
 def convolutions() -> dict[str, tuple[str, Callable[..., jax.Array]]]:
-    """By name: the kind in `_SELECT` and the convolution."""
+    """By name: a kind in `_SELECT`, and the convolution."""
     found = {'static, XLA': (_STATIC, static_by_xla), 'static, ours': (_STATIC, static_by_us)}
     for kind in (_SHARED, _SPARSE):
         for name in get_args(Implementation):
-            if (kind, name) != (_SHARED, 'vmap'):  # a grouped convolution even of one kernel: never the floor
+            if (kind, name) != (_SHARED, 'vmap'):  # a grouped convolution even with one kernel, so never the floor
                 label = name if kind == _SPARSE else f'{name}, one kernel'
                 found[label] = kind, functools.partial(sparse_conv, implementation=name)
     if jax.default_backend() == 'gpu':
@@ -126,7 +126,7 @@ def random_arguments(shape: Sequence[int], dtype: str, seed: int) -> tuple[jax.A
 
 
 def over_devices(batch: int) -> tuple[NamedSharding, NamedSharding]:
-    """How training lays arrays out: samples over as many devices as divide them, kernels on each."""
+    """Lay arrays out as training does: samples over as many devices as divide their number, kernels on each."""
     count = max(size for size in range(1, jax.device_count() + 1) if batch % size == 0)
     mesh = jax.make_mesh((count,), ('data',), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
     return NamedSharding(mesh, PartitionSpec('data')), NamedSharding(mesh, PartitionSpec())
@@ -142,18 +142,18 @@ def _both(convolve: Callable, arguments: Arguments, gradient: jax.Array) -> tupl
     return output, *transpose(gradient)
 
 
-# By group: what is computed, and how many convolutions it is worth.
+# By group: what it computes, and how many convolutions that amounts to.
 PASSES = {'forward': (_forward, 1), 'forward + backward': (_both, 3)}
 
 
 def candidates(shape: Sequence[int], dtype: str, calls: int, variants: Sequence[Any] = ()) -> list[Candidate]:
-    """Everything that is timed for a shape, each of both passes, and the matrix product of the chip's peak.
+    """All candidates for a shape, in both groups, and the matrix product that shows the chip's peak.
 
     Args:
         shape: (B, H, W, C, k, d).
         dtype: of images, and of the kernels that they are convolved with.
-        calls: of one run.
-        variants: of PyTorch, `torch_peers.Variant`s.
+        calls: in one timing.
+        variants: `torch_peers.Variant`s of PyTorch.
     """
     tolerance = convolution_tolerance(dtype)
 
@@ -186,11 +186,11 @@ def candidates(shape: Sequence[int], dtype: str, calls: int, variants: Sequence[
     found = []
     for group, (compute, convolutions_worth) in PASSES.items():
         for name, (kind, convolve) in convolutions().items():
-            # On a CPU that takes up to 60 times as long as the others.
+            # On a CPU the definition takes up to 60 times as long as the others.
             own_calls = 1 if name == 'vmap' and jax.default_backend() == 'cpu' else calls
 
             def run(sets, convolve=convolve, compute=compute):
-                with jax.sharding.use_abstract_mesh(by_samples.mesh.abstract_mesh):  # each device its own samples
+                with jax.sharding.use_abstract_mesh(by_samples.mesh.abstract_mesh):  # each device has its own samples
                     return [compute(convolve, arguments, gradient) for arguments, gradient in sets]
 
             found.append(
@@ -216,22 +216,22 @@ def candidates(shape: Sequence[int], dtype: str, calls: int, variants: Sequence[
 
 
 def _flops(shape: Sequence[int]) -> float:
-    """Of one static convolution, forward: mixing is not of use."""
+    """FLOPs of one static convolution, forward. Mixing is not counted, as it is overhead."""
     batch, height, width, channels = shape[:4]
     return 2.0 * batch * height * width * 9 * channels**2
 
 
 def default_calls(shape: Sequence[int]) -> int:
-    """How many make a run of a tenth of a second on two CPU cores, and of far more than its launch on a GPU.
+    """How many calls take a tenth of a second on two CPU cores, and on a GPU far longer than launching them.
 
-    Which core the system wakes for each of two threads may double the time of a few milliseconds. Small shapes get no
-    more than 30 calls, whose compilation takes long enough.
+    A few milliseconds may double depending on the core that the system wakes for each of two threads. Small shapes get
+    at most 30 calls, because compiling more takes too long.
     """
     return min(30, math.ceil(20e9 / _flops(shape))) if jax.default_backend() == 'cpu' else 10
 
 
 def compare(shape: Sequence[int], dtype: str, measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
-    """The tables of one shape, as `report.section` gives them: the peak, and each pass with ratios to the floor."""
+    """The tables of one shape, made by `report.section`: the peak, and each group with ratios to the floor."""
     kinds = {name: kind for name, (kind, _) in convolutions().items()}
     peak = peak_of(measurements)
     found = [report.peak_table(measurements, dtype)]
@@ -250,7 +250,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
     """Read `B,H,W,C,k,d`.
 
     Raises:
-        UserError: it is not six whole numbers from 1, or d does not divide C.
+        UserError: the text is not six whole numbers from 1, or d does not divide C.
     """
     try:
         shape = tuple(int(number) for number in text.split(','))
@@ -262,7 +262,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure every shape and print its tables; 1 where a candidate failed."""
+    """Measure every shape and print its tables; returns 1 if a candidate failed."""
     options = flags.FLAGS
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')

@@ -1,15 +1,15 @@
-"""A model of training on many devices: the bytes that they send each other, and the time of a step.
+"""A model of training on many devices: the bytes that they send to one another, and the time of a step.
 
     python -m benchmarks.scaling --output=scaling.json
     python -m benchmarks.scaling --step_times=train_step.json --devices=8,256 --bandwidth=50 --host_bandwidth=450
 
-Bytes are those of a model that is checked in the same run against what XLA compiles for meshes of 8 virtual CPU
-devices; no accelerator is used. Within a host a device sends them over --host_bandwidth; a ring that spans hosts
-crosses from one to the next over the network ports, of --bandwidth each, of all its devices there. By default these are
-NVIDIA's figures for a DGX H100: 450 GB/s of NVLink in each direction, a port of 400 Gb/s for each GPU. Nothing is taken
-to be hidden behind computation, and no latency is counted. The JSON of `python -m benchmarks.train_step` says what one
-device takes for a step; for a preset that is not in it, the time is FLOPs / (--peak_tflops * --share), marked as
-assumed, or left out.
+The model predicts the bytes, and the same run checks them against what XLA compiles for meshes of 8 virtual CPU
+devices; no accelerator is used. Within a host a device sends at --host_bandwidth; a ring that spans hosts crosses from
+one to the next over the network ports of all its devices there, of --bandwidth each. The defaults are NVIDIA's figures
+for a DGX H100: 450 GB/s of NVLink in each direction, a port of 400 Gb/s for each GPU. The model assumes that no
+communication is hidden behind computation, and counts no latency. The time of a step on one device comes from the JSON
+of `python -m benchmarks.train_step`; for a preset that is not in it, the time is FLOPs / (--peak_tflops * --share),
+marked as assumed, or left out.
 """
 
 import json
@@ -39,8 +39,8 @@ from nsr_jax.training.state import abstract_state
 from nsr_jax.training.step import make_train_steps
 
 CHECKED_PRESET, CHECKED_MESHES = 'edsr_s_nsr', ((8, 1), (2, 4), (1, 8))
-TOLERANCE = 0.002  # of the bytes that a device sends
-SCALE = 2  # of super-resolution presets
+TOLERANCE = 0.002  # by which the bytes that a device sends may differ, as a share
+SCALE = 2  # of the super-resolution presets
 
 _BYTES = {'pred': 1, 's8': 1, 'u8': 1, 'bf16': 2, 'f16': 2, 's32': 4, 'u32': 4, 'f32': 4, 's64': 8, 'u64': 8, 'f64': 8}
 _INSTRUCTION = re.compile(r'\s*(?:ROOT )?%?\S+ = (.+?) ((?:all|collective|reduce-scatter|ragged)[a-z-]*)\((.*)')
@@ -48,13 +48,13 @@ _GROUPS = re.compile(r'replica_groups=(mesh\[.*?\{.*?\}|\{\{.*?\}\}|\[\S+)')
 
 
 class Collective(NamedTuple):
-    """One operation that devices do together.
+    """One operation that devices perform together.
 
     Attributes:
         kind: all-reduce, all-gather, reduce-scatter or all-to-all.
-        nbytes: of the array that each device has before or afterwards, whichever is larger.
-        devices: that do it together.
-        axes: of the mesh that they lie along; () where that is not known.
+        nbytes: size of the array that each device holds before or afterwards, whichever is larger.
+        devices: how many take part.
+        axes: of the mesh that these devices lie along; () if unknown.
     """
 
     kind: str
@@ -64,20 +64,20 @@ class Collective(NamedTuple):
 
     @property
     def sent(self) -> float:
-        """Bytes that each device sends, in a ring: an all-reduce is a reduce-scatter and an all-gather."""
+        """Bytes that each device sends in a ring; an all-reduce counts as a reduce-scatter and an all-gather."""
         rounds = 2 if self.kind == 'all-reduce' else 1
         return rounds * (self.devices - 1) / self.devices * self.nbytes
 
 
 def predict(network: Network, data: int, fsdp: int) -> Iterator[Collective]:
-    """The collectives of a step on a mesh; those over one device are left out.
+    """The collectives of a step on a mesh, without those over a single device.
 
     A parameter that is split over `fsdp` is gathered once; its gradient is summed over `fsdp`, where each device keeps
-    its part, and each part over `data`. What is not split, for want of an axis that divides, is summed over all
-    devices. Not counted are the norm of the gradient and the metrics: a few numbers.
+    its part, and each part over `data`. The gradient of a parameter that is not split, because `fsdp` divides none of
+    its axes, is summed over all devices. The norm of the gradient and the metrics, a few numbers, are not counted.
 
     Args:
-        network: what is trained.
+        network: to train.
         data: devices that hold the same parameters.
         fsdp: devices that split them.
     """
@@ -97,10 +97,10 @@ def predict(network: Network, data: int, fsdp: int) -> Iterator[Collective]:
 
 
 def read(program: str) -> Iterator[Collective]:
-    """The collectives in the text of a compiled program, each once: those of one step.
+    """The collectives of one step in the text of a compiled program, each listed once.
 
     Raises:
-        ArithmeticError: one is of a kind that is not counted here.
+        ArithmeticError: the model does not count the kind of one of them.
     """
     for line in program.splitlines():
         if (match := _INSTRUCTION.match(line)) is None:
@@ -115,7 +115,7 @@ def read(program: str) -> Iterator[Collective]:
 
 
 def _group_size(groups: str) -> int:
-    """From one of the three ways in which XLA writes replica groups: a mesh with axes, sizes, or a list."""
+    """The size of replica groups, which XLA writes in one of three ways: a mesh with axes, sizes, or a list."""
     if groups.startswith('mesh['):
         sizes = {axis: int(size) for axis, size in re.findall(r"'(\w+)'=(\d+)", groups)}
         return math.prod(sizes[axis] for axis in re.findall(r"'(\w+)'", groups[groups.rindex('{') :]))
@@ -125,7 +125,7 @@ def _group_size(groups: str) -> int:
 
 
 def compiled_step(network: Network, data: int, fsdp: int) -> str:
-    """The program of a train step on a mesh, as text; batch and patches are tiny, bytes do not depend on them."""
+    """The program of a train step on a mesh, as text. Batch and patches are tiny: bytes do not depend on them."""
     mesh = make_mesh(data, fsdp, data * fsdp)
     optimizer = find_optimizer('adam', find_schedule('constant', 1e-3))
     abstract = abstract_state(network, optimizer, mesh)
@@ -148,11 +148,11 @@ def compiled_step(network: Network, data: int, fsdp: int) -> str:
     images = jax.ShapeDtypeStruct((1, 8, 8, network.channels), jnp.uint8)
     store = ImageStore(images, None, jax.ShapeDtypeStruct((1, 2), jnp.int32))
     lowered = train_steps.lower(abstract, store, jax.ShapeDtypeStruct((), jnp.int32))
-    return lowered.compile({'xla_backend_optimization_level': '0'}).as_text()  # collectives are there before that
+    return lowered.compile({'xla_backend_optimization_level': '0'}).as_text()  # collectives exist before optimization
 
 
 def check(network: Network, meshes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-    """Compare the model with the compiled program on each mesh (data, fsdp); a row whose 'failure' is not '' is off."""
+    """Compare the model with the compiled program on each mesh (data, fsdp); a row's 'failure' says how they differ."""
     rows = []
     for data, fsdp in meshes:
         found = list(read(compiled_step(network, data, fsdp)))
@@ -177,10 +177,10 @@ CHECK_COLUMNS = {
 
 
 def measured_seconds(path: str, batch_size: int, patch_size: int) -> tuple[dict[str, float], str]:
-    """Median seconds of the whole step by preset, and the device they were measured on.
+    """Median seconds of the whole step by preset, and the device on which they were measured.
 
     Raises:
-        UserError: the file is not what `benchmarks.train_step` writes, or of another batch, patch or several devices.
+        UserError: `benchmarks.train_step` did not write the file, or for another batch or patch or for several devices.
     """
     try:
         written = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
@@ -217,7 +217,7 @@ def plan(network: Network, mesh: tuple[int, int], seconds: float | None, options
 
 
 def _bandwidth(each: Collective, mesh: tuple[int, int], options: flags.FlagValues) -> float:
-    """Bytes a second that each of its devices sends; those along `fsdp` are neighbours."""
+    """Bytes a second that each of its devices sends. Devices along `fsdp` are neighbours."""
     apart = mesh[1] if each.axes == ('data',) else 1
     if each.devices * apart <= options.devices_per_host:
         return 1e9 * options.host_bandwidth
@@ -226,7 +226,7 @@ def _bandwidth(each: Collective, mesh: tuple[int, int], options: flags.FlagValue
 
 
 def meshes(options: flags.FlagValues) -> list[tuple[int, int]]:
-    """For each number of devices: all share the parameters, or --fsdp neighbours split them."""
+    """Two meshes for each number of devices: each device holds all parameters, or --fsdp neighbours split them."""
     found = []
     for devices in map(int, options.devices):
         fsdp = min(options.fsdp, devices)
@@ -237,7 +237,7 @@ def meshes(options: flags.FlagValues) -> list[tuple[int, int]]:
 
 
 def plan_tables(options: flags.FlagValues) -> list[tuple[dict[str, Any], dict[str, report.Column]]]:
-    """The bytes that each preset sends on each mesh, and times if one device's step is known or assumed."""
+    """Tables of the bytes sent for each preset and mesh, and of times if one device's step is known or assumed."""
     measured, device = {}, ''
     if options.step_times:
         measured, device = measured_seconds(options.step_times, options.batch_size, options.patch_size)
@@ -293,7 +293,7 @@ def _times(plan: Mapping[str, Any]) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Plan, check and print; 1 where the model is not what was compiled."""
+    """Plan, check and print; returns 1 if the model differs from the compiled program."""
     options = flags.FLAGS
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
@@ -314,16 +314,16 @@ def main(argv: Sequence[str]) -> int:
 
 if __name__ == '__main__':
     flags.DEFINE_list('presets', list(PRESETS), 'Names in configs/presets.py.')
-    flags.DEFINE_list('devices', ['8', '64', '256'], 'How many.')
+    flags.DEFINE_list('devices', ['8', '64', '256'], 'Numbers of devices.')
     flags.DEFINE_integer('fsdp', 8, 'Neighbours that split parameters in every second mesh.', lower_bound=1)
     flags.DEFINE_integer('batch_size', 16, 'Patches on each device.', lower_bound=1)
     flags.DEFINE_integer('patch_size', 48, 'Side of an input patch.', lower_bound=1)
-    flags.DEFINE_integer('devices_per_host', 8, 'Linked by --host_bandwidth.', lower_bound=1)
+    flags.DEFINE_integer('devices_per_host', 8, 'Devices in a host, linked at --host_bandwidth.', lower_bound=1)
     flags.DEFINE_float('host_bandwidth', 450, 'GB/s that a device sends within its host.', lower_bound=1e-3)
     flags.DEFINE_float('bandwidth', 50, 'GB/s that a device sends to other hosts.', lower_bound=1e-3)
     flags.DEFINE_string('step_times', None, 'JSON of benchmarks.train_step on one device.')
-    flags.DEFINE_float('peak_tflops', 989, "Where nothing was measured: of the chip, by its vendor (H100's bfloat16).")
-    flags.DEFINE_float('share', 0, 'Where nothing was measured: of that peak, assumed; 0: give no times.', 0, 1)
+    flags.DEFINE_float('peak_tflops', 989, "Vendor's peak, for presets without a measured step (H100's bfloat16).")
+    flags.DEFINE_float('share', 0, 'Share of that peak that is assumed for them; 0: give no times.', 0, 1)
     flags.DEFINE_string('output', None, 'JSON file for every row; the tables are written beside it as .md.')
     jax.config.update('jax_platforms', 'cpu')
     jax.config.update('jax_num_cpu_devices', 8)

@@ -1,10 +1,10 @@
-"""What each tiling costs in decibels and in seconds, for trained networks on real images.
+"""What each tiling costs in decibels and seconds, with trained networks on real images.
 
     python -m benchmarks.tiling --checkpoints=runs/gray25 --datasets=set12 --levels=25 --tiles=48,96 --overlaps=8,16 \
         --output=tiling.json
 
 Only images that are large enough for the authors' rule are used. The tilings take turns in restoring all of them: twice
-to compile what there is to compile and to be scored, then `--rounds` times to be timed.
+to be compiled and scored, then `--rounds` times to be timed.
 """
 
 import itertools
@@ -41,7 +41,7 @@ COLUMNS = {
 
 
 def parse_tilings(tiles: Sequence[str], overlaps: Sequence[str]) -> list[Tiling]:
-    """Whole, authors', and feathered of each size and overlap that fit one another.
+    """The tilings to compare: whole, authors', and feathered with each size and each overlap that fits it.
 
     Raises:
         UserError: a size is not a number.
@@ -58,7 +58,7 @@ def measure(
     network: Network, params: Any, examples: Sequence[tuple[np.ndarray, np.ndarray]], protocol: Protocol,
     tilings: Sequence[Tiling], options: flags.FlagValues,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Scores and times of each tiling over all images (input, truth): the rows of a table.
+    """The rows of a table: scores and times of each tiling over all images (input, truth).
 
     Raises:
         UserError: a tiling fails.
@@ -139,9 +139,9 @@ if __name__ == '__main__':
     flags.DEFINE_list('levels', [], 'Sigmas or JPEG qualities; not for super-resolution.')
     flags.DEFINE_list('tiles', ['48', '64', '96', '128', '192'], 'Sides of feathered tiles, in input pixels.')
     flags.DEFINE_list('overlaps', ['8', '16', '32'], 'Overlaps; those above half a tile are skipped.')
-    flags.DEFINE_integer('images', 0, 'The first so many images of each dataset; 0 = all.', lower_bound=0)
+    flags.DEFINE_integer('images', 0, 'How many of the first images of each dataset are used; 0 = all.', lower_bound=0)
     flags.DEFINE_integer('rounds', 3, 'How often each tiling is timed.', lower_bound=3)
-    flags.DEFINE_integer('tile_batch', None, 'Tiles that run at once; default: what predict does.')
+    flags.DEFINE_integer('tile_batch', None, 'Tiles that are restored at once; default: as in predict.')
     flags.DEFINE_string('data_dir', '', "Folder of the image sets; '' = $NSR_DATA_DIR.")
     flags.DEFINE_string('tfds_dir', '', "Where prepared datasets are kept; '' = TFDS's default.")
     flags.DEFINE_string('output', None, 'JSON file for every time; the tables are written beside it as .md.')

@@ -1,8 +1,8 @@
 """Reliable timing: candidates take turns in one process, and ratios are between times of the same round.
 
 The first call of each candidate compiles and is checked; one more warms up and is checked again. Then every round
-gives each candidate fresh arguments, whose making is not timed, in an order that is reversed from round to round, so
-that what else the machine does falls on all of them.
+gives each candidate fresh arguments, which are made outside the timed part. The order is reversed from round to round,
+so that the other work of the machine disturbs all candidates alike.
 """
 
 import dataclasses
@@ -19,23 +19,23 @@ import tqdm
 from absl import logging
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-MATMUL = 'matmul'  # the group of the matrix product, whose fastest round is the chip's peak
+MATMUL = 'matmul'  # group of the matrix product, whose fastest round gives the chip's peak
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """Something to be timed.
+    """A computation to time.
 
     Attributes:
-        name: in tables, unique within its group.
+        name: shown in tables; unique within its group.
         group: what it computes; candidates of one group are compared.
-        prepare: a seed to fresh arguments of `run`, not timed; seed 0 gives the arguments that `check` knows.
-        run: arguments to results; may return before the device has computed them.
-        wait: returns when the device has computed what it is given.
-        calls: how many calls `run` makes one after another without waiting, so that a short one is not lost in the
-            cost of launching it.
-        flops: floating-point operations of use in one call; 0 where there is nothing to count.
-        check: results of seed 0 to their relative error; raises ArithmeticError where it is too large. None: unchecked.
+        prepare: makes fresh arguments of `run` from a seed, not timed; `check` knows those of seed 0.
+        run: computes results from arguments; may return before the device is done.
+        wait: returns when the device has computed the given results.
+        calls: how many calls `run` makes one after another without waiting, so that the launch of a short one does not
+            outweigh it.
+        flops: useful floating-point operations of one call; 0 if they are not counted.
+        check: returns the relative error of seed 0's results; raises ArithmeticError if it is too large. May be None.
     """
 
     name: str
@@ -50,14 +50,14 @@ class Candidate:
 
 @dataclasses.dataclass
 class Measurement:
-    """The results of a candidate.
+    """The measurement of a candidate.
 
     Attributes:
-        candidate: what was timed.
-        first_seconds: of its first run, with compilation.
-        seconds: of one call, one entry a round; empty where it failed.
-        error: relative error of its results against the oracle; None where it is not checked.
-        failure: why it was not timed; '' where it was.
+        candidate: that was timed.
+        first_seconds: time of the first run, with compilation.
+        seconds: times of one call, one for each round; empty if the candidate failed.
+        error: relative error of the results against the oracle; None if unchecked.
+        failure: why the candidate was not timed; '' if it was.
     """
 
     candidate: Candidate
@@ -79,7 +79,7 @@ class Measurement:
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """Median, lowest and highest of the same quantity in all rounds."""
+    """The median, lowest and highest value of a quantity over all rounds."""
 
     median: float
     lowest: float
@@ -87,31 +87,32 @@ class Spread:
 
 
 def spread_of(values: Sequence[float]) -> Spread:
-    """Summarise one value a round."""
+    """Summarise the values of all rounds."""
     return Spread(statistics.median(values), min(values), max(values))
 
 
 def ratio(measured: Measurement, floor: Measurement) -> Spread:
-    """How much longer than `floor` it took, round by round."""
+    """The ratio of its time to that of `floor`, round by round."""
     return spread_of([ours / theirs for ours, theirs in zip(measured.seconds, floor.seconds, strict=True)])
 
 
 def fastest(measurements: Sequence[Measurement]) -> Measurement | None:
-    """The one with the lowest median; None where all have failed."""
+    """The measurement with the lowest median; None if all have failed."""
     return min((each for each in measurements if each.seconds), key=lambda each: each.median, default=None)
 
 
 def take_turns(candidates: Sequence[Candidate], rounds: int) -> list[Measurement]:
     """Compile, check, warm up and time all candidates.
 
-    One that cannot run or gives wrong results is logged and not timed; the others go on. Its `failure` says why.
+    A candidate that cannot run or gives wrong results is logged and not timed, and its `failure` says why; the others
+    go on.
     """
     measurements = [Measurement(candidate) for candidate in candidates]
     bar = tqdm.tqdm(total=len(candidates) * (rounds + 2), desc='compiling', unit='run', dynamic_ncols=True)
     with bar:
         for number in range(-1, rounds + 1):  # -1 compiles, 0 warms up; both are checked
             bar.set_description('compiling' if number < 0 else 'timing')
-            # Each round in another order: what runs before leaves its mark on the caches and on the heap.
+            # The order changes in each round, as the candidate before affects the caches and the heap.
             shuffled = random.Random(number).sample(measurements, len(measurements))
             for measured in shuffled if number > 0 else measurements:
                 if not measured.failure:
@@ -132,7 +133,7 @@ def _take_turn(measured: Measurement, number: int) -> None:
         if candidate.check is not None:
             measured.error = max(measured.error or 0.0, candidate.check(results))
     except (ArithmeticError, RuntimeError, ValueError) as error:
-        # RuntimeErrors are both frameworks' errors of compilation and memory, ValueErrors shapes that a kernel refuses.
+        # RuntimeError: either framework failed to compile or ran out of memory. ValueError: a kernel refused a shape.
         measured.failure = f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
         logging.error('%s, %s: %s', candidate.group, candidate.name, measured.failure)
 
@@ -146,7 +147,7 @@ def _run(candidate: Candidate, seed: int) -> tuple[Any, float]:
     return results, time.perf_counter() - start
 
 
-# How far results may be from the oracle's.
+# How much results may differ from the oracle's.
 
 
 def relative_errors(results: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -168,7 +169,7 @@ def check_errors(errors: Mapping[str, float], tolerance: float) -> float:
     """The largest error.
 
     Raises:
-        ArithmeticError: one is above the tolerance or not a number.
+        ArithmeticError: an error is above the tolerance or not a number.
     """
     wrong = {name: error for name, error in errors.items() if not error < tolerance}
     if wrong:
@@ -178,13 +179,13 @@ def check_errors(errors: Mapping[str, float], tolerance: float) -> float:
 
 
 def convolution_tolerance(dtype: str) -> float:
-    """Of one convolution and its gradients. A GPU multiplies float32 in TF32, with 11 bits."""
+    """The tolerance of one convolution and its gradients. A GPU multiplies float32 in TF32, with 11 bits."""
     if dtype == 'bfloat16':
         return 2e-2
     return 1e-4 if jax.default_backend() == 'cpu' else 3e-3
 
 
-# The chip's peak as it can be measured: a large product of two square matrices.
+# The chip's measured peak: a large product of two square matrices.
 
 
 def matmul_candidate(dtype: str, size: int | None = None) -> Candidate:
@@ -192,7 +193,7 @@ def matmul_candidate(dtype: str, size: int | None = None) -> Candidate:
 
     Args:
         dtype: of both.
-        size: of a side, rounded down to a multiple of the devices; by default what the platform needs for its peak.
+        size: of a side, rounded down to a multiple of the number of devices; default: enough for the platform's peak.
     """
     size = size or (2048 if jax.default_backend() == 'cpu' else 8192)
     size -= size % jax.device_count()
@@ -221,6 +222,6 @@ def matmul_candidate(dtype: str, size: int | None = None) -> Candidate:
 
 
 def peak_of(measurements: Sequence[Measurement]) -> float | None:
-    """FLOP/s of the fastest round of the matrix product; None where it failed."""
+    """FLOP/s of the fastest round of the matrix product; None if it failed."""
     products = [each for each in measurements if each.candidate.group == MATMUL and each.seconds]
     return max((each.candidate.flops / min(each.seconds) for each in products), default=None)

@@ -1,7 +1,7 @@
-"""The sparse convolution and the restoration network in PyTorch: the peers to compare with.
+"""The sparse convolution and the restoration network in PyTorch, for comparison.
 
-The per-sample convolution is one grouped convolution, the samples folded into the groups. Parameters have the names of
-our network's tree, with the filters first: `direction (k, d, Cout/d, Cin, kh, kw)`, plain `(Cout, Cin, kh, kw)`.
+The per-sample convolution is one grouped convolution, with the samples folded into the groups. Parameters are named as
+in our network's tree, with the filters first: `direction (k, d, Cout/d, Cin, kh, kw)`, plain `(Cout, Cin, kh, kw)`.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ def sparse_conv(x: torch.Tensor, bank: torch.Tensor, bias: torch.Tensor, gamma: 
 
 
 class _Conv(nn.Module):
-    """Weight-normalised; parameters are empty until they are copied in."""
+    """A weight-normalised convolution; its parameters are empty until they are copied in."""
 
     def __init__(self, inputs: int, filters: tuple[int, ...], kernel_size: int):
         super().__init__()
@@ -96,12 +96,12 @@ class ResidualBlock(nn.Module):
         self.conv_2 = conv_2
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map `(B, C, H, W)` to the same."""
+        """Map `(B, C, H, W)` to the same shape."""
         return x + self.conv_2(functional.relu(self.conv_1(x)))
 
 
 class RestorationNetwork(nn.Module):
-    """The twin of `nsr_jax.models.residual.RestorationNetwork` with softmax gates; the fields mean the same."""
+    """`nsr_jax.models.residual.RestorationNetwork` with softmax gates in PyTorch; the fields mean the same."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ def copy_parameters(params: Mapping[str, Any], network: nn.Module) -> None:
     """Fill the network with the parameter tree of its JAX twin.
 
     Raises:
-        RuntimeError: names or shapes that do not fit.
+        RuntimeError: names or shapes do not fit.
     """
     leaves = flatten_dict(params, sep='.')
     network.load_state_dict({name: torch.tensor(_filters_first(name, leaf)) for name, leaf in leaves.items()})

@@ -1,7 +1,7 @@
-"""How PyTorch is run beside JAX: on the same kind of device, eagerly and compiled, in both memory layouts.
+"""Run PyTorch beside JAX: on the same kind of device, eagerly and compiled, in both memory layouts.
 
-On a CPU that other processes use too, the OpenMP threads of PyTorch wait for one another actively, for far longer than
-they compute: then set OMP_WAIT_POLICY=passive.
+On a CPU that other processes use too, PyTorch's OpenMP threads wait for one another actively, far longer than they
+compute. Set OMP_WAIT_POLICY=passive there.
 """
 
 import contextlib
@@ -40,12 +40,12 @@ class Variant:
         return f'PyTorch {how} {layout}'
 
     def compiled(self, function: Callable) -> Callable:
-        """The function, compiled for the shapes that it is called with."""
+        """The function, compiled for the shapes of its calls."""
         return torch.compile(function, dynamic=False, mode=self.mode) if self.mode else function
 
 
 def variants(modes: Sequence[str]) -> list[Variant]:
-    """Every mode in both layouts.
+    """The variants: each mode in both layouts.
 
     Raises:
         UserError: PyTorch cannot run where JAX does.
@@ -70,10 +70,10 @@ def device() -> str:
 
 
 def configure() -> None:
-    """All cores, TF32 where JAX uses it, and never a silent fall back from compiled to eager."""
+    """Use all cores, and TF32 where JAX does; raise instead of falling back silently from compiled to eager."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     if device() == 'cuda':
-        torch.set_float32_matmul_precision('high')  # convolutions are in TF32 already
+        torch.set_float32_matmul_precision('high')  # convolutions use TF32 anyway
         torch.backends.cudnn.benchmark = True
     torch.compiler.reset()
     torch._dynamo.config.recompile_limit = 64
@@ -81,7 +81,7 @@ def configure() -> None:
 
 
 def wait(_=None) -> None:
-    """Until the device is idle."""
+    """Wait until the device is idle."""
     if device() == 'cuda':
         torch.cuda.synchronize()
 
@@ -99,12 +99,12 @@ def convolution_candidates(
     passes: Sequence[tuple[str, float, Callable[[Sequence], float]]],
     variants: Sequence[Variant],
 ) -> list[Candidate]:
-    """The sparse convolution as a grouped convolution, every variant.
+    """Candidates for the sparse convolution as a grouped convolution, one for each variant.
 
     Args:
         shape: (B, H, W, C, k, d).
-        dtype: of images; 'bfloat16' runs under autocast, which takes float32 parameters.
-        calls: of one run.
+        dtype: of images; 'bfloat16' runs under autocast, with float32 parameters.
+        calls: in one timing.
         example: makes the checked x (B, H, W, C), bank (3, 3, C, k, d, C/d), bias, gamma and output gradient.
         passes: the group, the FLOPs, and what checks a tuple of NumPy arrays in JAX's layout: the output and, unless
             the group is 'forward', the gradients of x, bank, bias and gamma.
@@ -132,7 +132,7 @@ def convolution_candidates(
 def _convolve(function: Callable, dtype: str, *, backward: bool) -> Callable:
     def run(sets):
         for *inputs, gradient in sets:
-            results = None  # CUDA graphs write the next ones to the same place
+            results = None  # CUDA graphs write the next results to the same memory
             with autocast(dtype), torch.set_grad_enabled(backward):
                 results = (function(*inputs),)
             if backward:
@@ -143,7 +143,7 @@ def _convolve(function: Callable, dtype: str, *, backward: bool) -> Callable:
 
 
 def _arguments(shape: Sequence[int], dtype: str, calls: int, variant: Variant, seed: int, example: Callable) -> list:
-    """Fresh numbers made on the device; for seed 0 the ones that are checked, whose last set counts."""
+    """Fresh random numbers made on the device; for seed 0 the checked ones, of which the last set counts."""
     batch, height, width, channels, groups, cardinality = shape
     generator = torch.Generator(device()).manual_seed(seed)
 
@@ -177,7 +177,7 @@ def _to_jax_layout(results: Sequence[torch.Tensor]) -> tuple[np.ndarray, ...]:
 
 
 class _Training:
-    """A network and its Adam, as one variant runs them, beside a `benchmarks.train_step.Training` of ours."""
+    """A network and its Adam as one variant runs them, the peer of our `benchmarks.train_step.Training`."""
 
     def __init__(self, ours: Any, variant: Variant):
         self._ours, self._variant = ours, variant
@@ -187,7 +187,7 @@ class _Training:
         self._loss = variant.compiled(lambda inputs, targets: (self.network(inputs) - targets).abs().mean())
 
     def prepare(self, calls: int, seed: int) -> list[tuple[torch.Tensor, ...]]:
-        """Batches on the device; seed 0 starts over with the first, which alone is checked."""
+        """Batches on the device; seed 0 starts over with the first batch, the only one that is checked."""
         if seed == 0:
             copy_parameters(self._ours.initial.params, self.network)
             self._adam.state.clear()
@@ -195,12 +195,12 @@ class _Training:
         return [tuple(self._to_torch(images) for images in self._ours.batch(step)) for step in steps]
 
     def _to_torch(self, images: jax.Array) -> torch.Tensor:
-        """NHWC in JAX to the variant's layout on the device."""
+        """Move a JAX array, NHWC, to the device in the variant's layout."""
         tensor = torch.tensor(np.asarray(images)).to(device()).permute(0, 3, 1, 2)
         return tensor.contiguous(memory_format=self._variant.memory_format)
 
     def take_steps(self, batches: Sequence[tuple[torch.Tensor, ...]], *, update: bool) -> torch.Tensor:
-        """The last loss; its gradients are then in the parameters."""
+        """Take steps and return the last loss, whose gradients are then in the parameters."""
         for inputs, targets in batches:
             self._adam.zero_grad(set_to_none=True)
             with autocast(self._ours.dtype):
@@ -212,11 +212,11 @@ class _Training:
 
 
 def training_candidates(ours: Any, calls: int, variants: Sequence[Variant], groups: Sequence[str]) -> list[Candidate]:
-    """The whole step, and forward and backward pass; batches are on the device before they are timed.
+    """Candidates for the whole step, and for forward and backward pass; timing starts with batches on the device.
 
     Args:
-        ours: a `benchmarks.train_step.Training`, whose network, weights, batches and checks are taken.
-        calls: steps of one timing.
+        ours: a `benchmarks.train_step.Training`, which provides network, weights, batches and checks.
+        calls: steps in one timing.
         variants: ways to run it.
         groups: names of the whole step and of forward and backward pass.
     """

@@ -1,15 +1,15 @@
-"""The whole train step of networks with and without gates: sample, degrade, restore, compare, update.
+"""Time the whole train step of networks with and without gates: sample, degrade, restore, compare, update.
 
     python -m benchmarks.train_step --output=train_step.json
     python -m benchmarks.train_step --presets=resnet,resnet_nsr_capacity --dtype=bfloat16 --notorch
     python -m benchmarks.train_step --memory
 
 Ratios are to the first preset, which should be the plain network of the comparison. Each step draws its own batch
-from a resident store of random images. Forward and backward pass, optimizer and sampling are also timed alone. The
-optimizer is Adam at a constant rate. Where PyTorch is installed, the same networks in PyTorch take part, from the
+from a resident store of random images. Forward and backward pass, optimizer and sampling are also timed on their own.
+The optimizer is Adam at a constant rate. Where PyTorch is installed, the same networks in PyTorch take part, with the
 same weights, on batches that are on the device already. Losses and gradients are checked in the same run against
 ours, computed sample by sample in float32 at the highest precision. `--memory` compiles the step of each preset and
-runs nothing: it prints bytes, and seconds to compile.
+runs nothing: it prints bytes, and the seconds that compiling takes.
 """
 
 import functools
@@ -56,14 +56,14 @@ from nsr_jax.training.step import make_train_steps
 TIMED = ('edsr_s', 'edsr_s_nsr')
 COMPILED = ('edsr_s', 'edsr_s_nsr', 'edsr_l_nsr', 'resnet', 'resnet_nsr_efficient', 'resnet_nsr_capacity', 'wdsr_s')
 WHOLE, GRADIENT, OPTIMIZER, SAMPLING = 'whole step', 'forward + backward', 'optimizer', 'sampling'
-IMAGES, MARGIN = 16, 32  # of the resident store, and how much larger than a patch they are
+IMAGES, MARGIN = 16, 32  # of the resident store; how many pixels larger than a patch each is
 
-# Of the gradient's norm; the loss is allowed a tenth. L1's derivative is a sign, which rounding flips near 0.
+# Relative to the gradient's norm; a tenth of it for the loss. L1's derivative is a sign, which rounding flips near 0.
 _TOLERANCES = {'float32 on cpu': 1e-3, 'float32': 5e-2, 'bfloat16': 2e-1}
 
 
 def preset_config(preset: str, *, scale: int, num_blocks: int, batch_size: int, patch_size: int) -> ConfigDict:
-    """The config by which a preset is trained: super-resolution, or gray denoising at sigma 25 for `resnet…`.
+    """The config of a preset's training: super-resolution, or gray denoising at sigma 25 for `resnet…`.
 
     Args:
         preset: a name in configs/presets.py.
@@ -73,7 +73,7 @@ def preset_config(preset: str, *, scale: int, num_blocks: int, batch_size: int, 
         patch_size: side of an input patch.
 
     Raises:
-        UserError: an unknown preset or scale.
+        UserError: the preset or the scale is unknown.
     """
     if preset not in PRESETS:
         raise UserError(f'unknown preset {preset!r}: one of {", ".join(PRESETS)}')
@@ -90,20 +90,20 @@ def preset_config(preset: str, *, scale: int, num_blocks: int, batch_size: int, 
 
 
 class Training:
-    """A network with all that its training needs, as `nsr_jax.training.loop` puts it together.
+    """A network with all that its training needs, put together as in `nsr_jax.training.loop`.
 
     Attributes:
         preset: its name.
         dtype: of convolutions.
-        network: what is trained.
+        network: to train.
         abstract: the state's shapes.
         train_steps: the compiled step, (state, store, count) to (state, sums).
         batch_size: over all devices.
-        rate: of Adam, at the start.
+        rate: of Adam.
     """
 
     def __init__(self, preset: str, config: ConfigDict, dtype: str):
-        """Nothing is computed or put on a device yet."""
+        """Prepare the training; nothing is computed or put on a device yet."""
         self.preset, self.dtype, self.batch_size = preset, dtype, config.batch_size
         self.network = build_network(config.model, dtype)
         self._exact = build_network(config.model, 'float32')
@@ -142,7 +142,7 @@ class Training:
         self._sample = jax.jit(sample_batch, out_shardings=by_samples)
 
     def abstract_store(self) -> ImageStore:
-        """Shapes of `store`."""
+        """The shapes of `store`."""
         side = self._patch + 2 * self._margin + MARGIN
         scale, channels = self._scale, self.network.channels
 
@@ -167,17 +167,17 @@ class Training:
 
     @property
     def flops(self) -> float:
-        """Of the networks' multiply-accumulates in a step: forward, and twice as many backward."""
+        """FLOPs of the network's multiply-accumulates in a step: forward, and twice as many backward."""
         side = self._patch * self._scale
         return 3 * 2.0 * self.batch_size * count_multi_adds(self.network, (side, side)).total
 
     def batch(self, step: int) -> tuple[jax.Array, jax.Array]:
-        """Inputs and targets of a step."""
+        """The inputs and targets of a step."""
         return self._sample(self.store, jnp.int32(step))
 
     @functools.cached_property
     def _expected(self) -> dict[str, np.ndarray]:
-        """Loss and gradient of the first step: means over samples, each alone, in float32 at the highest precision."""
+        """The first step's loss and gradient: means over single samples, in float32 at the highest precision."""
         loss_and_gradient = jax.value_and_grad(functools.partial(_loss, self._exact))
 
         @jax.jit
@@ -194,7 +194,7 @@ class Training:
         return {'loss': np.asarray(loss) / self.batch_size, 'gradient': _flat(gradient) / self.batch_size}
 
     def check(self, loss: Any, gradient: Any = None) -> float:
-        """Compare the loss, and the gradient where there is one, of the first step with the oracle's.
+        """Compare the loss of the first step, and its gradient if given, with the oracle's.
 
         Raises:
             ArithmeticError: they differ.
@@ -214,12 +214,12 @@ class Training:
         return Candidate(name=f'{self.preset} {group}', group=group, wait=jax.block_until_ready, **fields)
 
     def _whole_step(self, calls: int) -> Candidate:
-        states = []  # the current one; donated to each call
+        states = []  # only the current state; each call donates it
 
         def prepare(seed: int) -> int:
             if seed == 0:
                 states[:] = [jax.tree.map(jnp.copy, self.initial)]
-            return calls if seed else 1  # any number, no recompilation; the first step alone is checked
+            return calls if seed else 1  # no count recompiles; only the first step is checked
 
         def run(count: int) -> dict[str, jax.Array]:
             state, sums = self.train_steps(states.pop(), self.store, count)
@@ -279,7 +279,7 @@ class Training:
             return params
 
         def check(params) -> float:
-            """Of a constant gradient, each of Adam's steps is the rate times the gradient's sign."""
+            """With a constant gradient, each of Adam's steps is the rate times the gradient's sign."""
             change = _flat(params) - _flat(self.initial.params)
             expected = -calls * self.rate * np.sign(_flat(random_like(self.initial.params, 0)))
             return check_errors(relative_errors({'change': change}, {'change': expected}), 1e-2)
@@ -304,7 +304,7 @@ def _flat(tree) -> np.ndarray:
 
 
 def compile_step(training: Training) -> dict[str, Any]:
-    """Compile the whole train step and read its memory: what `MEMORY_COLUMNS` shows."""
+    """Compile the whole train step and read how much memory it takes: a row of `MEMORY_COLUMNS`."""
     shapes = training.abstract, training.abstract_store(), jax.ShapeDtypeStruct((), jnp.int32)
     start = time.perf_counter()
     lowered = training.train_steps.lower(*shapes)
@@ -340,7 +340,7 @@ MEMORY_COLUMNS = {
 
 
 def compare(measurements: Sequence[Measurement], trainings: Sequence[Training], setting: str) -> list[dict[str, Any]]:
-    """The tables: the peak, steps against the first preset's, and of what each preset's step consists."""
+    """The tables: the peak, steps compared with the first preset's, and the parts of each preset's step."""
     peak = peak_of(measurements)
     work = {'steps': 1, 'images': trainings[0].batch_size}
     by_name = {each.candidate.name: each for each in measurements}
@@ -362,7 +362,7 @@ def compare(measurements: Sequence[Measurement], trainings: Sequence[Training], 
 
 
 def setting(options: flags.FlagValues) -> str:
-    """What all steps have in common."""
+    """The setting that all steps have in common, in words."""
     blocks = f', {options.num_blocks} blocks' if options.num_blocks else ''
     side = options.patch_size
     return f'batch {options.batch_size}, patches {side}x{side}{blocks}, {options.dtype}'
@@ -391,7 +391,7 @@ def measure(
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure the presets and print their tables; 1 where a candidate failed."""
+    """Measure the presets and print their tables; returns 1 if a candidate failed."""
     options = flags.FLAGS
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
