@@ -35,7 +35,8 @@ class Candidate:
         calls: how many calls `run` makes one after another without waiting, so that the launch of a short one does not
             outweigh it.
         flops: useful floating-point operations of one call; 0 if they are not counted.
-        check: returns the relative error of seed 0's results; raises ArithmeticError if it is too large. May be None.
+        check: returns the relative error of the results of seed 0, or raises ArithmeticError if it is too large; None:
+            unchecked.
     """
 
     name: str

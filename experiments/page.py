@@ -1,4 +1,4 @@
-"""Generates docs/results.md: scores beside published ones, their commands, and the runs that are not done yet."""
+"""Generate docs/results.md: scores beside published ones, their commands, and the runs that are not done yet."""
 
 import functools
 import json
@@ -20,9 +20,9 @@ from nsr_jax.tasks import TASKS, all_protocols, find_degradations
 
 PAGE = pathlib.Path(__file__).parents[1] / 'docs' / 'results.md'
 MARK = '<!-- All below is written by python -m experiments.same_data, never by hand. -->\n'
-WORKDIR = '../same_data'  # in the commands that are shown
+WORKDIR = '../same_data'  # in the commands on the page
 
-Record = Mapping[str, Any]  # as same_data.complete makes it
+Record = Mapping[str, Any]  # as same_data.complete returns it
 
 
 def write(records: Mapping[str, Record], path: pathlib.Path = PAGE) -> None:
@@ -33,7 +33,7 @@ def write(records: Mapping[str, Record], path: pathlib.Path = PAGE) -> None:
 
 
 def generate(records: Mapping[str, Record], cards: Sequence[shipped.Card]) -> str:
-    """The page below `MARK`, from these records and the networks that come with the package."""
+    """The page below `MARK`, made from these records and the cards of the networks in the package."""
     missing = ', '.join(name for name in RUNS if name not in records)
     parts = [
         '\n## Scores\n',
@@ -108,7 +108,7 @@ def _counted(model: str) -> tuple[str, str]:
 
 
 def _score_tables(records: Mapping[str, Record], cards: Sequence[shipped.Card]) -> list[str]:
-    """A table for each degradation with our runs, shipped networks and published ones; and the protocols in words."""
+    """A table for each degradation with our runs, shipped networks and published ones; then the protocols in words."""
     groups: dict[str, list[Run]] = {}
     for run in RUNS.values():
         config = run.config()
@@ -120,7 +120,7 @@ def _score_tables(records: Mapping[str, Record], cards: Sequence[shipped.Card]) 
         scored = {run.name: records[run.name]['scores'] for run in runs if run.name in records}
         for card in cards:
             images = '' if find_training_set(card.config['data']['source']) else ', other images'
-            # Without the baselines on the card.
+            # The baselines on the card are left out.
             own = [score for score in card.scores if score['model'].startswith(card.name)]
             scored[f'{card.name} (shipped{images})'] = own
         cells: dict[tuple[str, str], dict[str, str]] = {}

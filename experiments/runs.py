@@ -1,4 +1,4 @@
-"""The runs that are compared with published networks of the same training data."""
+"""The runs that are compared with published networks trained on the same data."""
 
 import dataclasses
 import importlib
@@ -12,13 +12,13 @@ class Run:
     """A network to train and compare with published ones.
 
     Attributes:
-        name: of its folder and its record.
-        file: a config in configs/same_data, without its ending.
+        name: of the run, its folder and its record.
+        file: name of a config in configs/same_data, without its ending.
         argument: of the config, without the number of steps.
-        datasets: the test sets of the rivals.
-        protocols: by which it is scored.
-        rivals: the published networks of the same data, by their names in `Task.published`.
-        warm_start: the run whose weights it starts with; '' for random weights.
+        datasets: the test sets that the rivals were scored on.
+        protocols: those by which it is scored.
+        rivals: names in `Task.published` of networks that were trained on the same data.
+        warm_start: name of the run whose weights it starts with; '' for random weights.
     """
 
     name: str
@@ -30,16 +30,16 @@ class Run:
     warm_start: str = ''
 
     def config(self, steps: int | None = None) -> ml_collections.ConfigDict:
-        """Its config; `steps` None is the config's own number."""
+        """Its config, with this number of steps; None keeps the config's own."""
         return importlib.import_module(f'configs.same_data.{self.file}').get_config(self._argument(steps))
 
     def train_arguments(self, folder: str | os.PathLike, steps: int | None = None) -> list[str]:
-        """Arguments of `python` for the training, at the root of the repository; `folder` holds all runs."""
+        """Arguments of `python` that train it from the root of the repository; `folder` holds all runs."""
         arguments = ['train.py', self._config_flag(steps), f'--workdir={folder}/{self.name}']
         return arguments + ([f'--config.warm_start={folder}/{self.warm_start}'] if self.warm_start else [])
 
     def score_arguments(self, folder: str | os.PathLike, steps: int | None = None) -> list[str]:
-        """Arguments of `python` for the scores, by the weights that are best on the held-out images."""
+        """Arguments of `python` that score its weights that are best on the held-out images."""
         return [
             'eval.py',
             self._config_flag(steps),

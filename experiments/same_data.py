@@ -4,10 +4,10 @@
     python -m experiments.same_data --workdir=../same_data --runs=sr_x2_nsr,sr_x2 --stop_after=9m
     python -m experiments.same_data --workdir=/tmp/trial --steps=20
 
-Each run is `train.py` into a folder of --workdir, then `eval.py` on the test sets of its rivals, in float32, by the
-weights that are best on held-out training images. Exit code 75 means that there is more to do: the same command then
-resumes. The scores of a whole run are kept in experiments/results/NAME.json, and a run that has this file is done. With
---steps the scores are only in the folders of the runs.
+For each run, `train.py` trains in a folder of --workdir, then `eval.py` scores the weights that are best on held-out
+training images, in float32, on the test sets of its rivals. Exit code 75 means that there is more to do, and
+that the same command resumes. The scores of a whole run are kept in experiments/results/NAME.json, and a run that has
+this file is done. With --steps the scores are only in the folders of the runs.
 """
 
 import dataclasses
@@ -39,21 +39,21 @@ from nsr_jax.training.stopping import parse_duration, seconds_since_start
 
 ROOT = pathlib.Path(__file__).parents[1]
 RECORDS = ROOT / 'experiments' / 'results'
-PIECES = 'pieces.jsonl'  # for each start of train.py: its seconds, exit code and hardware
+PIECES = 'pieces.jsonl'  # one line for each start of train.py: its seconds, exit code and hardware
 
 
 def complete(run: Run, folder: pathlib.Path, steps: int | None, stop_after: float | None) -> dict[str, Any]:
-    """Train and score a run, or resume it; returns its record: scores, and how it was trained.
+    """Train and score a run, or resume it, and return its record: its scores, and how it was trained.
 
     Args:
-        run: to complete.
+        run: the one to complete.
         folder: of all runs, absolute.
-        steps: of the training; None: the config's own number.
+        steps: of the training; None takes the config's own number.
         stop_after: seconds since this process started, after which training saves. Scoring is not interrupted.
 
     Raises:
         StoppedError: there is more to do.
-        UserError: a command fails, whose own line is above.
+        UserError: a command failed, and printed why.
     """
     workdir = make_output_folder(folder / run.name)
     config = run.config(steps)
@@ -78,7 +78,7 @@ def complete(run: Run, folder: pathlib.Path, steps: int | None, stop_after: floa
 
 
 def start(arguments: Sequence[str]) -> int:
-    """Run a script of this project and return its exit code; SIGTERM is passed on, Ctrl-C reaches it anyway."""
+    """Run a script of this project and return its exit code. SIGTERM is passed on; Ctrl-C reaches the script anyway."""
     process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT)
     previous = {
         signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number)),
@@ -144,9 +144,9 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == '__main__':
     flags.DEFINE_string(
-        'workdir', None, 'Folder for the runs, outside of the checkout; without it only the page is written.'
+        'workdir', None, 'Folder for the runs, outside the checkout; without it, only the page is written.'
     )
-    flags.DEFINE_list('runs', [], f'Runs, in order; default: all of {", ".join(RUNS)}.')
+    flags.DEFINE_list('runs', [], f'Runs to complete, in this order; default: all of {", ".join(RUNS)}.')
     flags.DEFINE_integer('steps', None, "Steps of each run, for a trial; default: the config's.", lower_bound=1)
     flags.DEFINE_string('stop_after', None, 'Time after which training saves and the command ends with 75: 9m, 1h30m.')
     jax.config.update('jax_platforms', 'cpu')  # this process leaves accelerators to those that it starts
