@@ -1,4 +1,4 @@
-"""A tiny run: 4 images like photographs in a folder, a network of one block, a few steps; also as a command."""
+"""A tiny run: a folder of 4 images like photographs, a network of one block, a few steps; also started as a command."""
 
 import functools
 import json
@@ -73,7 +73,7 @@ class Job:
     def start(self, config, workdir, *arguments, log=subprocess.DEVNULL, prepare=None, held=None, **environment):
         """A process that trains by `config`, after `prepare()` in it; its standard error goes to `log`.
 
-        `held`: what tests/training/held.py is told, if the process is to be held or killed at a certain moment.
+        `held`: the argument of tests/training/held.py, if the process should be held or killed at a certain moment.
         """
         script = ['train.py'] if held is None else ['-m', 'tests.training.held', json.dumps(held)]
         overrides = [f'--config.{name}={value}' for name, value in leaves(config.to_dict()) if value is not None]
@@ -83,7 +83,7 @@ class Job:
         return subprocess.Popen(command, cwd=root, env=environment, stderr=log, text=True, preexec_fn=prepare)
 
     def run(self, config, workdir, *arguments, **options):
-        """The exit code and the standard error."""
+        """Train in a process and return its exit code and its standard error."""
         process = self.start(config, workdir, *arguments, log=subprocess.PIPE, **options)
         error = process.communicate(timeout=900)[1]
         return process.returncode, error
@@ -96,7 +96,7 @@ def job(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def metrics_of():
-    """The lines of a workdir's metrics without what differs from run to run."""
+    """Reads the lines of a workdir's metrics, without the numbers that differ from run to run."""
 
     def read(workdir):
         lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]

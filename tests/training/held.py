@@ -1,9 +1,9 @@
-"""train.py, held or killed at a moment that a test chooses, however fast or slow the machine is.
+"""Run train.py, and hold or kill it at a moment that a test chooses, however fast or slow the machine is.
 
     python -m tests.training.held JSON --config=… --workdir=…
 
-JSON: {"hold": [STEP, FOLDER]}         at the first log of STEP or later, makes FOLDER/held and waits for FOLDER/go
-      {"kill": [NUMBER, SECONDS]}      kills itself so long after it has touched the workdir so many times
+JSON: {"hold": [STEP, FOLDER]}         at the first log of STEP or later, make FOLDER/held and wait for FOLDER/go
+      {"kill": [NUMBER, SECONDS]}      SECONDS after the workdir was touched for the NUMBERth time, kill the process
 """
 
 import json
@@ -20,7 +20,7 @@ _TOUCHES = {'open', 'os.mkdir', 'os.remove', 'os.rename', 'os.rmdir', 'os.scandi
 
 
 def hold(step, folder):
-    """Between two steps, in the thread that hears signals."""
+    """Hold the process between two steps, in the thread that receives signals."""
     folder, write = pathlib.Path(folder), loop.MetricsWriter.write
 
     def write_and_wait(self, at, **numbers):
@@ -34,7 +34,7 @@ def hold(step, folder):
 
 
 def kill(number, seconds):
-    """Early or late, also in the middle of a checkpoint: other threads go on writing while this one sleeps."""
+    """Kill the process early or late, possibly during a checkpoint: other threads write while this one sleeps."""
     (workdir,) = (each.removeprefix('--workdir=') for each in sys.argv if each.startswith('--workdir='))
     left = [None] * number
 

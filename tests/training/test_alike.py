@@ -1,4 +1,4 @@
-"""Processes of one job that were not started alike: all end with one line that names the difference, and none trains.
+"""If the processes of a job were not started alike, all end with one line that names the difference, and none trains.
 
 Functions whose names end in `_in_job` run in each process of a job.
 """
@@ -23,7 +23,7 @@ from tests.training.conftest import tiny_config
 
 
 def told(monkeypatch, *values):
-    """What the first process answers when these are told."""
+    """The error of the first process when the processes give these values; None if there is none."""
     monkeypatch.setattr(agreement, 'gather', lambda own: list(values))
     try:
         agreement.check_alike(values[0])
@@ -58,7 +58,7 @@ def message_of(config, workdir, **named):
 
 
 def start_differently_in_job(folder):
-    """The messages of runs in which the second process has a config, images, weights or a workdir of its own."""
+    """The errors of runs in which the second process has a different config, images, weights or workdir."""
     folder, own = pathlib.Path(folder), f'{jax.process_index()}'
     os.chdir(folder / own)
     made = []

@@ -36,7 +36,7 @@ def test_the_last_ones_and_the_best_one_are_kept(tmp_path, config, params):
 
     best = load_model(tmp_path)
     assert best.step == 2
-    assert best.config.to_dict() == config.to_dict()  # tuples too, which JSON knows as lists
+    assert best.config.to_dict() == config.to_dict()  # tuples too, which become lists in JSON
     expected = plus(params, 2)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), best.params, expected))
     assert load_model(tmp_path / 'checkpoints' / '5').step == 5
@@ -100,7 +100,7 @@ SCORED = [(1, 40.0, ''), (2, 36.0, 'a'), (3, 35.0, 'a'), (4, None, 'b'), (5, 30.
 
 @pytest.mark.parametrize(('until', 'kept', 'best'), [(1, {1}, 1), (4, {2, 4}, 2), (5, {5}, 5), (6, {5, 6}, 5)])
 def test_scores_on_other_images_do_not_compete(tmp_path, config, params, until, kept, best):
-    """The first scores were saved by an older version, so it is not known what they were measured on."""
+    """An older version saved the first scores without the images on which they were measured."""
     checkpoints = Checkpoints(tmp_path, keep=1)
     for step, psnr, images in SCORED[:until]:
         measured_on = {'images': images, 'protocol': 'sr-y'} if images else {}
@@ -112,7 +112,7 @@ def test_scores_on_other_images_do_not_compete(tmp_path, config, params, until, 
 
 
 def test_a_checkpoint_of_an_older_version_is_read(tmp_path, config, params):
-    """A checkpoint that kept the PSNR alone, and not what it was measured on."""
+    """It holds only the PSNR, without the images on which it was measured."""
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step, psnr in ((1, 31.0), (2, 30.0)):
         checkpoints.save(step, config, params, merit=psnr)

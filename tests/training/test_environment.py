@@ -1,6 +1,6 @@
-"""JAX's settings that its environment variables give: weights, batches and predictions are the same under all of them.
+"""Settings of JAX from environment variables: weights, batches and predictions are the same under all of them.
 
-A variable sets a value when JAX is imported; changing the value afterwards has the same effect on all that follows.
+A variable sets a value when JAX is imported. The tests change the value afterwards, with the same effect.
 """
 
 import functools
@@ -35,7 +35,7 @@ OTHERS = {
 
 @pytest.fixture
 def other_settings(monkeypatch):
-    """Sets all of them, until the test ends."""
+    """A function that changes all these settings until the test ends."""
     before = {name: getattr(flax.config if name.startswith('flax') else jax.config, name) for name in OTHERS}
 
     def update(settings):
@@ -59,7 +59,7 @@ def test_a_run_is_the_same(tmp_path, config, metrics_of, other_settings):
     train(config, tmp_path / 'usual')
     usual = load_model(tmp_path / 'usual')
     other_settings()
-    config.data.resident_megabytes = 0  # so that regions are drawn in threads too
+    config.data.resident_megabytes = 0  # so that regions are also drawn in threads
     train(config, tmp_path / 'other')
     assert metrics_of(tmp_path / 'other') == metrics_of(tmp_path / 'usual')
     other = load_model(tmp_path / 'other')

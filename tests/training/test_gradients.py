@@ -55,7 +55,7 @@ def test_a_sample_at_a_time_takes_little_memory():
 
 
 def test_each_block_costs_the_same():
-    """XLA may compute the sum of gradients at a residual connection again for all blocks before it."""
+    """XLA may recompute the sum of gradients at a residual connection for all earlier blocks."""
     moved = [
         compile_gradients(NETWORK.clone(num_blocks=blocks), 1)[0].cost_analysis()['bytes accessed']
         for blocks in (3, 5, 7)
@@ -63,7 +63,7 @@ def test_each_block_costs_the_same():
     assert moved[2] - moved[1] < 1.01 * (moved[1] - moved[0])
 
 
-def test_a_device_computes_one_sample_or_what_is_asked_for():
+def test_a_device_computes_one_sample_at_once_or_the_given_number():
     mesh = make_mesh(data=-1, fsdp=1, batch_size=12 * jax.device_count())
     find = lambda asked: find_microbatch_size(asked, 12 * mesh.size, mesh)  # noqa: E731
     assert [find(asked) for asked in (0, 1, 4, 12)] == [1, 1, 4, 12]  # on a CPU

@@ -13,13 +13,13 @@ from tests.processes import SLURM_PORT, free_port
 
 
 def by_flags(count):
-    """Arguments and environment of each process of a job that is described by flags."""
+    """The arguments and the environment of each process of a job that flags describe."""
     address = f'--coordinator_address=127.0.0.1:{free_port()}'
     return [((address, f'--num_processes={count}', f'--process_id={index}'), {}) for index in range(count)]
 
 
 def by_slurm(count):
-    """The same job as Slurm's `srun` describes it."""
+    """The same job as described by Slurm's `srun`."""
     job = {
         'SLURM_JOB_ID': str(free_port() - SLURM_PORT), 'SLURM_STEP_NODELIST': '127.0.0.1',
         'SLURM_NTASKS': str(count), 'SLURM_STEP_NUM_NODES': '1',
@@ -30,7 +30,7 @@ def by_slurm(count):
 
 @contextlib.contextmanager
 def start(job, config, folder, starts):
-    """The processes of a job in `folder`/run, with their standard errors in `folder`/0.log, 1.log …"""
+    """Start the processes of a job in `folder`/run; their standard errors go to `folder`/0.log, 1.log …"""
     with contextlib.ExitStack() as files:
         processes = []
         for index, (arguments, environment) in enumerate(starts):
@@ -108,7 +108,7 @@ def wait_for_step(step, folder, processes):
         time.sleep(0.05)
 
 
-def test_who_loses_another_process_stops_and_the_job_goes_on(tmp_path, scored_config, job, metrics_of):
+def test_a_process_that_loses_another_stops_and_the_job_resumes(tmp_path, scored_config, job, metrics_of):
     config = scored_config.copy_and_resolve_references()
     config.update(num_steps=10**9, checkpoint_every_steps=5, evaluate_every_steps=10**9)
     with start(job, config, tmp_path, by_flags(2)) as processes:
@@ -120,7 +120,7 @@ def test_who_loses_another_process_stops_and_the_job_goes_on(tmp_path, scored_co
     step = last_step(tmp_path / 'run')
     with start(job, config, tmp_path, by_flags(2)) as processes:
         wait_for_step(step + 5, tmp_path, processes)
-        processes[1].send_signal(signal.SIGTERM)  # heard by one, agreed on by both
+        processes[1].send_signal(signal.SIGTERM)  # one receives it, both agree to stop
         assert [process.wait(timeout=900) for process in processes] == [75, 75]
     taken = [line['step'] for line in metrics_of(tmp_path / 'run')]
     assert taken == sorted(set(taken))

@@ -1,4 +1,4 @@
-"""Training that is really killed, or asked to stop, and started again."""
+"""Training processes that are killed, or stopped by a signal, and started again."""
 
 import random
 import signal
@@ -12,7 +12,7 @@ from nsr_jax.trained import load_model
 
 @pytest.fixture(scope='module')
 def long_config(make_config):
-    """So many checkpoints that a kill is likely to interrupt one."""
+    """A config with so many checkpoints that a kill probably interrupts one."""
     config = make_config()
     config.update(num_steps=120, log_every_steps=7, checkpoint_every_steps=3, steps_per_call=2, checkpoints_to_keep=2)
     return config
@@ -27,7 +27,7 @@ def uninterrupted(tmp_path_factory, long_config, job):
 
 
 def wait_for(condition, process):
-    """Wait until the process has brought something about."""
+    """Wait until the condition holds, while the process runs."""
     while not condition():
         assert process.poll() is None
         time.sleep(0.01)
@@ -44,7 +44,7 @@ def assert_same_weights(workdir, uninterrupted, step):
 
 
 def kill_and_restart(config, workdir, job, kills, seed):
-    """Kill at random moments, early and late in a process's life, then let it end."""
+    """Kill runs at random moments, early and late in a process's life, then let the last one end."""
     moments = random.Random(seed)
     for _ in range(kills):
         moment = [moments.randrange(1, 150), moments.uniform(0, 0.05)]
@@ -70,7 +70,7 @@ def test_killed_thirty_times_equals_uninterrupted(tmp_path, long_config, job, me
 
 @pytest.fixture
 def held(tmp_path, long_config, job):
-    """A process that has heard a SIGTERM, in the middle of a run, and waits for the file `go` before its next step."""
+    """A process that received a SIGTERM in the middle of a run and waits for the file `go` before its next step."""
     with (tmp_path / 'log').open('w') as log:
         process = job.start(long_config, tmp_path / 'run', log=log, held={'hold': [14, str(tmp_path)]})
         try:
@@ -99,6 +99,6 @@ def test_sigterm_saves_and_ends_with_its_own_exit_code(tmp_path, held, long_conf
 
 
 def test_a_second_sigterm_ends_at_once(held):
-    """Between two steps, which the first one would wait for."""
+    """The process is held between two steps, where the first SIGTERM has no effect yet."""
     held.terminate()
     assert held.wait(timeout=300) == -signal.SIGTERM

@@ -37,7 +37,7 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, config, metrics_of):
     whole, parts = (load_model(tmp_path / name / 'checkpoints' / '12') for name in ('whole', 'parts'))
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), whole.params, parts.params))
 
-    train(config, tmp_path / 'whole', evaluate)  # a finished run does nothing again
+    train(config, tmp_path / 'whole', evaluate)  # a finished run does nothing more
     assert metrics_of(tmp_path / 'whole') == metrics_of(tmp_path / 'parts')
 
 
@@ -79,7 +79,7 @@ def same(tree, other):
 
 
 def load_both(checkpoint, kind):
-    """The weights of a checkpoint, and their average."""
+    """The raw weights of a checkpoint, and their average."""
     with ocp.StandardCheckpointer() as checkpointer:
         return tuple(checkpointer.restore(checkpoint / name) for name in ('params', kind))
 
@@ -104,7 +104,7 @@ def test_streamed_equals_resident(tmp_path, config, metrics_of):
 
 
 class Watched:
-    """A number on the device that says when the host asks for it."""
+    """Stands for a number on the device; records when the host reads it."""
 
     def __init__(self, value, said):
         self.value, self.said = value, said
@@ -152,12 +152,12 @@ def test_bad_configs_are_refused_before_training(tmp_path, config, changes, mess
     config.update_from_flattened_dict(changes)
     with pytest.raises(UserError, match=message):
         train(config, tmp_path / 'run')
-    assert {path.name for path in tmp_path.glob('run/*')} <= {'.lock'}  # nothing that a corrected run would have to fit
+    assert {path.name for path in tmp_path.glob('run/*')} <= {'.lock'}  # nothing that binds a corrected run
 
 
 @pytest.mark.parametrize(
     ('task', 'channels', 'limits', 'least'),
-    # The noise itself is 20 log10(255 / 25) = 20.2 dB away; both runs reached 2 dB more than is required.
+    # The noisy input scores 20 log10(255 / 25) = 20.2 dB; both runs reached 2 dB more than is required.
     [('denoise', 1, {'sigma': (25.0, 25.0)}, 27.5), ('jpeg', 3, {'quality': (40, 40)}, 29.0)],
 )
 def test_other_tasks_are_learnt(tmp_path, config, metrics_of, task, channels, limits, least):
@@ -174,7 +174,7 @@ def test_other_tasks_are_learnt(tmp_path, config, metrics_of, task, channels, li
 
 def test_training_that_cannot_go_on_stops_and_keeps_what_it_has(tmp_path, config, metrics_of):
     config.update(num_steps=100, learning_rate=1e-3, stop_after_skipped=4, checkpoint_every_steps=2, log_every_steps=2)
-    config.learning_rate_drops, config.learning_rate_factor = (0.045,), 1e30  # from step 4 on nothing survives
+    config.learning_rate_drops, config.learning_rate_factor = (0.045,), 1e30  # from step 4 on no loss is finite
     with pytest.raises(
         UserError, match=r'not finite in 4 steps in a row, in batches 5 to 8: .*--replay_step=5'
     ) as stop:

@@ -11,7 +11,7 @@ from nsr_jax.training.replay import replay
 
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory, make_config):
-    """Each step logged, checkpoints at 5, 10 and 12."""
+    """A run that logs each step and has checkpoints of steps 5, 10 and 12."""
     config = make_config()
     config.log_every_steps = 1
     train(config, tmp_path_factory.mktemp('replay'))
@@ -33,7 +33,7 @@ def test_a_batch_gives_the_numbers_that_training_logged(workdir, config, batch, 
     with Image.open(workdir / 'replay' / f'batch_{batch}.png') as picture:
         assert picture.size == (3 * 24 + 2 * 4, 4 * 24 + 3 * 4)
         pixels = np.asarray(picture)
-    # The patch is where the table says; the sample may be flipped, which keeps its mean.
+    # The patch lies at the place in the table; a sample may be flipped, which keeps its mean.
     name, place = (rows[0].split('|')[index].strip() for index in (2, 3))
     row, column = (2 * int(number) for number in place.split(','))
     with Image.open(f'{config.data.source}/{name}') as image:

@@ -1,4 +1,4 @@
-"""A workdir that is lost during a run, and images that have changed when a run continues."""
+"""A workdir that is lost during a run, and images that have changed before a run resumes."""
 
 import functools
 import shutil
@@ -34,7 +34,7 @@ def move(workdir):
 
 
 def exchange(workdir):
-    """Now there is the folder of another run."""
+    """Put the folder of another run in its place."""
     move(workdir)
     (workdir / 'checkpoints' / '5').mkdir(parents=True)
     (workdir / '.lock').write_text('process 1 on a_machine\n')
@@ -103,8 +103,8 @@ def test_where_nothing_can_be_saved_the_state_is_said_to_be_lost(tmp_path, confi
     assert not workdir.parent.exists()
 
 
-def test_a_lost_workdir_is_said_and_not_what_it_lets_fail(tmp_path, config, state, monkeypatch):
-    """Writing in the background fails after the folder is lost, with an error that says less."""
+def test_the_error_names_the_lost_workdir_and_not_what_fails_after_it(tmp_path, config, state, monkeypatch):
+    """When the folder is lost, writing in the background fails too, with an error that says less."""
 
     def close(self):
         closed.append(self)

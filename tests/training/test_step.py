@@ -31,7 +31,7 @@ def batch_of(step, indices, side=10):
 
 
 def program_of(mesh, network, make_batch=None, side=10, microbatch_size=1, ema_decay=0.0):
-    """`train_steps` of a network, and of the empty store that `batch_of` does not read."""
+    """`train_steps` of a network, with the empty store that `batch_of` does not read."""
     train_steps = make_train_steps(
         network,
         make_batch or (lambda store, first_step, step, indices: batch_of(step, indices, side)),
@@ -66,7 +66,7 @@ def test_steps_are_adam_on_the_l1_loss(setting):
     state, sums = train_steps(create_state(NETWORK, ADAM, mesh, 0), store, 3)
 
     params = create_state(NETWORK, ADAM, mesh, 0).params
-    adam = optax.adam(halve)  # optax's own, that counts steps itself
+    adam = optax.adam(halve)  # optax's own, which counts steps itself
     moments = adam.init(params)
     losses, psnrs = [], []
 
@@ -98,7 +98,7 @@ def test_many_steps_in_one_call_are_the_same_steps(setting):
     apart = create_state(NETWORK, ADAM, mesh, 0)
     for count in (1, 3):
         apart, _ = train_steps(apart, store, count)
-    assert train_steps._cache_size() == 1  # no recompilation for another count
+    assert train_steps._cache_size() == 1  # another count needs no recompilation
     assert same(together, apart)
 
 
@@ -125,14 +125,14 @@ def test_a_step_that_is_not_finite_changes_nothing_and_too_many_end_the_run():
     assert float(sums['gradient_norm']) > 0
     assert not same(third.params, second.params)
 
-    last, sums = take(third, 10)  # three in a row are the limit
+    last, sums = take(third, 10)  # the limit is three in a row
     assert (int(last.step), int(last.skipped), float(sums['skipped'])) == (6, 3, 3)
     assert same(last.params, third.params)
     assert int(take(last, 5)[0].step) == 6
 
 
 def test_the_average_follows_the_weights_but_for_steps_that_are_skipped():
-    mesh, decay = make_mesh(data=-1, fsdp=1, batch_size=3), 0.3  # the decay is less in steps 0 and 1
+    mesh, decay = make_mesh(data=-1, fsdp=1, batch_size=3), 0.3  # the decay is smaller in steps 0 and 1
 
     def make_batch(store, first_step, step, indices):
         inputs, targets = batch_of(step, indices)
@@ -234,7 +234,7 @@ print(json.dumps(results))
 
 
 def losses_on(meshes, devices, folder):
-    """Steps 0 to 9 on the first mesh, and steps 10 to 19 on each other one from the first one's checkpoint."""
+    """The losses of steps 0 to 9 on the first mesh, and of steps 10 to 19 on each other mesh from its checkpoint."""
     environment = os.environ | {
         'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
         'JAX_PLATFORMS': 'cpu',
@@ -259,4 +259,4 @@ def test_every_mesh_gives_the_losses_of_one_device_and_goes_on_from_the_checkpoi
     for name, (losses, parts, average) in many.items():
         np.testing.assert_allclose(losses, expected, rtol=1e-5, err_msg=name)
         np.testing.assert_allclose(average, expected_average, rtol=1e-4, atol=1e-6, err_msg=name)
-        assert parts == [1 / int(name.split('x')[1])] * 3  # state split over fsdp alone
+        assert parts == [1 / int(name.split('x')[1])] * 3  # the state is split over fsdp only

@@ -30,14 +30,14 @@ def test_a_budget_asks_to_stop_once_it_is_used_up():
     with request:
         assert [request.agreed() for _ in range(3)] == [False] * 3
         now = 540.0
-        assert not request.agreed()  # the answer is that of the call before
+        assert not request.agreed()  # the answer is the one of the call before
         assert request.agreed()
         now = 0.0
         assert request.agreed()
 
 
 def test_a_run_saves_and_ends_when_its_budget_is_used_up(tmp_path, config, monkeypatch):
-    seconds = iter(range(100))  # one with each call of the step
+    seconds = iter(range(100))  # the clock advances with each call of the step
     monkeypatch.setattr(loop, 'StopRequest', lambda mesh, after: StopRequest(mesh, after, lambda: next(seconds)))
     config.update(steps_per_call=1)
     with pytest.raises(StoppedError, match='at step 5, which is saved: the same command goes on'):

@@ -1,4 +1,4 @@
-"""Disks that lie, fill up or are shared: the last good checkpoint stays, and an error names the fault."""
+"""Disks that corrupt files, fill up or are shared: the last good checkpoint stays, and an error names the fault."""
 
 import ctypes
 import errno
@@ -115,7 +115,7 @@ def test_broken_weights_are_not_evaluated(workdir, damage):
 
 
 def test_what_a_killed_save_leaves_is_removed(workdir, config, finished, metrics_of):
-    """Also that of a step that is never saved again."""
+    """Also that of a step that is not saved a second time."""
     for left in ('11.orbax-checkpoint-tmp', '12.orbax-checkpoint-tmp'):
         shutil.copytree(workdir / 'checkpoints' / '12', workdir / 'checkpoints' / left)
         shutil.rmtree(workdir / 'checkpoints' / left / 'params')
@@ -145,11 +145,11 @@ def test_one_job_at_a_time(workdir, config):
         file.flush()
         with pytest.raises(UserError, match=r'another job trains in .*: process 1 on a_machine'):
             train(config, workdir)
-    train(config, workdir)  # whoever held it is gone
+    train(config, workdir)  # the process that held it is gone
 
 
 def test_a_disk_without_space_costs_no_checkpoint(workdir, config, job, finished, metrics_of):
-    """The size of a file is limited as a full disk limits it, below that of a checkpoint's largest one."""
+    """A limit on the size of files, below the largest one of a checkpoint, acts like a full disk."""
     shutil.rmtree(workdir / 'checkpoints' / '12')
     limit = largest_file(workdir / 'checkpoints' / '10').stat().st_size // 2
     code, error = job.run(config, workdir, prepare=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
@@ -162,7 +162,7 @@ def test_a_disk_without_space_costs_no_checkpoint(workdir, config, job, finished
 
 
 def without_rights_of_root():
-    """Files' permissions count for root too from here on."""
+    """Make the permissions of files apply to root, too."""
     drop_from_bounding_set, may_write_everywhere = 24, 1  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
     if os.geteuid() == 0 and ctypes.CDLL(None).prctl(drop_from_bounding_set, may_write_everywhere, 0, 0, 0):
         raise OSError('prctl')
@@ -178,7 +178,7 @@ def test_a_folder_that_became_read_only_costs_no_checkpoint(workdir, config, job
     finally:
         checkpoints.chmod(0o755)
     assert code == 2, error
-    # Before the first step, not at the next checkpoint.
+    # The error comes before the first step, not at the next checkpoint.
     assert error.splitlines()[-1] == f'error: folder {checkpoints} cannot be written into: Permission denied'
     assert metrics_of(workdir) == before
     train(config, workdir)

@@ -1,4 +1,4 @@
-"""Runs that begin with the weights of others: which are taken, which are new, and which are refused."""
+"""Runs that begin with the weights of another run: which are taken, which are new, and which are refused."""
 
 import logging as standard_logging
 import shutil
@@ -24,7 +24,7 @@ CHAIN = {'kernel_sizes': (3, 3), 'features': (4,), 'adds_input': True}
 
 @pytest.fixture(scope='module')
 def other_run(tmp_path_factory, make_config):
-    """A workdir with weights of scale 2, of another seed than the runs that begin with them."""
+    """A workdir with weights of scale 2, from another seed than that of the runs that begin with them."""
     workdir = tmp_path_factory.mktemp('other')
     config = make_config()
     params = create_state(build_network(config.model), ADAM, make_mesh(-1, 1, 4), seed=7).params
@@ -41,7 +41,7 @@ def assert_same(tree, expected):
 def state_and_log(config, workdir, caplog):
     check_run(config, workdir)
     run, checkpoints = prepare_run(config), Checkpoints(workdir, 1)
-    caplog.set_level(standard_logging.INFO, 'absl')  # only now: preparing images sets absl's own level
+    caplog.set_level(standard_logging.INFO, 'absl')  # set only now, because preparing images sets absl's own level
     try:
         return first_state(config, run, checkpoints), caplog.text
     finally:
@@ -129,7 +129,7 @@ def test_another_task_and_a_missing_run_are_refused(config, other_run, tmp_path)
 
 
 def test_a_run_that_goes_on_does_not_read_them_again(config, other_run, tmp_path, metrics_of):
-    """Half a run, then the rest without the other run's folder: the numbers of a run that was never stopped."""
+    """A run that resumes without the other run's folder has the numbers of a run that was never stopped."""
     there = shutil.copytree(other_run, tmp_path / 'there')
     config.update(num_steps=4, checkpoint_every_steps=2, log_every_steps=1, warm_start=str(there))
     train(config, tmp_path / 'whole')

@@ -8,8 +8,8 @@ from nsr_jax.training.workdir import MetricsWriter, check_workdir, lock_workdir,
 
 def test_a_workdir_belongs_to_one_config(tmp_path, config):
     write_config(tmp_path, config)
-    check_workdir(tmp_path, config)  # going on
-    config.log_every_steps = 1  # what changes no number may change
+    check_workdir(tmp_path, config)  # the run resumes
+    config.log_every_steps = 1  # fields that change no number may change
     config.mesh.fsdp = 2
     config.validation.fraction = 0.0
     config.remat = True
