@@ -1,4 +1,4 @@
-"""Cells of a sweep: scored once, kept, and known by all that they depend on."""
+"""Cells of a sweep: scored once, kept, and identified by everything that they depend on."""
 
 import dataclasses
 import hashlib
@@ -46,7 +46,7 @@ def photos(tmp_path_factory):
 
 
 class Killed(BaseException):
-    """Stands for a signal: no handler of errors sees it."""
+    """Stands for a kill: no handler of errors catches it."""
 
 
 def counting(calls, name, identity, *, dies_at=None):
@@ -60,7 +60,7 @@ def counting(calls, name, identity, *, dies_at=None):
 
 
 def scored(photos, output, sigma=SIGMAS[0], *, calls=None, identity='1', protocols=DENOISE, metrics=USUAL):
-    """One contender scored at one level; `calls` gets an entry for each image that is predicted."""
+    """Score one contender at one level; `calls` gets an entry for each predicted image."""
     contender = counting([] if calls is None else calls, 'a', identity)
     return run_sweep(Sweep([contender], [photos], protocols, [sigma], metrics), output)
 
@@ -77,7 +77,7 @@ def test_a_killed_sweep_goes_on_where_it_was(photos, tmp_path):
     calls.clear()
     contenders = [counting(calls, 'a', '1'), counting(calls, 'b', '1')]
     scores = run_sweep(Sweep(contenders, [photos], DENOISE, SIGMAS, USUAL), tmp_path)
-    assert calls == ['a', 'a', 'b', 'b']  # the cells that were not done, from their start
+    assert calls == ['a', 'a', 'b', 'b']  # the unfinished cells, from their beginning
     assert scores[:4] == done
     assert from_json((tmp_path / 'scores.json').read_text()) == scores
     assert len({(each.model, each.degradation, each.image) for each in scores}) == 8
@@ -264,8 +264,8 @@ def test_a_metric_whose_code_changes_is_computed_again(photos, tmp_path, monkeyp
     assert values == [(1.0, 2), (1.0, 0), (2.0, 2)]
 
 
-def test_cells_of_before_are_left_alone(photos, tmp_path):
-    """Those of version 0.1 held PSNR and SSIM and did not say so."""
+def test_cells_of_an_older_version_are_left_alone(photos, tmp_path):
+    """Cells of version 0.1 held PSNR and SSIM without naming them."""
     scored(photos, tmp_path)
     (cell,) = (tmp_path / 'cells').iterdir()
     old = json.loads(cell.read_text())

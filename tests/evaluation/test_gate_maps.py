@@ -1,4 +1,4 @@
-"""Gate maps against gates called by hand, window by window."""
+"""Gate maps compared with gates that are called by hand, window by window."""
 
 import io
 
@@ -26,10 +26,10 @@ TRACED = []
 
 
 class Traced(RestorationNetwork):
-    """A network that says when it is traced."""
+    """A network that records when it is traced."""
 
     def body(self, x, inside=None):
-        """As in the network."""
+        """The body of the network."""
         TRACED.append(x.shape)
         return super().body(x, inside)
 
@@ -52,7 +52,7 @@ def image():
 
 def test_gammas_of_each_window(params, image):
     maps = map_gates(NETWORK, params, image, window=12, stride=5, window_batch=7)
-    # 29 = 12 + 3 * 5 + 2 and 40 = 12 + 5 * 5 + 3: what is left over lies at both edges.
+    # 29 = 12 + 3 * 5 + 2 and 40 = 12 + 5 * 5 + 3: the remainder lies at both edges.
     assert maps.rows.tolist() == [1, 6, 11, 16] and maps.columns.tolist() == [1, 6, 11, 16, 21, 26]
     assert maps.window == 12
     assert list(maps.gammas) == ['block_00/conv_1', 'block_00/conv_2', 'block_01/conv_1', 'block_01/conv_2']
@@ -116,7 +116,7 @@ def test_entropy():
 
 
 def halves():
-    """Left the first group in all positions, right the last; the one on the right only in position 0."""
+    """Maps of the first group in the left half; in the right half the last group at position 0, the first elsewhere."""
     gamma = np.zeros((3, 4, 3, 2), np.float32)
     gamma[:, :2, 0] = gamma[:, 2:, 0, 1] = gamma[:, 2:, 2, 0] = 1
     return GateMaps({'block_00/conv_1': gamma, 'block_03/conv_2': gamma}, 16 * np.arange(3), 16 * np.arange(4), 16)
@@ -138,7 +138,7 @@ def test_picture_shows_the_strongest_groups(tmp_path, channels):
     with Image.open(tmp_path / 'maps.png') as picture:
         pixels = np.asarray(picture.convert('RGB')).reshape(-1, 3)
     first, last = ((pixels == colour).all(axis=-1).sum() for colour in [(31, 119, 180), (44, 160, 44)])
-    # Of two maps of two halves, three halves are of the first group and one of the last; the legend adds a little.
+    # Two maps have four halves: three show the first group and one the last; the legend adds a little.
     assert first / last == pytest.approx(3, rel=0.15)
     assert (pixels == 128).all(axis=-1).sum() == pytest.approx((first + last) / 2, rel=0.15)
 

@@ -1,4 +1,4 @@
-"""How much gates choose, against gates called by hand on the middle of each image."""
+"""Statistics of gates, compared with gates that are called by hand on the middle of each image."""
 
 import jax
 import numpy as np

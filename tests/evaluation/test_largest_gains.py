@@ -1,4 +1,4 @@
-"""A network beside baselines, down to the files of eval.py."""
+"""A network compared with baselines, down to the files that eval.py writes."""
 
 import csv
 import os
@@ -54,7 +54,7 @@ def photos(tfds_dir):
 
 
 def network(name, predictor):
-    """A function in the place of a network."""
+    """A contender that is a function but counts as a network."""
     return Contender(name, name, lambda degradation: [predictor], network=(None, {}))
 
 
@@ -108,7 +108,7 @@ def test_two_perfect_predictions_are_no_gain():
 
 
 class Images(list):
-    """A source."""
+    """A source that is a list."""
 
     name = 'images'
 
@@ -130,7 +130,7 @@ def test_noise_of_several_sigmas_beside_the_noisy_image_itself(tfds_dir, tmp_pat
     psnrs = {(each.degradation, each.model, each.image): each.values['psnr'] for each in scores}
     assert len(psnrs) == len(scores) == 8
     for image in photos.names:
-        assert psnrs['sigma 15', 'degraded', image] == pytest.approx(24.8, abs=0.3)  # 24.6, and what clipping takes
+        assert psnrs['sigma 15', 'degraded', image] == pytest.approx(24.8, abs=0.3)  # 24.6 without clipping
         assert psnrs['sigma 50', 'smooth', image] > psnrs['sigma 50', 'degraded', image] + 4
     assert (tmp_path / 'scores.md').read_text(encoding='utf-8').count('| degraded |') == 2
     show(sweep, scores, tmp_path)

@@ -1,4 +1,4 @@
-"""Pictures: read back pixel by pixel."""
+"""Pictures, read back pixel by pixel."""
 
 import json
 
@@ -41,7 +41,7 @@ def test_comparison_shows_the_crops(tmp_path, channels):
     pixels = np.asarray(Image.open(path).convert('RGB')).reshape(-1, 3)
     counts = [(pixels == (colour if channels == 3 else colour[:1] * 3)).all(axis=-1).sum() for colour in colours]
     assert min(counts) > 10_000  # each crop fills its panel
-    assert counts[2] > 1.1 * counts[0]  # the true image stands there as a whole too
+    assert counts[2] > 1.1 * counts[0]  # the true image is also shown as a whole
     assert [each.name for each in tmp_path.iterdir()] == ['picture.png']
 
 

@@ -1,4 +1,4 @@
-"""Evaluation in a job of several processes: the scores of one, written once, and no process waits for one that failed.
+"""Evaluation by several processes: it gives the scores of one process, written once, and none waits for a failed one.
 
 Functions whose names end in `_in_job` run in each process of the job.
 """
@@ -30,7 +30,7 @@ METRICS = find_metrics(['psnr', 'ssim'])
 
 
 class Images(list):
-    """A source of five images; one perfect prediction is infinitely good."""
+    """A source of five images, one of which is predicted perfectly and scores infinity."""
 
     name, fingerprint = 'noise', ''
 
@@ -68,7 +68,7 @@ def message_of(function, *arguments, **options):
 
 
 def evaluate_in_job(output):
-    """Scores as a sweep writes them, then mistakes that one process alone sees."""
+    """Score images as a sweep does, then make mistakes that only one process sees."""
     output, written, seen = pathlib.Path(output), [], []
     for module in (cells, tables):
         write = module.write_atomically

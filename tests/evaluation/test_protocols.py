@@ -1,4 +1,4 @@
-"""Protocols against published bicubic rows, the authors' own numbers, and their definitions."""
+"""Protocols compared with published bicubic rows, the authors' own numbers, and their definitions."""
 
 import collections
 import hashlib
@@ -23,7 +23,7 @@ from nsr_jax.tasks.task import Example, degraded
 PROTOCOLS = all_protocols()
 SR_NAMES = [protocol.name for protocol in TASKS['sr'].protocols]
 
-# MATLAB's low-resolution images enlarged by MATLAB's bicubic, x2, x3, x4.
+# Scores of MATLAB's low-resolution images enlarged by MATLAB's bicubic, x2, x3, x4.
 BICUBIC = {
     ('sr-y', 'Set5'): (33.67, 30.41, 28.43),
     ('sr-y', 'Set14'): (30.23, 27.54, 26.00),
@@ -32,7 +32,7 @@ BICUBIC = {
     ('sr-y-uint8', 'Set14'): (30.22, 27.53, 25.99),
     ('sr-y-uint8', 'BSD100'): (29.55, 27.20, 25.96),
 }
-# What the authors' code says of HR + noise, clipped to [-.1, 1.1]: name, scale, RGB, Y.
+# The authors' code scores HR + noise, clipped to [-.1, 1.1], like this: name, scale, RGB, Y.
 AUTHORS = (
     ('butterfly', 2, 30.495380401611328, 35.301639556884766),
     ('bird', 3, 30.938602447509766, 35.55476760864258),
@@ -104,7 +104,7 @@ def test_which_image_the_network_is_given():
 
 
 def test_weights_and_rounding_of_y():
-    """One colour changed by one step: the difference in Y is that colour's weight, or its rounding."""
+    """If one colour changes by one step, Y changes by the weight of that colour, or by its rounding."""
     hr = np.full((40, 40, 3), 100, np.uint8)
     for channel, (bt601, authors) in enumerate(zip((65.481, 128.553, 24.966), (0.257, 0.504, 0.098), strict=True)):
         prediction = hr.copy()
@@ -190,7 +190,7 @@ def test_descriptions_are_one_line_for_a_table():
         assert '\n' not in protocol.description and '|' not in protocol.description
 
 
-# The score of the JPEG itself at quality 10, 20, 30, 40.
+# The PSNR of the JPEG images themselves at quality 10, 20, 30, 40.
 JPEG = {'LIVE1': (27.77, 30.07, 31.41, 32.35), 'Classic5': (27.82, 30.12, 31.48, 32.43)}
 
 
@@ -217,8 +217,8 @@ def test_jpeg_row_as_an_evaluation_prints_it(data_dir, tmp_path):
 
 
 @pytest.mark.parametrize('sigma, expected', [(15, 24.61), (25, 20.17)])
-def test_noise_itself_scores_what_its_variance_says(sigma, expected):
-    """20 log10(255 / sigma), for values that neither the range nor the rounding changes much."""
+def test_the_score_of_noise_follows_from_its_variance(sigma, expected):
+    """It is 20 log10(255 / sigma) for values that neither clipping nor rounding changes much."""
     hr = np.full((200, 200, 3), 128, np.uint8)
     for name in ('denoise', 'denoise-authors'):
         given = PROTOCOLS[name].network_input(Example('flat.png', hr, None), sigma)

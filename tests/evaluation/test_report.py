@@ -1,4 +1,4 @@
-"""The report's file, read back by an HTML parser and by an image decoder."""
+"""The file of the report, read back by an HTML parser and an image decoder."""
 
 import base64
 import dataclasses
@@ -218,7 +218,7 @@ def test_pictures_must_fit_each_other(shapes):
 
 
 def curves_in(text):
-    """(x, y) of each curve's points, figure by figure, as drawn: y grows downwards."""
+    """The points (x, y) of each curve, figure by figure, as drawn: y grows downwards."""
     figures = []
     kind = 'data:image/svg+xml;base64,'
     for image in (image for image in Page(text).attributes('img') if image['src'].startswith(kind)):

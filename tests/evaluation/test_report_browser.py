@@ -32,7 +32,7 @@ HOSTILE = '<script>window.hostile=1</script>"><img src=x onerror="window.hostile
 
 
 class Browser:
-    """One page of a Chromium that speaks the DevTools protocol, and what the page asked for and complained about."""
+    """A page of a Chromium that is driven by the DevTools protocol, with the page's requests and complaints."""
 
     def __init__(self, commands, answers):
         self._commands, self._answers, self._buffer, self._count = commands, answers, b'', 0
@@ -43,12 +43,12 @@ class Browser:
             self.call(f'{domain}.enable')
 
     def open(self, path):
-        """Load a file; `requests`, `complaints` and `is_loaded` are those of this page from here on."""
+        """Load a file; from then on `requests`, `complaints` and `is_loaded` are those of this page."""
         self.requests, self.complaints, self.is_loaded = [], [], False
-        self.call('Page.navigate', url=path.as_uri())  # what it waits for below shares its deadline
+        self.call('Page.navigate', url=path.as_uri())  # the wait below has the same deadline
         while not self.is_loaded:
             self._receive()
-        self.run('1')  # whatever the page's own load listeners do is done
+        self.run('1')  # the page's own load listeners have then run
 
     def call(self, method, **parameters):
         self._count += 1
@@ -80,7 +80,7 @@ class Browser:
         return message
 
     def run(self, expression):
-        """The value of a JavaScript expression, after the next frame was drawn."""
+        """The value of a JavaScript expression after the next frame is drawn."""
         code = f'new Promise(done => requestAnimationFrame(() => setTimeout(() => done({expression}))))'
         answer = self.call('Runtime.evaluate', expression=code, awaitPromise=True, returnByValue=True)
         assert 'exceptionDetails' not in answer, answer
@@ -90,7 +90,7 @@ class Browser:
         self.call('Input.dispatchMouseEvent', type=kind, x=x, y=y, button='left', buttons=1, clickCount=1)
 
     def place(self, selector):
-        """(x, y, width, height) of an element, scrolled into view."""
+        """Scroll an element into view and return its (x, y, width, height)."""
         element = f'document.querySelector({json.dumps(selector)})'
         self.run(f'{element}.scrollIntoView({{block: "center", behavior: "instant"}})')
         return self.run(f'(box => [box.x, box.y, box.width, box.height])({element}.getBoundingClientRect())')
@@ -101,7 +101,7 @@ class Browser:
             self.mouse(kind, x + right * width, y + down * height)
 
     def show(self, width, colours):
-        """Set the window's width and light or dark, as a phone or a person's settings would."""
+        """Set the width of the window, and light or dark colours, as a phone or the user's settings would."""
         is_phone = width < 600
         self.call('Emulation.setDeviceMetricsOverride', width=width, height=900, deviceScaleFactor=1, mobile=is_phone)
         features = [{'name': 'prefers-color-scheme', 'value': colours}]
@@ -154,7 +154,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def report(tmp_path_factory) -> pathlib.Path:
-    """A page with hostile names, and a picture whose images tell where each pixel comes from."""
+    """A report with hostile names, and a picture whose pixels tell from where in which image they come."""
     folder = tmp_path_factory.mktemp('report')
     scores = [
         Score(dataset, 'x2', model, protocol, f'{HOSTILE}{i}.png', {'psnr': psnr + i, 'ssim': 0.9})
@@ -196,7 +196,7 @@ def test_the_page_asks_for_nothing_and_complains_about_nothing(page, report):
     assert {url for url in page.requests if not url.startswith('data:')} == {report.as_uri()}
 
 
-def test_what_is_asked_for_and_complained_about_would_be_seen(browser, tmp_path):
+def test_requests_and_complaints_of_a_page_are_noticed(browser, tmp_path):
     bad = tmp_path / 'bad.html'
     bad.write_text('<img src="http://127.0.0.1:9/x.png"><script>console.error("a"); missing()</script>')
     browser.open(bad)
@@ -227,7 +227,7 @@ def test_a_click_on_a_heading_sorts_by_number(page):
     assert column(page, '#scores', 5) == falling != psnr
     assert page.run('document.querySelector("[aria-sort]").textContent') == 'PSNR (dB)'
     page.click(heading)
-    assert column(page, '#scores', 5) == falling[6::-1] + falling[7:]  # 9.00 before 33.20: not by their text
+    assert column(page, '#scores', 5) == falling[6::-1] + falling[7:]  # 9.00 before 33.20: not sorted by text
     page.click('#scores th:nth-child(3) button')
     models = [model.split()[0] for model in column(page, '#scores', 2)]
     hostile = HOSTILE.split()[0]
@@ -242,7 +242,7 @@ def test_the_table_of_images_sorts(page):
 
 
 def choose(page, selector, value):
-    """Choose in a select element. Its list of options is no part of the page, so the mouse cannot reach it."""
+    """Choose in a select element. Its list of options is not part of the page, so the mouse cannot reach it."""
     code = f'select.value = {json.dumps(value)}; select.dispatchEvent(new Event("change"));'
     page.run(f'(select => {{{code}}})(document.querySelector({json.dumps(selector)}))')
 

@@ -1,4 +1,4 @@
-"""Evaluation of predictors on sources: every image counts, work is shared, parameters are no constants."""
+"""Evaluation of predictors on sources: every image counts, work is shared, and parameters are not constants."""
 
 import collections
 import dataclasses
@@ -41,7 +41,7 @@ def random_source(name='noise', count=3, size=(40, 44), channels=3):
 
 @dataclasses.dataclass(frozen=True)
 class NearestNetwork:
-    """A network of one parameter: enlarges by repeating pixels and multiplies."""
+    """A network of one parameter, which repeats pixels and multiplies them by the parameter."""
 
     scale: int = 2
     channels: int = 3
@@ -78,7 +78,7 @@ def test_every_image_is_predicted_once_for_each_input_and_scored_once_for_each_p
     assert [(each.image, each.protocol) for each in scores] == [
         (f'{i}.png', protocol.name) for i in range(5) for protocol in SR
     ]
-    assert len(seen) == 10  # the example's own input once, the authors' once
+    assert len(seen) == 10  # once the example's own input, once the authors'
     for example in source:
         assert any(image is example.lr for image in seen)
     expected = score(PROTOCOLS['sr-rgb'], imresize(source[4].lr, 2) / 255, source[4].hr, 2, USUAL)
@@ -188,7 +188,7 @@ def test_devices_share_the_images_and_no_score_is_lost_or_moved():
     def predictor_of(device):
         def predictor(image):
             if len(seen[device]) == 0:
-                barrier.wait()  # three images are on their way at once
+                barrier.wait()  # three images are predicted at once
             seen[device].append(image)
             return imresize(image, 2) / 255
 

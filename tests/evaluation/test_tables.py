@@ -158,7 +158,7 @@ def test_published_rows_stand_beside_whole_sets_alone():
 
 def test_files(tmp_path):
     write_tables(tmp_path, SCORES, {})
-    write_tables(tmp_path, SCORES[:2], {})  # over what is there
+    write_tables(tmp_path, SCORES[:2], {})  # overwrites the files
     assert sorted(path.name for path in tmp_path.iterdir()) == ['scores.csv', 'scores.json', 'scores.md']
     assert from_json((tmp_path / 'scores.json').read_text(encoding='utf-8')) == SCORES[:2]
     assert (tmp_path / 'scores.md').read_text(encoding='utf-8') == to_markdown(SCORES[:2])
