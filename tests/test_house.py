@@ -24,7 +24,17 @@ ORDER = (
     ('studies',),
 )
 ALLOWED = {part: {each for row in ORDER[:level] for each in row} for level, parts in enumerate(ORDER) for part in parts}
-COMMANDS = {'command_line', 'export', 'import_torch', 'package_weights', 'plugins', 'restore', 'score', 'sweep'}
+COMMANDS = {
+    '__main__',
+    'command_line',
+    'export',
+    'import_torch',
+    'package_weights',
+    'plugins',
+    'restore',
+    'score',
+    'sweep',
+}
 OF_THE_REPOSITORY = {'sweep'}  # commands that are of no use without its configs
 LAZY = {'nsr_jax.inference.restorer.Restorer'}  # what the package itself offers, imported when it is asked for
 FLAGS = {'absl.app', 'absl.flags', 'ml_collections.config_flags'}
