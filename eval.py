@@ -13,6 +13,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from configs import base
+from configs.listing import list_configs
 from nsr_jax import agreement, command_line
 from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.data.sources import open_source
@@ -44,7 +45,8 @@ ENSEMBLE = flags.DEFINE_list('ensemble', ['1'], 'Over how many orientations pred
 PICTURES = flags.DEFINE_integer('pictures', 1, 'Pictures of each dataset, of the largest gains.', lower_bound=0)
 GATES = flags.DEFINE_list('gate_maps', [], 'Gates of the first network to map over each picture: block_00/conv_1.')
 REPORT = flags.DEFINE_bool('report', False, 'Write index.html, an offline page of tables, pictures and curves.')
-flags.mark_flags_as_required(['config', 'output'])
+command_line.require_config(list_configs)
+flags.mark_flag_as_required('output')
 
 
 def main(argv: Sequence[str]) -> None:

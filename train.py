@@ -13,6 +13,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from configs import base
+from configs.listing import list_configs
 from nsr_jax import agreement, command_line
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.validation import open_validation
@@ -30,7 +31,8 @@ STOP_AFTER = flags.DEFINE_string(
 )
 PROFILE = flags.DEFINE_integer('profile', 0, 'Number of steps to trace instead of training.', lower_bound=0)
 REPLAY = flags.DEFINE_integer('replay_step', None, 'Batch of the run to replay instead of training.', lower_bound=0)
-flags.mark_flags_as_required(['config', 'workdir'])
+command_line.require_config(list_configs)
+flags.mark_flag_as_required('workdir')
 
 
 def main(argv: Sequence[str]) -> None:

@@ -114,6 +114,17 @@ def check_config(check: Callable[[ml_collections.ConfigDict], None], config: ml_
         raise UserError(str(error)) from error
 
 
+def require_config(list_configs: Callable[[], Sequence[str]]) -> None:
+    """Refuse a command line without `--config`, with one line that lists the configs, which the caller knows."""
+
+    def is_given(config: ml_collections.ConfigDict | None) -> bool:
+        if config is None:
+            raise UserError(f'give a config: --config={" or --config=".join(list_configs())}')
+        return True
+
+    flags.register_validator('config', is_given)
+
+
 def _split_cores() -> None:
     """Make each CPU core a JAX device, unless the environment says how many to make.
 

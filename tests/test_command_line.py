@@ -1,5 +1,6 @@
 """What every command does before its own work: real processes that share a compilation cache."""
 
+import functools
 import json
 import os
 import pathlib
@@ -9,6 +10,10 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
+
+from nsr_jax import command_line
+from nsr_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -135,6 +140,17 @@ def test_what_no_run_can_start_with_gets_one_line(refusals, wrong):
     (line,) = error.splitlines()
     assert line.startswith(f'error: {WRONG[wrong].format(taken=taken)}')
     assert (output, code) == ('', 2)
+
+
+def test_without_a_config_the_answer_lists_them(monkeypatch):
+    values = flags.FlagValues()
+    flags.DEFINE_string('config', None, '', values)
+    monkeypatch.setattr(flags, 'FLAGS', values)
+    monkeypatch.setattr(flags, 'register_validator', functools.partial(flags.register_validator, flag_values=values))
+    command_line.require_config(lambda: ['configs/a.py:scale=2', 'configs/b.py'])
+    with pytest.raises(UserError, match=r'^give a config: --config=configs/a\.py:scale=2 or --config=configs/b\.py$'):
+        values(['train.py'])
+    values(['train.py', '--config=configs/b.py'])
 
 
 def test_a_torn_entry_costs_a_compilation_alone(answers):

@@ -12,6 +12,7 @@ import pytest
 
 from configs import base, presets, sr
 from configs.base import parse_arg
+from configs.listing import list_configs
 from nsr_jax.models.build import build_network
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
@@ -47,6 +48,15 @@ def test_every_config_loads(name):
     # A checkpoint keeps the config as JSON.
     restored = ml_collections.ConfigDict(json.loads(config.to_json()))
     assert leaves(restored).keys() == fields.keys()
+
+
+def test_every_config_is_listed_with_arguments_that_it_takes():
+    listed = list_configs()
+    assert 'configs/sr.py:scale=2,preset=edsr_s_nsr' in listed
+    assert [pathlib.Path(each.partition(':')[0]).stem for each in listed] == NAMES
+    for name, each in zip(NAMES, listed, strict=True):
+        get_config, arguments = importlib.import_module(f'configs.{name}').get_config, each.partition(':')[2]
+        assert not arguments or get_config(arguments).to_dict() == get_config().to_dict()
 
 
 @pytest.mark.parametrize('name', NAMES)

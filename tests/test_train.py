@@ -20,6 +20,7 @@ CASES = {
     'scale of another task': (['--config=configs/sr.py:scale=5'], 'scale must be 2, 3 or 4, not 5'),
     'wrong type': ([f'--config={SR}', '--config.batch_size=many'], 'many'),
     'argument for none': (['--config=configs/quickstart.py:fast'], 'get_config() takes 0 positional arguments'),
+    'no config': ([], 'give a config: --config=configs/denoise.py:sigma=25.0,blind=False,channels=1,'),
     'no such config': (['--config=configs/sharpen.py'], '--config=configs/sharpen.py: no such file'),
     'no workdir': ([f'--config={SR}', '--workdir='], '--workdir is empty: a file or folder must be named'),
     'not an option': ([f'--config={SR}', 'now'], "unexpected argument 'now'"),
