@@ -27,7 +27,7 @@ from nsr_jax.metrics import METRICS
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.paths import local_path
-from nsr_jax.trained import LoadedModel, load_model
+from nsr_jax.trained import LoadedModel, load_model, refuse_file
 
 FOLDER = pathlib.Path(str(importlib.resources.files('nsr_jax') / 'weights'))
 # Task, scale and channels of each network.
@@ -178,6 +178,7 @@ def find_parts(model: str | os.PathLike) -> list[str]:
         return there or [find_shipped('denoise_colour')]
     if name in SHIPPED:
         return [find_shipped(name)]
+    refuse_file(local_path(name, 'model'))
     if not os.path.isdir(local_path(name, 'model')):  # pathlib would raise for a name that is too long
         there = ', '.join(shipped_names()) or 'none'
         raise UserError(f'no model {name}: neither a folder nor weights that come with the package; these are: {there}')

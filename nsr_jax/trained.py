@@ -37,6 +37,9 @@ _OLD_MERIT = 'psnr'  # the merit of earlier versions, in dB
 AVERAGES = {'ema': 'EMA', 'schedule_free': 'schedule-free average'}
 MEASURED_ON = 'measured_on'
 
+# Suffixes of files in which other programs keep weights.
+_TORCH = ('.pth', '.pt')
+_WEIGHTS = (*_TORCH, '.onnx', '.safetensors', '.npz')
 _LONGEST_REASON = 400  # characters of a library's message that are shown
 _BITS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
@@ -113,6 +116,7 @@ def find_checkpoint(directory: pathlib.Path) -> pathlib.Path:
     Raises:
         UserError: there is none, it is broken, or it holds links to other files.
     """
+    refuse_file(directory)
     if not os.path.isdir(directory):  # pathlib would raise for a name that is too long
         raise UserError(f'no checkpoint at {directory}: there is no such folder')
     if (directory / 'metadata').is_dir():
@@ -123,6 +127,23 @@ def find_checkpoint(directory: pathlib.Path) -> pathlib.Path:
         raise UserError(f'no checkpoint at {directory}: neither a workdir with one nor a checkpoint folder')
     best = find_best({step: _read_metrics(path) for step, path in steps.items()})
     return steps[max(steps) if best is None else best]
+
+
+def refuse_file(path: str | os.PathLike) -> None:
+    """Raise `UserError` if a path names a file of weights, which only the importer may be able to read."""
+    suffix = pathlib.PurePath(path).suffix.lower()
+    if suffix not in _WEIGHTS or os.path.isdir(path):
+        return
+    if not os.path.isfile(path):
+        raise UserError(f'{os.fspath(path)}: there is no such file')
+    importer = 'python -m nsr_jax.import_torch'
+    if suffix in _TORCH:
+        command = f'{importer} {os.fspath(path)} --config=CONFIG --output=FOLDER'
+        raise UserError(f'{os.fspath(path)} is not a folder: {command} makes a checkpoint of a PyTorch file')
+    raise UserError(
+        f'{os.fspath(path)} cannot be read: give the folder of a run or of a checkpoint; of other files, only '
+        f"the method's PyTorch files can be imported, by {importer} FILE.pth --config=CONFIG --output=FOLDER"
+    )
 
 
 def find_best(metrics: Mapping[int, Mapping[str, Any]]) -> int | None:

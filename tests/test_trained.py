@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsr_jax.errors import UserError
+from nsr_jax.shipped import find_parts
 from nsr_jax.trained import fingerprint, load_model
 
 
@@ -22,6 +23,33 @@ def test_what_is_not_a_checkpoint_is_named(tmp_path):
     (tmp_path / 'checkpoints' / '7' / 'metadata').mkdir(parents=True)
     with pytest.raises(UserError, match='not a checkpoint of this library'):
         load_model(tmp_path / 'checkpoints' / '7')
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        (
+            'epoch_30.pth',
+            r'epoch_30\.pth is not a folder: python -m nsr_jax.import_torch .*/epoch_30\.pth --config=CONFIG',
+        ),
+        ('x2.PT', r'x2\.PT is not a folder: python -m nsr_jax.import_torch .*/x2\.PT --config=CONFIG --output=FOLDER'),
+        ('x2.onnx', r'x2\.onnx cannot be read: .* by python -m nsr_jax.import_torch FILE\.pth'),
+        ('x2.safetensors', r'x2\.safetensors cannot be read: .* by python -m nsr_jax.import_torch FILE\.pth'),
+        ('x2.npz', r'x2\.npz cannot be read: .* by python -m nsr_jax.import_torch FILE\.pth'),
+    ],
+)
+@pytest.mark.parametrize('find', [load_model, find_parts])
+def test_a_file_of_weights_gets_the_way_to_the_importer(tmp_path, find, name, message):
+    (tmp_path / name).write_bytes(b'weights')
+    with pytest.raises(UserError, match=message):
+        find(tmp_path / name)
+    with pytest.raises(UserError, match=f'absent{name}: there is no such file'):
+        find(tmp_path / f'absent{name}')
+
+
+def test_a_folder_may_have_the_name_of_a_file_of_weights(tmp_path):
+    (tmp_path / 'x2.pth').mkdir()
+    assert find_parts(tmp_path / 'x2.pth') == [str(tmp_path / 'x2.pth')]
 
 
 def arrays(seed=0):
