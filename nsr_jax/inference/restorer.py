@@ -35,7 +35,7 @@ LUMA = np.array([[0.299], [0.587], [0.114]], np.float32)  # Y of JFIF files: BT.
 _DTYPES = ('uint8', 'uint16', 'float16', 'float32', 'float64')
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Restorer:
     """Trained networks of one task, ready for images of any size; apart from the images, they need bounded memory.
 
@@ -88,6 +88,18 @@ class Restorer:
         loaded = [load_part(name) for name in find_parts(model)]
         networks = tuple((build_network(each.config.model, dtype), replicate(each.params, mesh)) for each in loaded)
         return cls(networks, loaded[0].config.task, tiling, bool(ensemble), mesh)
+
+    def __repr__(self) -> str:
+        """One line: `Restorer(task sr, scale 2, RGB network of 123,456 parameters, tiling feathered 96/16)`."""
+        colours = {1: 'gray', 3: 'RGB'}
+        networks = [
+            f'{colours[network.channels]} network of {sum(leaf.size for leaf in jax.tree.leaves(params)):,} parameters'
+            for network, params in self.networks
+        ]
+        ensemble = ', ensemble of 8' if self.ensemble else ''
+        return (
+            f'Restorer(task {self.task}, scale {self.scale}, {" and ".join(networks)}, tiling {self.tiling}{ensemble})'
+        )
 
     def __reduce__(self) -> tuple:
         """Pickle and copy the parameters as NumPy arrays, and the devices as the name of their platform."""

@@ -114,6 +114,16 @@ def test_gray_image_is_the_mean_of_the_colours(pair):
     np.testing.assert_array_equal(Restorer([pair], 'sr')(gray), expected)
 
 
+def test_a_restorer_shows_itself_in_one_line():
+    networks = identity(1), identity(3)
+    gray, colour = (f'{sum(leaf.size for leaf in jax.tree.leaves(params)):,}' for _, params in networks)
+    assert repr(Restorer(networks, 'denoise', ensemble=True)) == (
+        f'Restorer(task denoise, scale 1, gray network of {gray} parameters and RGB network of {colour} parameters, '
+        'tiling feathered 96/16, ensemble of 8)'
+    )
+    assert repr(Restorer([identity(3, scale=2)], 'sr', Tiling('whole'))).startswith('Restorer(task sr, scale 2, RGB ')
+
+
 def test_each_image_takes_its_own_network_for_denoising():
     model = Restorer([identity(1, 10 / 255), identity(3, 20 / 255)], 'denoise')
     assert np.unique(model(np.full((8, 8), 100, np.uint8))) == 110
