@@ -31,6 +31,7 @@ from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.paths import local_path
 
 FOLDER = 'checkpoints'
+WHICH = ('best', 'last')  # of a workdir's checkpoints
 MERIT = 'merit'
 _OLD_MERIT = 'psnr'  # the merit of earlier versions, in dB
 # Averages that are used instead of the weights if there are any, and their titles.
@@ -72,17 +73,18 @@ class LoadedModel:
         return f'step {self.step}' + f', {self.kind}' * bool(self.kind)
 
 
-def load_model(directory: str | pathlib.Path) -> LoadedModel:
+def load_model(directory: str | pathlib.Path, which: str = 'best') -> LoadedModel:
     """Read a network's config and its weights, or the average of its weights if there is one, which is logged.
 
     Args:
-        directory: a workdir, for its best checkpoint (see `find_best`), or its last one if none was scored; or the
-            folder of one checkpoint. A ~ at the start is expanded.
+        directory: a workdir, or the folder of one checkpoint. A ~ at the start is expanded.
+        which: of a workdir's checkpoints to take, in `WHICH`: the best one (see `find_best`), or the last one if none
+            was scored; or the last one. The log says which was taken.
 
     Raises:
         UserError: there is no checkpoint, or its weights do not fit its own config.
     """
-    path = find_checkpoint(pathlib.Path(local_path(directory, 'a checkpoint')).resolve())
+    path = find_checkpoint(pathlib.Path(local_path(directory, 'a checkpoint')).resolve(), which)
     metadata = read_metadata(path)
     try:
         config = ml_collections.ConfigDict(_with_tuples(metadata['config'])).lock()
@@ -110,8 +112,8 @@ def load_model(directory: str | pathlib.Path) -> LoadedModel:
 # --- Choosing a checkpoint ---
 
 
-def find_checkpoint(directory: pathlib.Path) -> pathlib.Path:
-    """The folder of one checkpoint: the best one of a workdir, or the last one if none was scored.
+def find_checkpoint(directory: pathlib.Path, which: str = 'best') -> pathlib.Path:
+    """The folder of one checkpoint: the given one, or the best or last one of a workdir, as the log says.
 
     Raises:
         UserError: there is none, it is broken, or it holds links to other files.
@@ -122,11 +124,33 @@ def find_checkpoint(directory: pathlib.Path) -> pathlib.Path:
     if (directory / 'metadata').is_dir():
         _refuse_links(directory)
         return directory
-    steps = {int(step.name): step for step in (directory / FOLDER).glob('*') if step.name.isdigit()}
+    path, taken = choose_checkpoint(directory, which)
+    logging.info('%s: taking its %s, of step %s', directory, taken, path.name)
+    return path
+
+
+def choose_checkpoint(workdir: pathlib.Path, which: str = 'best') -> tuple[pathlib.Path, str]:
+    """The folder of a workdir's best or last checkpoint, and which of them it is: the last one if none was scored.
+
+    Raises:
+        UserError: there is none, one is broken, or it holds links to other files; or `which` is not in `WHICH`.
+    """
+    check_which(which)
+    steps = {int(step.name): step for step in (workdir / FOLDER).glob('*') if step.name.isdigit()}
     if not steps:
-        raise UserError(f'no checkpoint at {directory}: neither a workdir with one nor a checkpoint folder')
+        raise UserError(f'no checkpoint at {workdir}: neither a workdir with one nor a checkpoint folder')
     best = find_best({step: _read_metrics(path) for step, path in steps.items()})
-    return steps[max(steps) if best is None else best]
+    if which == 'last':
+        return steps[max(steps)], 'last checkpoint'
+    if best is None:
+        return steps[max(steps)], 'last checkpoint (none was scored)'
+    return steps[best], 'best checkpoint'
+
+
+def check_which(which: str) -> None:
+    """Raise `UserError` unless it names one of a workdir's checkpoints."""
+    if which not in WHICH:
+        raise UserError(f'which checkpoint must be {" or ".join(WHICH)}, not {which!r}')
 
 
 def refuse_file(path: str | os.PathLike) -> None:

@@ -17,7 +17,7 @@ from nsr_jax import agreement
 from nsr_jax.errors import StoppedError, UserError
 from nsr_jax.inference.devices import replicate
 from nsr_jax.ops.settings import without_x64
-from nsr_jax.trained import BrokenCheckpointError
+from nsr_jax.trained import BrokenCheckpointError, choose_checkpoint
 from nsr_jax.training.checkpoints import BROKEN_FOLDER, Checkpoints, remove_unfinished
 from nsr_jax.training.feed import ResidentFeed, StreamedFeed
 from nsr_jax.training.run import Run, check_run, prepare_run
@@ -41,6 +41,8 @@ def train(
     stop_after: float | None = None,
 ) -> None:
     """Train to `config.num_steps`, continuing from the workdir's last checkpoint if there is one.
+
+    A run that is done takes no step; the log says so, and where its best checkpoint is.
 
     Args:
         config: a whole config of the `configs` folder.
@@ -74,6 +76,10 @@ def train(
         state = first_state(config, run, saver.checkpoints)
         if (step := int(state.step)) > 0:
             saver.say_changes(step)
+        if step >= config.num_steps:
+            path, which = choose_checkpoint(workdir)
+            logging.info('this run is done: step %d of %d; its %s is %s', step, config.num_steps, which, path)
+            return
         writer = stack.enter_context(contextlib.closing(MetricsWriter(workdir, step)))
         feed = stack.enter_context(contextlib.closing(run.images.open_feed(step)))
         _take_steps(config, run, state, feed=feed, evaluate=evaluate, saver=saver, writer=writer, stop_after=stop_after)

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from absl import logging
 
 from nsr_jax.errors import UserError
 from nsr_jax.trained import load_model
@@ -16,7 +17,7 @@ class StopError(Exception):
     pass
 
 
-def test_stopped_and_resumed_equals_uninterrupted(tmp_path, config, metrics_of):
+def test_stopped_and_resumed_equals_uninterrupted(tmp_path, config, metrics_of, monkeypatch):
     def evaluate(params):
         scores.append(float(np.abs(jax.device_get(params['head']['direction'])).sum()))
         if stopping:
@@ -37,7 +38,11 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, config, metrics_of):
     whole, parts = (load_model(tmp_path / name / 'checkpoints' / '12') for name in ('whole', 'parts'))
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), whole.params, parts.params))
 
+    lines = []
+    monkeypatch.setattr(logging, 'info', lambda text, *values: lines.append((text, *values)))
     train(config, tmp_path / 'whole', evaluate)  # a finished run does nothing more
+    best = tmp_path / 'whole' / 'checkpoints' / str(8 if scores[0] > scores[1] else 12)
+    assert ('this run is done: step %d of %d; its %s is %s', 12, 12, 'best checkpoint', best) in lines
     assert metrics_of(tmp_path / 'whole') == metrics_of(tmp_path / 'parts')
 
 
