@@ -29,9 +29,11 @@ from nsr_jax.models.build import build_network, check_same_network
 from nsr_jax.paths import local_path
 from nsr_jax.shipped import load_named
 from nsr_jax.tasks import find_degradations, find_protocols, find_task
+from nsr_jax.trained import WHICH
 
 CONFIG = config_flags.DEFINE_config_file('config', help_string='A file in configs/, with its argument.')
 CHECKPOINT = flags.DEFINE_list('checkpoint', [], 'Workdirs or checkpoint folders.')
+WHICH_ONE = flags.DEFINE_enum('which', 'best', WHICH, "Of each workdir's checkpoints to take.")
 SHIPPED = flags.DEFINE_list('shipped', [], 'Networks that come with the package, by name: sr_x2, denoise_gray.')
 OUTPUT = flags.DEFINE_string('output', None, 'Folder for scores.{json,csv,md}, pictures/ and index.html.')
 DATASETS = flags.DEFINE_list('datasets', None, 'Names or folders; default: config.evaluation.datasets.')
@@ -63,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
         baselines = baseline_contenders(BASELINES.value, degradations)
         if not (CHECKPOINT.value or SHIPPED.value or BASELINES.value):
             raise UserError('nothing to score: give --checkpoint, --shipped=sr_x2, --baselines=bicubic, or several')
-        models = load_named(CHECKPOINT.value, SHIPPED.value)
+        models = load_named(CHECKPOINT.value, SHIPPED.value, WHICH_ONE.value)
         check_same_network(config.model, {name: model.config.model for name, model in models.items()})
         ensembles, datasets = parse_ensembles(ENSEMBLE.value), DATASETS.value or asked.datasets.split(',')
         folders = {'data_dir': config.data.data_dir, 'tfds_dir': config.data.tfds_dir}

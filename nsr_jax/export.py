@@ -32,7 +32,7 @@ from nsr_jax.inference.restorer import TILING
 from nsr_jax.models.build import Network, build_network
 from nsr_jax.models.cost import count_parameters
 from nsr_jax.paths import local_path
-from nsr_jax.trained import LoadedModel
+from nsr_jax.trained import WHICH, LoadedModel
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
@@ -70,13 +70,16 @@ def _without_source_paths() -> Iterator[None]:
         jax.config.update(option, before)
 
 
-def write_export(model: str | os.PathLike, output: str | os.PathLike, overwrite: bool = False) -> dict[str, Any]:
+def write_export(
+    model: str | os.PathLike, output: str | os.PathLike, overwrite: bool = False, which: str = 'best'
+) -> dict[str, Any]:
     """Write a network to the file `output`, and its description to `output`.json.
 
     Args:
         model: the folder of a training run or of one checkpoint, or a name in `shipped.SHIPPED`.
         output: the file to write; its folder is made if it is missing.
         overwrite: whether existing files are replaced.
+        which: of a training run's checkpoints to take: the best one, or the last one ('last').
 
     Returns:
         The contents of the JSON file.
@@ -88,7 +91,7 @@ def write_export(model: str | os.PathLike, output: str | os.PathLike, overwrite:
     path, card_path = _check_output(output, overwrite)
     if importlib.util.find_spec('flatbuffers') is None:
         raise UserError('to export, JAX needs the package flatbuffers: pip install flatbuffers')
-    loaded = _load(model)
+    loaded = _load(model, which)
     network = build_network(loaded.config.model)
     make_output_folder(path.parent)
 
@@ -144,11 +147,11 @@ def _check_output(output: str | os.PathLike, overwrite: bool) -> tuple[pathlib.P
     return paths
 
 
-def _load(model: str | os.PathLike) -> LoadedModel:
+def _load(model: str | os.PathLike, which: str) -> LoadedModel:
     parts = shipped.find_parts(model)
     if len(parts) > 1:
         raise UserError(f'--checkpoint={model} stands for {" and ".join(parts)}: name one of them')
-    return shipped.load_part(parts[0])
+    return shipped.load_part(parts[0], which)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -157,7 +160,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
     given = flags.FLAGS
     checkpoint, output = given.checkpoint, local_path(given.output, '--output')
-    card = write_export(checkpoint, output, given.overwrite)
+    card = write_export(checkpoint, output, given.overwrite, given.which)
     size = os.path.getsize(output) / 1e6
     origin = f'step {card["step"]}, weights {card["weights"]}'
     logging.info('%s, %s: %.2f MB for %s in %s', checkpoint, origin, size, ', '.join(PLATFORMS), output)
@@ -167,6 +170,7 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == '__main__':
     names = ', '.join(shipped.SHIPPED)
     flags.DEFINE_string('checkpoint', None, f'The folder of a training run or of one checkpoint, or one of: {names}.')
+    flags.DEFINE_enum('which', 'best', WHICH, "Of a training run's checkpoints to take.")
     flags.DEFINE_string('output', None, 'File to write; its description gets the same name with .json added.')
     flags.DEFINE_bool('overwrite', False, 'Replace existing files.')
     flags.mark_flags_as_required(['checkpoint', 'output'])

@@ -33,7 +33,7 @@ from nsr_jax.paths import local_path
 from nsr_jax.restoring.before_after import write_comparison
 from nsr_jax.restoring.plan import STANDARD, Job, plan
 from nsr_jax.restoring.restore_files import restore_files
-from nsr_jax.trained import fingerprint
+from nsr_jax.trained import WHICH, fingerprint
 
 EXIT_SOME_FAILED = 1
 PAGE = 'compare.html'
@@ -136,7 +136,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError('standard input is a terminal: send an image there, or name a file')
     options = {'tile': given.tile, 'ensemble': given.ensemble, 'dtype': given.dtype, 'device': given.device}
     with agreement.agreed():
-        restorer = Restorer.load(model, **options)
+        restorer = Restorer.load(model, which=given.which, **options)
         check_model(model, restorer.task, restorer.scale, given.task, given.scale)
     agreement.check_alike({'weights': [fingerprint(params) for _, params in restorer.networks]})
     if output != STANDARD:
@@ -163,6 +163,7 @@ def define_flags() -> None:
     flags.DEFINE_enum('task', None, TASKS, 'What to do, with weights that come with the package.')
     flags.DEFINE_integer('scale', None, 'Size of the output over size of the input, for --task=sr.', lower_bound=1)
     flags.DEFINE_string('model', None, f'Instead of a task: {names}; or the folder of a training run or checkpoint.')
+    flags.DEFINE_enum('which', 'best', WHICH, "Of a training run's checkpoints to take as --model.")
     flags.DEFINE_bool('models', False, 'Only list the weights that come with the package, with their scores.')
     flags.DEFINE_bool('recursive', False, 'Restore images in subfolders, too.')
     flags.DEFINE_bool('overwrite', False, 'Restore images again that are already in the output folder.')

@@ -185,19 +185,25 @@ def find_parts(model: str | os.PathLike) -> list[str]:
     return [name]
 
 
-def load_part(name: str) -> LoadedModel:
-    """The network of a name from `find_parts`; raises `UserError` if it cannot be read."""
-    return load_shipped(name) if name in SHIPPED else load_model(name)
+def load_part(name: str, which: str = 'best') -> LoadedModel:
+    """The network of a name from `find_parts`; raises `UserError` if it cannot be read.
+
+    Args:
+        name: of a network that comes with the package, or a folder.
+        which: of a workdir's checkpoints to take, as for `trained.load_model`.
+    """
+    return load_shipped(name) if name in SHIPPED else load_model(name, which)
 
 
-def load_named(checkpoints: Sequence[str], shipped: Sequence[str]) -> dict[str, LoadedModel]:
+def load_named(checkpoints: Sequence[str], shipped: Sequence[str], which: str = 'best') -> dict[str, LoadedModel]:
     """Networks by their names in tables; raises `UserError` if one is missing or cannot be read.
 
     Args:
         checkpoints: folders of training runs or checkpoints.
         shipped: names of networks that come with the package.
+        which: of a workdir's checkpoints to take, as for `trained.load_model`.
     """
-    runs = {path.rstrip('/'): load_model(path) for path in checkpoints}
+    runs = {path.rstrip('/'): load_model(path, which) for path in checkpoints}
     named = {f'{path}, {model.origin}': model for path, model in runs.items()}
     return named | {name: load_shipped(name) for name in shipped}
 

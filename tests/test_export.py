@@ -261,6 +261,8 @@ def test_mistakes_are_one_line_before_the_work(folder, tmp_path, monkeypatch):
         with pytest.raises(UserError, match=re.escape(message)) as caught:
             export.write_export(checkpoint, f'{tmp_path}/{output}')
         assert '\n' not in str(caught.value)
+    with pytest.raises(UserError, match='which checkpoint must be best or last'):
+        export.write_export(run.parent / 'run', tmp_path / 'a.stablehlo', which='first')
     monkeypatch.setitem(sys.modules, 'flatbuffers', None)
     with pytest.raises(UserError, match='needs the package flatbuffers'):
         export.write_export(run, tmp_path / 'a.stablehlo')

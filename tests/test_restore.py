@@ -355,8 +355,8 @@ def test_options_reach_the_restorer(tmp_path, model, run, monkeypatch):
     asked = {}
     load = Restorer.load
     monkeypatch.setattr(Restorer, 'load', lambda name, **options: asked.update(options) or load(name, **options))
-    assert run('a.png', '--output=out', f'--model={model}', '--tile=40', '--ensemble', '--dtype=bfloat16') == 0
-    assert asked == {'tile': 40, 'ensemble': True, 'dtype': 'bfloat16', 'device': None}
+    assert run('a.png', '--output=out', f'--model={model}', '--which=last', '--tile=40', '--ensemble', '--dtype=bfloat16') == 0
+    assert asked == {'which': 'last', 'tile': 40, 'ensemble': True, 'dtype': 'bfloat16', 'device': None}
 
 
 def test_mistakes_are_told_before_work(tmp_path, model, packaged, run, monkeypatch):

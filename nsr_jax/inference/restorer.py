@@ -28,6 +28,7 @@ from nsr_jax.ops.arrays import View, plain_array
 from nsr_jax.ops.gray import find_gray
 from nsr_jax.shipped import find_parts, load_part
 from nsr_jax.tasks import find_task
+from nsr_jax.trained import check_which
 
 TILE, OVERLAP = 96, 16  # of the feathered tiles, in input pixels
 TILING = Tiling('feathered', TILE, OVERLAP)
@@ -59,6 +60,7 @@ class Restorer:
         cls,
         model: str | os.PathLike,
         *,
+        which: str = 'best',
         tile: int = TILE,
         ensemble: bool = False,
         dtype: str = 'float32',
@@ -70,6 +72,7 @@ class Restorer:
             model: a name in `shipped.SHIPPED`; 'denoise' for both the gray and the colour network, whichever suits an
                 image; or the folder of a training run or of one checkpoint. Names come before folders: write ./sr_x2
                 for a folder of that name.
+            which: of a training run's checkpoints to take: the best one, or the last one ('last').
             tile: side of the feathered tiles that a network sees at once, in input pixels.
             ensemble: as in the class.
             dtype: of the convolutions, float32 or bfloat16.
@@ -80,12 +83,13 @@ class Restorer:
             UserError: there is no such model or device, or a value does not fit.
         """
         check_not_forked()
+        check_which(which)
         tiling = make_tiling(tile)
         check_dtype(dtype)
         if not isinstance(ensemble, bool | np.bool_):
             raise UserError(f'ensemble must be True or False, not {ensemble!r}')
         mesh = mesh_of(find_devices(device))
-        loaded = [load_part(name) for name in find_parts(model)]
+        loaded = [load_part(name, which) for name in find_parts(model)]
         networks = tuple((build_network(each.config.model, dtype), replicate(each.params, mesh)) for each in loaded)
         return cls(networks, loaded[0].config.task, tiling, bool(ensemble), mesh)
 

@@ -393,6 +393,7 @@ def test_mistakes_are_told_before_weights_are_read(package, monkeypatch, tmp_pat
         ('sr_x3', {}, 'no weights called sr_x3 come with the package; there are: sr_x2'),
         ('denoise', {}, 'no weights called denoise_colour come with the package; there are: sr_x2'),
         (tmp_path / 'absent', {}, 'absent: neither a folder nor weights that come with the package; these are: sr_x2'),
+        ('sr_x2', {'which': 'first'}, "which checkpoint must be best or last, not 'first'"),
         ('sr_x2', {'tile': 1}, 'tile'),
         ('sr_x2', {'tile': 9.5}, 'tile'),
         ('sr_x2', {'tile': True}, 'tile'),

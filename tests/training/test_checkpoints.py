@@ -26,7 +26,7 @@ def plus(params, number):
     return jax.tree.map(lambda leaf: leaf + np.float32(number), params)
 
 
-def test_the_last_ones_and_the_best_one_are_kept(tmp_path, config, params):
+def test_the_last_ones_and_the_best_one_are_kept(tmp_path, config, params, caplog):
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step, psnr in ((1, 30.0), (2, 32.0), (3, None), (4, 31.0), (5, None)):
         checkpoints.save(step, config, plus(params, step), merit=psnr)
@@ -34,20 +34,30 @@ def test_the_last_ones_and_the_best_one_are_kept(tmp_path, config, params):
     checkpoints.close()
     assert sorted(path.name for path in (tmp_path / 'checkpoints').iterdir()) == ['2', '4', '5']
 
+    caplog.set_level('INFO', logger='absl')
     best = load_model(tmp_path)
     assert best.step == 2
+    assert load_model(tmp_path, which='last').step == 5
+    with pytest.raises(UserError, match="which checkpoint must be best or last, not 'first'"):
+        load_model(tmp_path, which='first')
+    taken = [
+        f'{tmp_path}: taking its {which}' for which in ('best checkpoint, of step 2', 'last checkpoint, of step 5')
+    ]
+    assert [line for line in caplog.messages if 'taking' in line] == taken
     assert best.config.to_dict() == config.to_dict()  # tuples too, which become lists in JSON
     expected = plus(params, 2)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), best.params, expected))
-    assert load_model(tmp_path / 'checkpoints' / '5').step == 5
+    assert load_model(tmp_path / 'checkpoints' / '5', which='best').step == 5
 
 
-def test_without_scores_the_last_one_is_loaded(tmp_path, config, params):
+def test_without_scores_the_last_one_is_loaded(tmp_path, config, params, caplog):
     checkpoints = Checkpoints(tmp_path, keep=3)
     for step in (9, 10):
         checkpoints.save(step, config, params)
     checkpoints.close()
+    caplog.set_level('INFO', logger='absl')
     assert load_model(tmp_path).step == 10
+    assert f'{tmp_path}: taking its last checkpoint (none was scored), of step 10' in caplog.messages
 
 
 def test_a_step_is_saved_once(tmp_path, config, params):
