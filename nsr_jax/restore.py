@@ -2,6 +2,7 @@
 
     python -m nsr_jax.restore photo.jpg scans/ --output=out/ --task=sr --scale=2
     python -m nsr_jax.restore 'scans/**/*.tif' --output=out/ --task=denoise --format=png
+    python -m nsr_jax.restore photo.jpg --output=large.png --scale=2
     python -m nsr_jax.restore - --output=- --model=runs/x2 < photo.png > large.png
 
 Weights for these tasks come with the package (`--models` lists them); `--model` takes the name of one of them, or the
@@ -15,6 +16,7 @@ from nsr_jax import environment  # noqa: F401  before whatever imports JAX
 import os
 import pathlib
 import sys
+import time
 from collections.abc import Sequence
 
 import jax
@@ -22,7 +24,7 @@ from absl import flags, logging
 
 from nsr_jax import agreement, command_line, shipped, streams
 from nsr_jax.atomic_files import make_output_folder
-from nsr_jax.errors import UserError
+from nsr_jax.errors import UserError, printable
 from nsr_jax.images.formats import FORMATS, check_quality_of_any, suffix_of
 from nsr_jax.images.reading import LARGEST_PIXELS
 from nsr_jax.images.writing import JPEG_QUALITY
@@ -31,7 +33,7 @@ from nsr_jax.inference.restorer import TILE, Restorer, make_tiling
 from nsr_jax.models.build import COMPUTE_DTYPES
 from nsr_jax.paths import local_path
 from nsr_jax.restoring.before_after import write_comparison
-from nsr_jax.restoring.plan import STANDARD, Job, plan
+from nsr_jax.restoring.plan import STANDARD, Job, is_file, plan
 from nsr_jax.restoring.restore_files import restore_files
 from nsr_jax.trained import WHICH, fingerprint
 
@@ -95,8 +97,9 @@ def find_jobs(inputs: Sequence[str], output: str, suffix: str | None) -> tuple[l
     """
 
     def look() -> list[tuple[str | None, str | None, bool]]:
-        jobs = plan(inputs, output, suffix=suffix, recursive=flags.FLAGS.recursive)
-        again = flags.FLAGS.overwrite
+        given = flags.FLAGS
+        jobs = plan(inputs, output, suffix=suffix, ending=given.suffix, recursive=given.recursive)
+        again = given.overwrite
         return [(_text(job.source), _text(job.target), again or not job.is_done) for job in jobs]
 
     jobs, waiting = [], []
@@ -105,6 +108,15 @@ def find_jobs(inputs: Sequence[str], output: str, suffix: str | None) -> tuple[l
         if waits:
             waiting.append(jobs[-1])
     return jobs, waiting
+
+
+def list_jobs(jobs: Sequence[Job], waiting: Sequence[Job]) -> str:
+    """A line for each image: what it becomes, and whether that is there already."""
+    lines = []
+    for job in jobs:
+        target = 'standard output' if job.target is None else job.target
+        lines.append(f'{job} -> {target}' + ('' if job in waiting else ' (already there)'))
+    return ''.join(f'{printable(line)}\n' for line in lines)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -126,10 +138,15 @@ def main(argv: Sequence[str]) -> int:
     # Without --format, standard output may turn out to be a JPEG.
     check_quality_of_any({form or job.format or 'JPEG' for job in jobs}, given.quality)
     uses_standard = any(None in job for job in jobs)
-    if given.compare and uses_standard:
+    writes_one = is_file(inputs, output)
+    if given.compare and (uses_standard or writes_one):
         raise UserError('--compare needs files as input and a folder as --output')
     if jax.process_count() > 1 and uses_standard:
         raise UserError('several processes need files as input and a folder as --output')
+    if given.dry_run:
+        if agreement.is_first():
+            streams.print_text(list_jobs(jobs, waiting))
+        return 0
     if output == STANDARD and sys.stdout.isatty():
         raise UserError('standard output is a terminal: send it to a file or a program, or give a folder as --output')
     if any(job.source is None for job in jobs) and sys.stdin.isatty():
@@ -140,14 +157,18 @@ def main(argv: Sequence[str]) -> int:
         check_model(model, restorer.task, restorer.scale, given.task, given.scale)
     agreement.check_alike({'weights': [fingerprint(params) for _, params in restorer.networks]})
     if output != STANDARD:
-        agreement.by_first(lambda: os.fspath(make_output_folder(output)))
+        folder = pathlib.Path(output).parent if writes_one else output
+        agreement.by_first(lambda: os.fspath(make_output_folder(folder)))
 
     logging.info('%s: %d images', model, len(jobs))
     if len(waiting) < len(jobs):
         logging.info('%d of them are already in %s; --overwrite replaces them', len(jobs) - len(waiting), output)
+    started = time.monotonic()
     reading = {'largest_pixels': given.largest_pixels}
-    failed = restore_files(waiting, restorer, output_format=form, quality=given.quality, **reading)
-    logging.info('%d of %d images restored to %s', len(waiting) - len(failed), len(waiting), output)
+    failed, megapixels = restore_files(waiting, restorer, output_format=form, quality=given.quality, **reading)
+    done, seconds = len(waiting) - len(failed), time.monotonic() - started
+    speed = f'{seconds:.1f} s, {megapixels / seconds:.3g} megapixels of output a second'
+    logging.info('%d of %d images restored to %s: %s', done, len(waiting), output, speed)
     if given.compare:
         shown = [job for job in jobs if job not in failed]
         page, largest = pathlib.Path(output) / PAGE, given.largest_pixels * restorer.scale**2
@@ -159,7 +180,9 @@ def main(argv: Sequence[str]) -> int:
 def define_flags() -> None:
     """Define the command's flags."""
     names = ', '.join(shipped.SHIPPED)
-    flags.DEFINE_string('output', None, 'Folder to write the restored images to; - for standard output.')
+    flags.DEFINE_string('output', None, 'Folder for the restored images; a file, for one input; - for standard output.')
+    flags.DEFINE_string('suffix', '', 'Added to the names of the outputs, before the extension: _x2.')
+    flags.DEFINE_bool('dry_run', False, 'Only list which image would become which file.')
     flags.DEFINE_enum('task', None, TASKS, 'What to do, with weights that come with the package.')
     flags.DEFINE_integer('scale', None, 'Size of the output over size of the input, for --task=sr.', lower_bound=1)
     flags.DEFINE_string('model', None, f'Instead of a task: {names}; or the folder of a training run or checkpoint.')

@@ -123,7 +123,7 @@ def test_command_restores_what_it_can(tmp_path, model):
     assert ended.returncode == 1, ended.stderr
     assert re.search(r'^error: .*folder/broken\.png', ended.stderr, re.MULTILINE)
     assert 'Traceback' not in ended.stderr
-    assert '3 of 4 images restored to new/out' in ended.stderr
+    assert re.search(r'3 of 4 images restored to new/out: \d+\.\d s, \S+ megapixels of output a second', ended.stderr)
     assert names_in(output) == ['colour.png', 'gray.bmp', 'photo.JPG']
 
     restorer = Restorer.load(model)
@@ -131,6 +131,23 @@ def test_command_restores_what_it_can(tmp_path, model):
     np.testing.assert_array_equal(read_photo(output / 'gray.bmp').pixels[..., 0], restorer(gray))
     assert read_photo(output / 'photo.JPG').pixels.shape == (14, 18, 3)
     np.testing.assert_array_equal(read_photo(tmp_path / 'colour.png').pixels, colour)
+
+
+def test_a_dry_run_lists_what_would_be_done(tmp_path, packaged, run, monkeypatch, capsys):
+    for name in ('in/a.png', 'in/b.jpg', 'out/a_x2.png'):
+        write(tmp_path / name)
+    monkeypatch.setattr(Restorer, 'load', None)
+    assert run('in', '--output=out', '--scale=2', '--suffix=_x2', '--dry_run') == 0
+    assert capsys.readouterr().out == 'in/a.png -> out/a_x2.png (already there)\nin/b.jpg -> out/b_x2.jpg\n'
+    assert names_in(tmp_path / 'out') == ['a_x2.png']
+
+
+def test_one_image_may_become_a_named_file(tmp_path, model, run):
+    pixels = write(tmp_path / 'a.png')
+    assert run('a.png', '--output=new/large.tif', f'--model={model}') == 0
+    assert names_in(tmp_path / 'new') == ['large.tif']
+    assert (tmp_path / 'new' / 'large.tif').read_bytes()[:2] in (b'II', b'MM')
+    np.testing.assert_array_equal(read_photo(tmp_path / 'new' / 'large.tif').pixels, Restorer.load(model)(pixels))
 
 
 def test_standard_input_and_output(tmp_path, model, run):
@@ -355,7 +372,10 @@ def test_options_reach_the_restorer(tmp_path, model, run, monkeypatch):
     asked = {}
     load = Restorer.load
     monkeypatch.setattr(Restorer, 'load', lambda name, **options: asked.update(options) or load(name, **options))
-    assert run('a.png', '--output=out', f'--model={model}', '--which=last', '--tile=40', '--ensemble', '--dtype=bfloat16') == 0
+    assert (
+        run('a.png', '--output=out', f'--model={model}', '--which=last', '--tile=40', '--ensemble', '--dtype=bfloat16')
+        == 0
+    )
     assert asked == {'which': 'last', 'tile': 40, 'ensemble': True, 'dtype': 'bfloat16', 'device': None}
 
 
@@ -376,7 +396,7 @@ def test_mistakes_are_told_before_work(tmp_path, model, packaged, run, monkeypat
         (['a.png', '--output=.', network], 'would overwrite the input'),
         (['a.png', 'more/b.jpg', '--output=-', network], 'standard output takes only one image'),
         (['gs://bucket/a.png', out, network], 'an input: gs://bucket/a.png is a URL'),
-        (['~nosuchuser/a.png', out, network], r'an input: ~nosuchuser/a\.png has no home directory'),
+        (['~nosuchuser/a.png', out, network], r'an input: ~nosuchuser/a\.png does not begin with a known home'),
         (['', out, network], 'an input is empty'),
         (['a.png', '--output=s3://bucket', network], '--output: s3://bucket is a URL'),
         (['a.png', '--output=', network], '--output is empty'),
@@ -400,6 +420,8 @@ def test_mistakes_are_told_before_work(tmp_path, model, packaged, run, monkeypat
         (['a.png', out, network, '--dtype=int8'], 'dtype'),
         (['a.png', out, network, '--device=abacus'], "no device 'abacus' here; there is cpu"),
         (['-', out, network, '--compare'], '--compare needs files as input'),
+        (['a.png', '--output=b.png', network, '--compare'], 'a folder as --output'),
+        (['a.png', '--output=a.png', network], 'a.png would overwrite the input a.png'),
         (['a.png', '--output=-', network, '--compare'], '--compare needs files as input'),
     ]
     monkeypatch.setattr(Restorer, 'load', None)
@@ -415,7 +437,6 @@ def test_mistakes_are_told_before_work(tmp_path, model, packaged, run, monkeypat
         (['a.png', out, network, '--task=jpeg'], 'is for --task=sr, not jpeg'),
         (['a.png', out, '--model=empty'], 'no checkpoint at .*empty'),
         (['a.png', '--output=a.png/out', network], 'cannot be written into'),
-        (['a.png', '--output=a.png', network], 'cannot be written into'),
     ]:
         with pytest.raises(UserError, match=message):
             run(*arguments)
@@ -457,7 +478,7 @@ def test_the_bar_counts_what_there_is_to_do(tmp_path, model, monkeypatch):
 
     monkeypatch.setattr(restore_files.tqdm, 'tqdm', Bar)
     jobs = [Job(tmp_path / f'{name}.png', tmp_path / 'out' / f'{name}.png') for name in 'abc']
-    assert restore_files.restore_files(jobs, Restorer.load(model)) == [jobs[2]]
+    assert restore_files.restore_files(jobs, Restorer.load(model))[0] == [jobs[2]]
     (bar,) = bars
     sizes = [job.source.stat().st_size for job in jobs]
     assert bar.total == sum(sizes)

@@ -56,6 +56,7 @@ def plan(
     output: str | os.PathLike,
     *,
     suffix: str | None = None,
+    ending: str = '',
     recursive: bool = False,
 ) -> list[Job]:
     """The images to restore and the files they become, in the order of the inputs.
@@ -69,19 +70,27 @@ def plan(
     Args:
         inputs: image files; folders, for all images in them; patterns with *, ? and [] ('**' for any folders); '-' for
             standard input.
-        output: the folder of the outputs; '-' for standard output, which takes one image.
+        output: the folder of the outputs; or the output file, if it has an image's suffix, there is no folder of this
+            name, and the only input is one file or standard input; '-' for standard output, which takes one image.
         suffix: of all outputs; None: each keeps the suffix of its input, or gets '.png' if that is not an image's or
             there is no name. In folders and patterns, a suffix that is not an image's is kept before it, so that
             a.jpg_original and a.jpg do not become one file.
+        ending: added to the names of the outputs, before the suffix.
         recursive: whether to take images in subfolders too.
 
     Raises:
         UserError: there is no input; a path does not exist; a folder or pattern has no images; two inputs would become
-            one file; standard output would get several; or an output is an input or a folder, or lies outside of the
-            output folder because of a link.
+            one file; standard output would get several; an output is an input or a folder, or lies outside of the
+            output folder because of a link; or an ending or a suffix does not fit.
     """
     if not inputs:
         raise UserError('nothing to restore: name image files, folders or patterns, or - for standard input')
+    if '/' in ending or '\0' in ending:
+        raise UserError(f'--suffix={ending}: an ending of file names has no / in it')
+    if is_file(inputs, output):
+        return [_job_of_file(inputs[0], pathlib.Path(output), suffix, ending)]
+    if ending and output == STANDARD:
+        raise UserError(f'--suffix={ending} is for names of files: standard output has none')
     folder = None if output == STANDARD else pathlib.Path(output)
     named = {str(pathlib.Path(item)) for item in inputs}
     try:
@@ -92,7 +101,7 @@ def plan(
         jobs: dict[pathlib.Path | None, Job] = {}
         for source, below in found:
             identity = source and _identity(source)
-            target = folder and folder / below / _name_of_output(source, suffix, str(source) in named)
+            target = folder and folder / below / _name_of_output(source, suffix, ending, str(source) in named)
             job = Job(source, target)
             if target in jobs:
                 if sources[identity] != jobs[target].source:
@@ -111,12 +120,31 @@ def plan(
     return list(jobs.values())
 
 
-def _name_of_output(source: pathlib.Path | None, suffix: str | None, is_named: bool) -> str:
+def is_file(inputs: Sequence[str | os.PathLike], output: str | os.PathLike) -> bool:
+    """Whether `output` names the file of the only output, as `plan` understands it."""
+    name = os.fspath(output)
+    if pathlib.Path(name).suffix.lower() not in SUFFIXES or name.endswith('/') or os.path.isdir(name):
+        return False
+    return len(inputs) == 1 and (inputs[0] == STANDARD or os.path.isfile(inputs[0]))
+
+
+def _job_of_file(item: str | os.PathLike, target: pathlib.Path, suffix: str | None, ending: str) -> Job:
+    source = None if item == STANDARD else pathlib.Path(item)
+    if ending:
+        raise UserError(f'--suffix={ending} is for a folder as --output: {target} is the whole name')
+    if suffix and SUFFIXES[suffix] != SUFFIXES[target.suffix.lower()]:
+        raise UserError(f'--output={target} does not fit --format={SUFFIXES[suffix].lower()}')
+    if source and os.path.exists(target) and _identity(target) == _identity(source):
+        raise UserError(f'{target} would overwrite the input {source}: give another --output')
+    return Job(source, target)
+
+
+def _name_of_output(source: pathlib.Path | None, suffix: str | None, ending: str, is_named: bool) -> str:
     if source is None:
-        return f'stdin{suffix or NO_SUFFIX}'
+        return f'stdin{ending}{suffix or NO_SUFFIX}'
     if source.suffix.lower() in SUFFIXES:
-        return source.stem + (suffix or source.suffix)
-    return (source.stem if is_named else source.name) + (suffix or NO_SUFFIX)
+        return source.stem + ending + (suffix or source.suffix)
+    return (source.stem if is_named else source.name) + ending + (suffix or NO_SUFFIX)
 
 
 def _find(item: str, output: pathlib.Path | None, recursive: bool) -> Iterator[_Found]:

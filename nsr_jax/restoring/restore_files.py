@@ -30,8 +30,8 @@ def restore_files(
     output_format: str | None = None,
     quality: int | None = None,
     largest_pixels: int = LARGEST_PIXELS,
-) -> list[Job]:
-    """Restore images into files; returns the jobs that failed.
+) -> tuple[list[Job], float]:
+    """Restore images into files; returns the jobs that failed, and the megapixels of the other outputs.
 
     An image that fails is reported on standard error, and the others are restored. A file gets its name when it is
     whole; missing folders are made.
@@ -48,7 +48,7 @@ def restore_files(
             if each file has its own format; on standard output, it is an error for them.
         largest_pixels: larger images fail.
     """
-    failed = []
+    failed, pixels = [], 0
     for folder in {job.target.parent for job in jobs if job.target}:
         sweep(folder)
     sizes = [job.source.stat().st_size if job.source and job.source.exists() else 1 for job in jobs]
@@ -69,12 +69,14 @@ def restore_files(
                 with agreement.agreed(), _taken_by_all(strips):
                     if agreement.is_first():
                         _write(job.target, strips, photo, restorer.scale, form, asked)
+                height, width, _ = photo.pixels.shape
+                pixels += height * width * restorer.scale**2
             except UserError as error:
                 failed.append(job)
                 if agreement.is_first():
                     tqdm.tqdm.write(f'error: {error}', file=sys.stderr)
             progress.end()
-    return failed
+    return failed, pixels / 1e6
 
 
 @contextlib.contextmanager

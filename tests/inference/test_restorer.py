@@ -156,7 +156,7 @@ def test_files_of_gray_stored_as_colours_are_restored_as_gray(package, tmp_path)
     PIL.Image.fromarray(gray.repeat(3).reshape(20, 30, 3)).save(tmp_path / 'a.png')
     PIL.Image.fromarray(gray.repeat(3).reshape(20, 30, 3)).save(tmp_path / 'b.jpg', quality=75)
     jobs = [Job(tmp_path / name, tmp_path / 'out' / f'{name}.png') for name in ('a.png', 'b.jpg')]
-    assert restore_files(jobs, model, output_format='PNG') == []
+    assert restore_files(jobs, model, output_format='PNG')[0] == []
     for given, job in zip((gray, np.asarray(PIL.Image.open(tmp_path / 'b.jpg'))[..., 1]), jobs, strict=True):
         restored = np.asarray(PIL.Image.open(job.target))
         np.testing.assert_array_equal(restored, model(given)[..., None].repeat(3, axis=-1))

@@ -45,6 +45,40 @@ def test_folders(tree):
     ]
 
 
+def test_an_ending_comes_before_the_suffix(tree):
+    assert planned(['in'], ending='_x2') == [
+        ('in/a.png', 'out/a_x2.png'),
+        ('in/b.JPG', 'out/b_x2.JPG'),
+        ('in/x.y.webp', 'out/x.y_x2.webp'),
+    ]
+    assert planned(['other'], 'other', ending='_x2') == [('other/a.bmp', 'other/a_x2.bmp')]
+    (tree / 'other' / 'a_x2.bmp').write_bytes(b'')  # may be an original
+    with pytest.raises(UserError, match=r'other/a_x2\.bmp would overwrite the input other/a_x2\.bmp'):
+        plan(['other'], 'other', ending='_x2')
+    assert planned(['-'], ending='_x2') == [(None, 'out/stdin_x2.png')]
+    for output, ending in (('out', '/x2'), ('-', '_x2'), ('b.png', '_x2')):
+        with pytest.raises(UserError, match=f'--suffix={ending}'):
+            plan(['in/a.png'], output, ending=ending)
+
+
+def test_one_input_may_become_a_named_file(tree):
+    assert planned(['in/a.png'], 'new/b.jpg') == [('in/a.png', 'new/b.jpg')]
+    assert planned(['-'], 'b.tif', suffix='.tif') == [(None, 'b.tif')]
+    (tree / 'folder.png').mkdir()
+    for inputs, output, target in (
+        (['in/a.png'], 'folder.png', 'folder.png/a.png'),  # a folder stays one
+        (['in/a.png'], 'b.png/', 'b.png/a.png'),
+        (['in/a.png'], 'b.new', 'b.new/a.png'),
+        (['in/2020'], 'b.png', 'b.png/a.png'),
+        (['in/a.png', 'in/b.JPG'], 'b.png', 'b.png/a.png'),
+    ):
+        assert planned(inputs, output)[0][1] == target
+    with pytest.raises(UserError, match=r'--output=b\.png does not fit --format=jpeg'):
+        plan(['in/a.png'], 'b.png', suffix='.jpg')
+    with pytest.raises(UserError, match=r'in/a\.png would overwrite the input in/a\.png'):
+        plan(['in/a.png'], 'in/a.png')
+
+
 def test_names_that_say_no_format_become_png(tree):
     for name in ('scan', 'scan.dat', 'x.png.orig'):
         (tree / name).write_bytes(b'')
