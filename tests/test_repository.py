@@ -1,0 +1,47 @@
+"""Files for continuous integration, pre-commit and citations agree with the rest of the repository."""
+
+import pathlib
+import re
+import tomllib
+
+import yaml
+
+import nsr_jax
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def text_of(name):
+    return (ROOT / name).read_text(encoding='utf-8')
+
+
+def read_yaml(name):
+    return yaml.safe_load(text_of(name))
+
+
+def test_pre_commit_runs_the_pinned_ruff():
+    (repository,) = read_yaml('.pre-commit-config.yaml')['repos']
+    assert f'ruff=={repository["rev"].removeprefix("v")}\n' in text_of('requirements.txt')
+    assert [hook['id'] for hook in repository['hooks']] == ['ruff', 'ruff-format']
+
+
+def test_the_workflow_calls_targets_of_the_makefile_on_supported_versions():
+    job = read_yaml('.github/workflows/test.yml')['jobs']['test']
+    matrix = job['strategy']['matrix']
+    assert matrix == {'os': ['ubuntu-latest', 'macos-latest'], 'python': ['3.11', '3.12', '3.13']}
+    oldest = tomllib.loads(text_of('pyproject.toml'))['project']['requires-python']
+    assert oldest == f'>={matrix["python"][0]}'
+    calls = [step['run'] for step in job['steps'] if 'run' in step]
+    assert calls == ['make setup', 'make lint', 'make test']
+    targets = re.findall(r'^(\w[\w-]*):', text_of('Makefile'), re.MULTILINE)
+    assert {call.removeprefix('make ') for call in calls} <= set(targets)
+
+
+def test_the_citation_is_of_this_version_and_of_the_paper():
+    citation = read_yaml('CITATION.cff')
+    project = tomllib.loads(text_of('pyproject.toml'))['project']
+    assert (citation['version'], citation['license']) == (nsr_jax.__version__, project['license'])
+    assert {'cff-version', 'message', 'title', 'authors'} <= citation.keys()
+    (paper,) = citation['references']
+    assert (paper['title'], paper['year']) == ('Neural Sparse Representation for Image Restoration', 2020)
+    assert paper['authors'][0]['family-names'] == 'Fan'
