@@ -34,6 +34,7 @@ def test_every_implementation_takes_part():
     )
 
 
+@pytest.mark.slow
 def test_wrong_implementations_are_found_out(monkeypatch):
     def exchanged(x, bank, bias, gamma):
         return sparse_conv(x, bank, bias, gamma[::-1])

@@ -77,6 +77,7 @@ def test_ratios_are_to_the_first_preset_and_to_the_fastest_peer():
     assert gated['rows'][2]['ratio']['lowest'] == 0.1 / 8
 
 
+@pytest.mark.slow
 def test_wrong_losses_and_gradients_are_found_out(training):
     gradient_of = training.candidates(2)[1]
     loss, gradient = gradient_of.run(gradient_of.prepare(0))[0]

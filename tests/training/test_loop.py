@@ -46,7 +46,9 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, config, metrics_of, 
     assert metrics_of(tmp_path / 'whole') == metrics_of(tmp_path / 'parts')
 
 
-@pytest.mark.parametrize(('kind', 'words'), [('ema', 'EMA'), ('schedule_free', 'schedule-free average')])
+@pytest.mark.parametrize(
+    ('kind', 'words'), [('ema', 'EMA'), pytest.param('schedule_free', 'schedule-free average', marks=pytest.mark.slow)]
+)
 def test_an_average_is_scored_chosen_by_and_resumed_exactly(tmp_path, config, metrics_of, kind, words):
     def evaluate(params):
         if stopping:
@@ -163,7 +165,10 @@ def test_bad_configs_are_refused_before_training(tmp_path, config, changes, mess
 @pytest.mark.parametrize(
     ('task', 'channels', 'limits', 'least'),
     # The noisy input scores 20 log10(255 / 25) = 20.2 dB; both runs reached 2 dB more than is required.
-    [('denoise', 1, {'sigma': (25.0, 25.0)}, 27.5), ('jpeg', 3, {'quality': (40, 40)}, 29.0)],
+    [
+        ('denoise', 1, {'sigma': (25.0, 25.0)}, 27.5),
+        pytest.param('jpeg', 3, {'quality': (40, 40)}, 29.0, marks=pytest.mark.slow),
+    ],
 )
 def test_other_tasks_are_learnt(tmp_path, config, metrics_of, task, channels, limits, least):
     config.task = task
