@@ -26,14 +26,15 @@ FAILS = 'import pathlib, sys; pathlib.Path(sys.argv[1], "failure.txt").write_tex
 CRASHES = 'import os; print("so long", flush=True); os.abort()'
 # Says where it stands; saves and ends with 75 at the first SIGTERM.
 SAVES = """
-import pathlib, signal, sys, time
+import pathlib, signal, sys
 folder = pathlib.Path(sys.argv[1])
 def stop(number, frame):
     (folder / 'saved').touch()
     sys.exit(75)
 signal.signal(signal.SIGTERM, stop)
 (folder / 'ready').touch()
-time.sleep(600)
+while True:
+    signal.pause()
 """
 # Goes on at the first one, and ends at the next.
 HEARS = "signal.signal(number, signal.SIG_DFL)\n    (folder / 'heard').touch()"
