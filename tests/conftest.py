@@ -21,16 +21,24 @@ from nsr_jax.ops import _conv_cpu
 from nsr_jax.package_weights import package_weights
 from nsr_jax.training.checkpoints import save_model
 
-# Whatever JAX would convert or broadcast by itself is an error, in the processes that tests start too.
-STRICT = {'jax_numpy_dtype_promotion': 'strict', 'jax_numpy_rank_promotion': 'raise'}
-for name, value in STRICT.items():
-    os.environ[name.upper()] = value
+# For tests and the processes that they start: whatever JAX would convert or broadcast by itself is an error, and
+# programs are compiled in a third of the time, as most of them run once; `optimized` turns the latter off.
+SETTINGS = {
+    'jax_numpy_dtype_promotion': 'strict',
+    'jax_numpy_rank_promotion': 'raise',
+    'jax_disable_most_optimizations': True,
+}
+for name, value in SETTINGS.items():
+    os.environ[name.upper()] = str(value)
     jax.config.update(name, value)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first, so that processes that share the tests end together."""
     items.sort(key=lambda item: 'training' not in item.path.parts)
+    for item in items:
+        if item.get_closest_marker('slow'):
+            item.fixturenames.insert(0, 'optimized')
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -62,6 +70,15 @@ def halved(request, monkeypatch):
         monkeypatch.setattr(cpu_cores, 'are_devices', lambda: True)
         monkeypatch.setattr(_conv_cpu, '_LEAST_CHANNELS', 1)
     return request.param
+
+
+@pytest.fixture
+def optimized(monkeypatch):
+    """What this test compiles, or a process that it starts, is what users run; all slow tests have it."""
+    monkeypatch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', 'False')
+    jax.config.update('jax_disable_most_optimizations', False)
+    yield
+    jax.config.update('jax_disable_most_optimizations', True)
 
 
 @pytest.fixture

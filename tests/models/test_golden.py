@@ -26,6 +26,8 @@ FIELDS = ('scale', 'channels', 'num_blocks', 'features', 'width_multiplier', 'gr
 COMMITTED = ('nsr_gray', 'nsr_x2', 'wdsr_x2')
 CASES = (*COMMITTED, 'nsr_x3_wide', 'nsr_x4')
 
+pytestmark = pytest.mark.usefixtures('optimized')
+
 OUTPUT_TOLERANCE = 1e-5  # measured on a CPU: 1.4e-6, of values up to 1.5
 
 
