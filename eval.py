@@ -1,16 +1,16 @@
 """Score trained networks and baselines on image sets; write tables, pictures and a report.
 
-    python eval.py --config=configs/sr.py:scale=2,preset=edsr_s_nsr --checkpoint=runs/x2 \
-        --datasets=set5,set14,bsd100 --baselines=bicubic --output=runs/x2/eval --report
+    python eval.py --checkpoint=runs/x2 --datasets=set5,set14,bsd100 --baselines=bicubic --output=runs/x2/eval --report
 
 Several of each make a sweep; scores of an earlier call with the same --output are not computed again. Networks are
-those that their checkpoints or cards describe; --config must not contradict them, and gives the defaults of the flags.
+those that their checkpoints or cards describe. The first one's config also gives the task and the defaults of the
+flags; a --config replaces it, must not contradict it, and is needed where there is no network.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from configs import base
 from configs.listing import list_configs
@@ -29,7 +29,7 @@ from nsr_jax.models.build import build_network, check_same_network
 from nsr_jax.paths import local_path
 from nsr_jax.shipped import load_named
 from nsr_jax.tasks import find_degradations, find_protocols, find_task
-from nsr_jax.trained import WHICH
+from nsr_jax.trained import WHICH, LoadedModel
 
 CONFIG = config_flags.DEFINE_config_file('config', help_string='A file in configs/, with its argument.')
 CHECKPOINT = flags.DEFINE_list('checkpoint', [], 'Workdirs or checkpoint folders.')
@@ -47,7 +47,6 @@ ENSEMBLE = flags.DEFINE_list('ensemble', ['1'], 'Over how many orientations pred
 PICTURES = flags.DEFINE_integer('pictures', 1, 'Pictures of each dataset, of the largest gains.', lower_bound=0)
 GATES = flags.DEFINE_list('gate_maps', [], 'Gates of the first network to map over each picture: block_00/conv_1.')
 REPORT = flags.DEFINE_bool('report', False, 'Write index.html, an offline page of tables, pictures and curves.')
-command_line.require_config(list_configs)
 flags.mark_flag_as_required('output')
 
 
@@ -56,16 +55,18 @@ def main(argv: Sequence[str]) -> None:
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
     with agreement.agreed():
-        command_line.check_config(base.check, CONFIG.value)
-        config, asked, output = CONFIG.value, CONFIG.value.evaluation, local_path(OUTPUT.value or '', '--output')
+        if not (CHECKPOINT.value or SHIPPED.value or BASELINES.value):
+            raise UserError('nothing to score: give --checkpoint, --shipped=sr_x2, --baselines=bicubic, or several')
+        if CONFIG.value is not None:
+            command_line.check_config(base.check, CONFIG.value)
+        models = load_named(CHECKPOINT.value, SHIPPED.value, WHICH_ONE.value)
+        config = CONFIG.value if CONFIG.value is not None else _config_of(models)
+        asked, output = config.evaluation, local_path(OUTPUT.value or '', '--output')
         protocols = find_protocols(config.task, PROTOCOL.value or [asked.protocol])
         metrics = find_metrics(METRICS.value or asked.metrics.split(','))
         tilings = [Tiling(name, asked.tile, asked.overlap) for name in TILING.value or [asked.tiling]]
         degradations = find_degradations(config.task, config.model.scale, LEVELS.value or asked.levels)
         baselines = baseline_contenders(BASELINES.value, degradations)
-        if not (CHECKPOINT.value or SHIPPED.value or BASELINES.value):
-            raise UserError('nothing to score: give --checkpoint, --shipped=sr_x2, --baselines=bicubic, or several')
-        models = load_named(CHECKPOINT.value, SHIPPED.value, WHICH_ONE.value)
         check_same_network(config.model, {name: model.config.model for name, model in models.items()})
         ensembles, datasets = parse_ensembles(ENSEMBLE.value), DATASETS.value or asked.datasets.split(',')
         folders = {'data_dir': config.data.data_dir, 'tfds_dir': config.data.tfds_dir}
@@ -91,6 +92,16 @@ def main(argv: Sequence[str]) -> None:
         report=REPORT.value,
     )
     logging.info('written to %s\n\n%s', output, to_markdown(scores))
+
+
+def _config_of(models: Mapping[str, LoadedModel]) -> ConfigDict:
+    """The config of the first network, with defaults for fields that its library did not know yet."""
+    if not models:
+        raise UserError(f'--baselines alone need a config: --config={" or --config=".join(list_configs())}')
+    with base.get_base().unlocked() as config:
+        config.update(next(iter(models.values())).config)
+    command_line.check_config(base.check, config)
+    return config.lock()
 
 
 if __name__ == '__main__':

@@ -200,7 +200,8 @@ def _find_devices() -> None:
 
 def _check_flags() -> None:
     """Raise `UserError` if the processes of a job were started with different flags or configs."""
-    values = {'config': flags.FLAGS.config.to_dict()} if 'config' in flags.FLAGS else {}
+    has_config = 'config' in flags.FLAGS and flags.FLAGS.config is not None
+    values = {'config': flags.FLAGS.config.to_dict()} if has_config else {}
     for name in flags.FLAGS:
         is_own = name in _OWN_FLAGS or str(flags.FLAGS.find_module_defining_flag(name)).startswith('absl.')
         is_config = name == 'config' or name.startswith('config.')  # compared by value above, not by spelling
@@ -249,7 +250,8 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 def _check_config_file() -> None:
     """Raise `UserError` for a missing file, which ml_collections reports only later, and for overridden sections."""
     try:
-        flags.FLAGS.config.lock()
+        if flags.FLAGS.config is not None:
+            flags.FLAGS.config.lock()
     except OSError as error:
         path = config_flags.get_config_filename(flags.FLAGS['config'])
         raise UserError(f'--config={path}: no such file; the configs of the project are in configs/') from error

@@ -141,7 +141,7 @@ def test_noise_of_several_sigmas_beside_the_noisy_image_itself(tfds_dir, tmp_pat
 
 def run_script(*arguments, config='configs/sr.py:scale=2,preset=edsr_s_nsr'):
     return subprocess.run(
-        [sys.executable, 'eval.py', f'--config={config}', *arguments],
+        [sys.executable, 'eval.py', *([f'--config={config}'] if config else []), *arguments],
         cwd=ROOT, env=os.environ | {'JAX_PLATFORMS': 'cpu'}, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
 
@@ -189,8 +189,8 @@ def test_script_scores_a_shipped_network_as_restore_applies_it(tfds_dir, photos,
     folder.mkdir()
     write_image(folder / 'cat.png', photos[0].hr[100:148, 100:160])
     result = run_script(
-        '--shipped=sr_x2', f'--config.data.tfds_dir={tfds_dir}', f'--datasets={folder}', '--protocol=sr-y,sr-rgb',
-        '--report', f'--output={tmp_path / "eval"}', config='configs/shipped.py:model=sr_x2',
+        '--shipped=sr_x2', f'--datasets={folder}', '--protocol=sr-y,sr-rgb', '--report',
+        f'--output={tmp_path / "eval"}', config='',
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     scores = from_json((tmp_path / 'eval' / 'scores.json').read_text(encoding='utf-8'))
