@@ -5,11 +5,12 @@ All processes of the job must call these functions alike, in the same order.
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 
 from nsr_jax.errors import UserError
@@ -80,17 +81,17 @@ def by_first(function: Callable[[], Any]) -> Any:
     return gather(result)[0]
 
 
-def check_alike(values: Mapping[str, Any]) -> None:
+def check_alike(values: dict[str, Any]) -> None:
     """Check that all processes of the job have the same values; otherwise they would diverge, or wait forever.
 
     Args:
-        values: by name, values for `gather`; entries of nested mappings are compared one by one, as `name.entry`. The
-            data folders of a config may differ from machine to machine.
+        values: by name, values for `gather`; entries of nested dictionaries are compared one by one, as `name.entry`.
+            The data folders of a config may differ from machine to machine.
 
     Raises:
         UserError: in all processes; the line names the first difference and both values.
     """
-    told = gather(dict(_leaves(values)))
+    told = gather(flatten_dict(values, sep='.'))
     for number, others in enumerate(told[1:], start=1):
         for name in dict.fromkeys([*told[0], *others]):
             here, there = (repr(each[name]) if name in each else 'nothing' for each in (told[0], others))
@@ -99,14 +100,6 @@ def check_alike(values: Mapping[str, Any]) -> None:
                     f'the processes of the job must be started alike: {name} is {here} in process 0, '
                     f'{there} in process {number}'
                 )
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f'{prefix}{name}.')
-        else:
-            yield f'{prefix}{name}', value
 
 
 def lost_another(error: BaseException) -> bool:

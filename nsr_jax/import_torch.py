@@ -12,13 +12,14 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 from absl import flags, logging
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import config_flags
 
 from nsr_jax import command_line
@@ -57,7 +58,8 @@ def to_parameters(state_dict: Mapping[str, np.ndarray], shapes: Mapping[str, Any
     Raises:
         UserError: keys are missing or left over, or have other shapes; the message lists them.
     """
-    expected = {_torch_key(path, shapes): (path, leaf.shape) for path, leaf in _leaves(shapes)}
+    leaves: dict[tuple[str, ...], Any] = flatten_dict(dict(shapes))
+    expected = {_torch_key(path, shapes): (path, leaf.shape) for path, leaf in leaves.items()}
     missing = [key for key in expected if key not in state_dict]
     left_over = [key for key in state_dict if key not in expected]
     if missing or left_over:
@@ -65,20 +67,17 @@ def to_parameters(state_dict: Mapping[str, np.ndarray], shapes: Mapping[str, Any
         parts += [f'left over: {_listed(left_over)}'] if left_over else []
         raise UserError(f'the weights are not those of the network of the config; {"; ".join(parts)}')
     wrong = []
-    parameters: dict[str, Any] = {}
+    parameters = {}
     for key, (path, shape) in expected.items():
         array = state_dict[key]
         torch_shape = _torch_shape(path, shape)
         if np.shape(array) != torch_shape:
             wrong.append(f'{key} is {np.shape(array)}, not {torch_shape}')
             continue
-        branch = parameters
-        for name in path[:-1]:
-            branch = branch.setdefault(name, {})
-        branch[path[-1]] = _to_layout(np.asarray(array), path, shape)
+        parameters[path] = _to_layout(np.asarray(array), path, shape)
     if wrong:
         raise UserError(f'the weights are not those of the network of the config; {_listed(wrong)}')
-    return parameters
+    return unflatten_dict(parameters)
 
 
 def import_checkpoint(path: str | pathlib.Path, config: ml_collections.ConfigDict, output: str | pathlib.Path) -> None:
@@ -120,14 +119,6 @@ def _is_empty(folder: pathlib.Path) -> bool:
         return not any(folder.iterdir())
     except OSError as error:
         raise UserError(f'{folder}: cannot be read: {error.strerror}') from error
-
-
-def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, branch in tree.items():
-        if isinstance(branch, Mapping):
-            yield from _leaves(branch, (*path, name))
-        else:
-            yield (*path, name), branch
 
 
 def _torch_key(path: tuple[str, ...], tree: Mapping[str, Any]) -> str:

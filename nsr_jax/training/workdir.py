@@ -13,6 +13,7 @@ from typing import BinaryIO
 import ml_collections
 import tensorboardX
 from absl import logging
+from flax.traverse_util import flatten_dict
 
 from nsr_jax import agreement
 from nsr_jax.atomic_files import make_output_folder, write_atomically
@@ -54,10 +55,10 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
     if not os.path.lexists(path):
         return
     try:
-        saved = dict(_leaves(json.loads(path.read_text(encoding='utf-8'))))
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        saved = flatten_dict(json.loads(path.read_text(encoding='utf-8')), sep='.')
+    except (OSError, ValueError, AssertionError, RecursionError) as error:
         raise UserError(f'{path} cannot be read as the config of a run: {error}') from error
-    asked = dict(_leaves(json.loads(config.to_json())))
+    asked = flatten_dict(json.loads(config.to_json()), sep='.')
     saved = {name: _BEFORE.get(name, value) for name, value in asked.items() if not value or name in _BEFORE} | saved
     differences = [
         f'{name} {saved.get(name, "missing")} there, {asked.get(name, "missing")} now'
@@ -130,14 +131,6 @@ def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> No
     """Write the config of a run that starts; a run that continues keeps its first one."""
     if agreement.is_first() and not (workdir / CONFIG).exists():
         write_atomically(workdir / CONFIG, json.dumps(json.loads(config.to_json()), indent=2) + '\n')
-
-
-def _leaves(section: dict, prefix: str = '') -> Iterator[tuple[str, object]]:
-    for name, value in section.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f'{prefix}{name}.')
-        else:
-            yield f'{prefix}{name}', value
 
 
 class MetricsWriter:
