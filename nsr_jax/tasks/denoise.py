@@ -11,24 +11,13 @@ import numpy as np
 
 from nsr_jax.errors import UserError
 from nsr_jax.ops.colour import rgb_to_gray_uint8
-from nsr_jax.tasks.task import (
-    Predictor,
-    Protocol,
-    Task,
-    check_order,
-    degraded,
-    published_rows,
-    read_range,
-)
-
-LARGEST_SIGMA = 255
+from nsr_jax.tasks.task import Predictor, Protocol, Task, check_range, degraded, published_rows, read_range
 
 
-def check_sigma(sigma: float) -> float:
-    """Return a standard deviation in 1/255 of the range; raise UserError unless it is a number from 0 to 255."""
-    if not isinstance(sigma, numbers.Real) or isinstance(sigma, bool) or not 0 <= sigma <= LARGEST_SIGMA:
-        raise UserError(f'sigma must be a number from 0 to {LARGEST_SIGMA} (of 255 gray levels), not {sigma!r}')
-    return sigma
+def check_sigma(sigma: float) -> None:
+    """Raise `UserError` unless a standard deviation, in 1/255 of the range, is a number from 0 to 255."""
+    if not isinstance(sigma, numbers.Real) or isinstance(sigma, bool) or not 0 <= sigma <= 255:
+        raise UserError(f'sigma must be a number from 0 to 255 (of 255 gray levels), not {sigma!r}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +36,10 @@ class Noise:
     highest: float
 
     def __post_init__(self):
-        check_sigma(self.lowest)
-        check_sigma(self.highest)
-        check_order('sigma', self.lowest, self.highest)
+        check_range('sigma', self.lowest, self.highest, check_sigma)
 
     def region_size(self, patch_size: int, channels: int) -> int:
-        """The side of the patch itself."""
-        del channels
+        """The side of the patch itself: noise needs no pixels around it."""
         return patch_size
 
     def __call__(self, key: jax.Array, region: jax.Array, patch_size: int) -> tuple[jax.Array, jax.Array]:

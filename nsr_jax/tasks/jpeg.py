@@ -15,16 +15,13 @@ from jax import lax
 from nsr_jax.errors import UserError
 from nsr_jax.ops.jpeg_codec import BLOCK, jpeg
 from nsr_jax.tasks.sr import luma
-from nsr_jax.tasks.task import Protocol, Task, check_order, published_rows, read_range
-
-QUALITIES = range(1, 101)
+from nsr_jax.tasks.task import Protocol, Task, check_range, published_rows, read_range
 
 
-def check_quality(quality: Any) -> int:
-    """Return a JPEG quality; raise UserError unless it is a whole number from 1 to 100."""
-    if not isinstance(quality, numbers.Integral) or isinstance(quality, bool) or quality not in QUALITIES:
+def check_quality(quality: Any) -> None:
+    """Raise `UserError` unless a JPEG quality is a whole number from 1 to 100."""
+    if not isinstance(quality, numbers.Integral) or isinstance(quality, bool) or quality not in range(1, 101):
         raise UserError(f'JPEG quality must be a whole number from 1 to 100, not {quality!r}')
-    return int(quality)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +45,7 @@ class Jpeg:
     highest: int
 
     def __post_init__(self):
-        check_quality(self.lowest)
-        check_quality(self.highest)
-        check_order('quality', self.lowest, self.highest)
+        check_range('quality', self.lowest, self.highest, check_quality)
 
     def region_size(self, patch_size: int, channels: int) -> int:
         """Whole blocks that hold the patch at every offset on the grid."""
@@ -68,8 +63,8 @@ class Jpeg:
         row, column = jax.random.randint(offset_key, (2,), 0, _grid(channels), jnp.int32)
         place, shape = (row, column, jnp.int32(0)), (patch_size, patch_size, channels)
         patches = (lax.dynamic_slice(image, place, shape) for image in (jpeg(region, quality), region))
-        degraded, clean = (patch.astype(jnp.float32) / 255 for patch in patches)
-        return degraded, clean
+        compressed, clean = (patch.astype(jnp.float32) / 255 for patch in patches)
+        return compressed, clean
 
 
 def _grid(channels: int) -> int:

@@ -142,7 +142,6 @@ Baseline = Callable[[float], Predictor]
 
 def degraded(level: float) -> Predictor:
     """The baseline that changes nothing."""
-    del level
     return lambda image: image / 255 if image.dtype == np.uint8 else image
 
 
@@ -197,7 +196,9 @@ def read_range(options: Mapping[str, Any], name: str) -> tuple[Any, Any]:
     return limits[0], limits[1]
 
 
-def check_order(name: str, lowest: float, highest: float) -> None:
-    """Raise `UserError` if a range goes down."""
+def check_range(name: str, lowest: Any, highest: Any, check_level: Callable[[Any], Any]) -> None:
+    """Raise `UserError` if `check_level` refuses one end of a range, or the range goes down."""
+    check_level(lowest)
+    check_level(highest)
     if lowest > highest:
         raise UserError(f'the range of {name} must go from low to high, not from {lowest} to {highest}')
