@@ -1,5 +1,7 @@
 """Super-resolution: images shrunk by MATLAB's bicubic `imresize` are enlarged."""
 
+import functools
+
 import numpy as np
 
 from nsr_jax.errors import UserError
@@ -43,51 +45,39 @@ def _authors_y(image: np.ndarray) -> np.ndarray:
     return image[..., 0] if image.shape[-1] == 1 else image @ AUTHORS_Y_WEIGHTS + 16
 
 
-def _scale(scale: int) -> int:
-    return scale
-
-
-SR_Y = Protocol(
+_protocol = functools.partial(Protocol, shave=lambda scale: scale, gray_as_colour=True)
+SR_Y = _protocol(
     'sr-y',
     'Y (BT.601, not rounded) of the prediction rounded to uint8, shave = scale',
     low_resolution,
     compared=_y,
-    shave=_scale,
-    gray_as_colour=True,
 )
-SR_Y_UINT8 = Protocol(
+SR_Y_UINT8 = _protocol(
     'sr-y-uint8',
     'Y (BT.601, rounded to uint8 as by MATLAB) of the prediction rounded to uint8, shave = scale',
     low_resolution,
     compared=luma,
-    shave=_scale,
-    gray_as_colour=True,
 )
-SR_RGB = Protocol(
+SR_RGB = _protocol(
     'sr-rgb',
     'RGB with one MSE over the channels, prediction rounded to uint8, shave = scale + 6',
     low_resolution,
     shave=lambda scale: scale + 6,
-    gray_as_colour=True,
     comparable=False,
 )
-SR_LUMA = Protocol(
+SR_LUMA = _protocol(
     'sr-luma',
     'Y alone, for networks of one channel: Y (BT.601, rounded to uint8 as by MATLAB) of the low-resolution image is '
     'given, the prediction rounded to uint8 is compared with Y of the true one, shave = scale',
     lambda example, scale: luma(low_resolution(example, scale)),
     truth=luma,
-    shave=_scale,
-    gray_as_colour=True,
 )
-AUTHORS = Protocol(
+AUTHORS = _protocol(
     'authors',
     "Y with the authors' weights .257 .504 .098, not rounded, of the prediction rounded to uint8, shave = scale; "
     "low resolution by the authors' own resize (DIV2K: official)",
     _authors_low_resolution,
     compared=_authors_y,
-    shave=_scale,
-    gray_as_colour=True,
     comparable=False,
 )
 

@@ -117,12 +117,9 @@ class Published:
 def published_rows(
     model: str, training: str, protocol: str, levels: Sequence[str], **scores: str
 ) -> Iterator[Published]:
-    """The rows of one model.
+    """The rows of one model, a `Published` for each dataset and level.
 
     Args:
-        model: as in `Published`.
-        training: as in `Published`.
-        protocol: as in `Published`.
         levels: one for each column, as `Degradation` prints it.
         **scores: by dataset, a text with an entry for each level, separated by spaces: a PSNR, 'PSNR/SSIM', or '-' if
             none was published.
