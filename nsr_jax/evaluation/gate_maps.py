@@ -14,16 +14,13 @@ import matplotlib.figure
 import matplotlib.patches
 import numpy as np
 from absl import logging
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from nsr_jax.atomic_files import write_atomically
 from nsr_jax.errors import UserError
+from nsr_jax.evaluation.pictures import DOTS_PER_INCH, PANEL_INCHES, save_figure
 from nsr_jax.evaluation.protocols import round_prediction
 from nsr_jax.inference.prediction import checked_image, to_network_input
 from nsr_jax.models.build import Network
-
-PANEL_INCHES = 2.6
-DOTS_PER_INCH = 150
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -186,8 +183,7 @@ def draw_gate_maps(
     colours = _group_colours(groups)
     all_axes = figure.subplots(lines, len(positions) + 1, squeeze=False)
     for axes, (name, gamma) in zip(all_axes, maps.gammas.items(), strict=True):
-        pixels = image if image.shape[-1] == 3 else image[..., 0]
-        axes[0].imshow(pixels, cmap='gray', vmin=0, vmax=255, extent=(0, image.shape[1], image.shape[0], 0))
+        axes[0].imshow(image, cmap='gray', vmin=0, vmax=255, extent=(0, image.shape[1], image.shape[0], 0))
         axes[0].set_title(f'{name}: {gate_entropy(gamma):.2f} of {np.log2(groups):.3g} bits', fontsize='small')
         for axis, position in zip(axes[1:], positions, strict=True):
             strongest = gamma[:, :, :, position].argmax(axis=-1)
@@ -197,9 +193,7 @@ def draw_gate_maps(
             axis.set(xlim=(0, image.shape[1]), ylim=(image.shape[0], 0), xticks=[], yticks=[])
     keys = [matplotlib.patches.Patch(color=colour, label=f'group {group}') for group, colour in enumerate(colours)]
     figure.legend(handles=keys, loc='outside lower center', ncols=min(groups, 8), fontsize='small')
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    write_atomically(path, buffer.getvalue())
+    save_figure(figure, path)
 
 
 def write_gate_maps(

@@ -19,7 +19,8 @@ PANEL_INCHES = 2.6
 DOTS_PER_INCH = 150
 
 
-def _save(figure: matplotlib.figure.Figure, path: str | os.PathLike) -> None:
+def save_figure(figure: matplotlib.figure.Figure, path: str | os.PathLike) -> None:
+    """Write a figure as a PNG file. Raises `UserError` if it cannot be written."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     write_atomically(path, buffer.getvalue())
@@ -76,14 +77,13 @@ def draw_comparison(
     axes = figure.subplots(1, len(panels) + 1)
     crops = [(caption, image[row : row + size, column : column + size]) for caption, image in panels]
     for axis, (caption, image) in zip(axes, [('crop marked', panels[-1][1]), *crops], strict=True):
-        pixels = image if image.shape[-1] == 3 else image[..., 0]
-        axis.imshow(pixels, cmap='gray', vmin=0, vmax=255, interpolation='nearest')
+        axis.imshow(image, cmap='gray', vmin=0, vmax=255, interpolation='nearest')
         axis.set_title(caption, fontsize='small', parse_math=False)
         axis.set_axis_off()
     height, width = crops[-1][1].shape[:2]
     corner = column - 0.5, row - 0.5
     axes[0].add_patch(matplotlib.patches.Rectangle(corner, width, height, fill=False, edgecolor='red', linewidth=1.5))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def read_curves(path: str | os.PathLike) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -129,4 +129,4 @@ def plot_losses(metrics_path: str | os.PathLike, picture_path: str | os.PathLike
     axis.plot(steps, losses, linewidth=1, marker='.' if len(steps) < 3 else '')
     axis.set(xlabel='step', ylabel='loss', yscale='log' if (losses > 0).all() else 'linear')
     axis.grid(visible=True, which='both', alpha=0.3)
-    _save(figure, picture_path)
+    save_figure(figure, picture_path)
