@@ -57,33 +57,34 @@ class Benchmark:
         raise UserError(f'{message}; it comes from {self.origin}')
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
 def some_of(names: Sequence[str]) -> str:
     """The first eight names, and how many more there are."""
     return ', '.join(names[:8]) + (f' and {len(names) - 8} more' if len(names) > 8 else '')
 
 
+def words(text: str) -> tuple[str, ...]:
+    """The words of a text: a long list of names is easier to read in this form."""
+    return tuple(text.split())
+
+
 _BSD = 'the Berkeley Segmentation Dataset, https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/bsds/'
-_BSD68_STEMS = _words(
+_BSD68_STEMS = words(
     '101085 101087 102061 103070 105025 106024 108005 108070 108082 109053 119082 12084 123074 126007 130026 '
     '134035 14037 143090 145086 147091 148026 148089 157055 159008 160068 16077 163085 167062 167083 170057 '
     '175032 175043 182053 189080 19021 196073 197017 208001 210088 21077 216081 219090 220075 223061 227092 '
     '229036 236037 24077 241004 241048 253027 253055 260058 271035 285079 291000 295087 296007 296059 299086 '
     '300091 302008 304034 304074 306005 3096 33039 351093'
 )
-_BSD100_STEMS = _BSD68_STEMS + _words(
+_BSD100_STEMS = _BSD68_STEMS + words(
     '156065 361010 37073 376043 38082 38092 385039 41033 41069 42012 42049 43074 45096 54082 55073 58060 62096 '
     '65033 66053 69015 69020 69040 76053 78004 8023 85048 86000 86016 86068 87046 89072 97033'
 )
-_LIVE1_STEMS = _words(
+_LIVE1_STEMS = words(
     'bikes building2 buildings caps carnivaldolls cemetry churchandcapitol coinsinfountain dancers flowersonih35 '
     'house lighthouse2 lighthouse3 manfishing monarch ocean paintedhouse parrots plane rapids sailing1 sailing2 '
     'sailing3 sailing4 statue stream studentsculpture woman womanhat'
 )
-_SET14_STEMS = _words('baboon barbara bridge coastguard comic face flowers foreman lenna man monarch pepper ppt3 zebra')
+_SET14_STEMS = words('baboon barbara bridge coastguard comic face flowers foreman lenna man monarch pepper ppt3 zebra')
 
 
 def _numbered(pattern: str, images: int, first: int = 1) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -21,10 +21,7 @@ def catalogue_records(
 ) -> tuple[Sequence[Mapping[str, bytes]], str]:
     """Open the newest version of a dataset, in `folder`, with the images `hr` and `lr`.
 
-    Args:
-        folder: of the dataset.
-        split: one of its splits.
-        tfds_dir: keeps digests of its files.
+    Digests of its files are kept in `tfds_dir`.
 
     Returns:
         the records, undecoded, and a fingerprint of their contents.
@@ -63,17 +60,11 @@ def catalogue_records(
 def _check_features(folder: pathlib.Path) -> None:
     """Refuse foreign class names, because TFDS would import their modules, and data would choose what code runs."""
     path = folder / 'features.json'
-    for name in _class_names(json.loads(path.read_text(encoding='utf-8'))):
-        if not name.startswith(_FEATURES):
-            raise UserError(f'{path}: refers to {name!r}, which is no feature of TFDS; refused')
 
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        for key, name in pairs:
+            is_class = key in ('pythonClassName', 'python_class_name', 'type') and isinstance(name, str)
+            if is_class and not name.startswith(_FEATURES):
+                raise UserError(f'{path}: refers to {name!r}, which is no feature of TFDS; refused')
 
-def _class_names(tree: Any) -> Iterator[str]:
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            if key in ('pythonClassName', 'python_class_name', 'type') and isinstance(value, str):
-                yield value
-            yield from _class_names(value)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from _class_names(value)
+    json.loads(path.read_text(encoding='utf-8'), object_pairs_hook=check)

@@ -46,11 +46,6 @@ def photos(split: str) -> list[ImagePair]:
     return [ImagePair(ImageFile(folder / name)) for name in PHOTOS[split]]
 
 
-def folder_of_images(folder: pathlib.Path) -> list[ImagePair]:
-    """All images directly in a folder, without inputs. Raises `UserError` as `list_images` does."""
-    return [ImagePair(ImageFile(path)) for path in list_images(folder)]
-
-
 def is_folder_of_pairs(folder: pathlib.Path) -> bool:
     """Whether a folder holds the two folders that `folder_of_pairs` reads."""
     return all((folder / name).is_dir() for name in ('input', 'target'))

@@ -13,7 +13,7 @@ from nsr_jax.data import builders, catalogue, layouts
 from nsr_jax.data.benchmark_sets import DIV2K_VALIDATION, find_benchmark
 from nsr_jax.data.training_sets import find_training_set
 from nsr_jax.errors import UserError
-from nsr_jax.images.reading import check_name, decode_image, image_shape
+from nsr_jax.images.reading import check_name, decode_image, image_shape, list_images
 from nsr_jax.images.sizes import check_pair, crop_to_multiple
 from nsr_jax.ops.imresize import BORDERS
 from nsr_jax.paths import check_for_libraries, local_path
@@ -182,7 +182,7 @@ def open_source(
         elif layouts.is_folder_of_pairs(folder):
             pairs = layouts.folder_of_pairs(folder)
         else:
-            pairs = layouts.folder_of_images(folder)
+            pairs = [builders.ImagePair(builders.ImageFile(path)) for path in list_images(folder)]
         if known:
             known.check([pair.hr.name for pair in pairs], folder / 'HR')
     if inputs == 'given' and any(pair.lr is None for pair in pairs):

@@ -74,14 +74,11 @@ def _hold_out(source: Source, validation: ValidationImages) -> tuple[Source, Sou
     else:
         count = max(1, round(validation.fraction * len(source))) if validation.fraction else 0
         # An image's place in this order does not depend on the other images in the folder.
-        chosen = set(sorted(source.names, key=_digest)[:count])
+        digests = {name: hashlib.sha256(name.encode(errors='surrogateescape')).digest() for name in source.names}
+        chosen = set(sorted(source.names, key=digests.__getitem__)[:count])
     if len(chosen) >= len(source):
         raise UserError(
             f'{source.name}: all of its {len(source)} images would be held out for validation, which leaves none to '
             'train on: add images, name another config.validation.source, or set config.validation.fraction to 0'
         )
     return source.select(lambda name: name not in chosen), source.select(lambda name: name in chosen)
-
-
-def _digest(name: str) -> str:
-    return hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()
