@@ -113,6 +113,7 @@ def image_pairs_config(
     has_inputs: bool,
     border: str = 'clamp',
     tfds_dir: str | os.PathLike | None = None,
+    check: CheckShape | None = None,
 ) -> ImagePairsConfig:
     """The config of `pairs`, in this order.
 
@@ -143,6 +144,7 @@ def image_pairs_config(
         border=border,
         pairs=tuple(pairs),
         digests=digests,
+        check=check,
     )
 
 
@@ -174,7 +176,6 @@ class ImagePairs(tfds.core.ShardBasedBuilder):
         return _LocalInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> Mapping[str, Sequence[Callable[[], Iterator]]]:
-        del dl_manager
         starts = range(0, len(self.builder_config.pairs), _IMAGES_PER_SHARD)
         return {self.builder_config.split: [functools.partial(self._examples, start) for start in starts]}
 

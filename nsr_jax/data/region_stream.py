@@ -24,7 +24,7 @@ from nsr_jax.tasks.task import Corruption
 class RegionStream:
     """Cuts the regions of calls of several steps in threads, some calls ahead of the one that is taken.
 
-    It keeps `calls_ahead + 2` calls in memory at most.
+    It keeps `calls_ahead + 2` calls in memory, and two more for a moment where the steps of two calls are joined.
 
     Args:
         store: NumPy arrays, mapped or not.
@@ -92,22 +92,14 @@ class RegionStream:
         if not 0 < count <= min(self._steps_per_call, self._last_step - self._step):
             raise ValueError(f'{count} steps from step {self._step} on, of a stream that ends at {self._last_step}')
         self._step += count
-        first = self._rest or self._next_call()
-        there = len(first.targets)
+        regions = self._rest or self._next_call()
+        if len(regions.targets) < count:
+            regions = jax.tree.map(lambda *parts: np.concatenate(parts), regions, self._next_call())
+        there = len(regions.targets)
+        self._rest = jax.tree.map(lambda array: array[count:], regions) if there > count else None
         if there == self._steps_per_call:  # always so if all calls are of S steps; nothing is copied
-            self._rest = _steps(first, count, there)
-            return first
-        second = self._next_call() if there < count else None
-        self._rest = _steps(first, count, there) or (second and _steps(second, count - there, self._steps_per_call))
-
-        def join(first: np.ndarray, *second: np.ndarray) -> np.ndarray:
-            joined = np.empty((self._steps_per_call, *first.shape[1:]), np.uint8)
-            joined[:there][:count] = first[:count]
-            for array in second:
-                joined[there:count] = array[: count - there]
-            return joined
-
-        return jax.tree.map(join, first, *([second] if second else []))
+            return regions
+        return jax.tree.map(lambda array: np.resize(array, (self._steps_per_call, *array.shape[1:])), regions)
 
     def pop_waited_seconds(self) -> float:
         """How long `take` has waited for regions since the last call of this."""
@@ -174,11 +166,6 @@ def _draw_call(sizes, key, indices, first_step, *, size, margin, steps):
         return draw_places(sizes, key, step, indices, size=size, margin=margin)
 
     return jax.vmap(draw)(first_step + jnp.arange(steps, dtype=jnp.int32))
-
-
-def _steps(regions: Regions, start: int, stop: int) -> Regions | None:
-    """Some steps of a call; None if there are none."""
-    return jax.tree.map(lambda array: array[start:stop], regions) if start < stop else None
 
 
 def _cpu_device() -> Any:

@@ -105,7 +105,7 @@ def open_source(
     tfds_dir: str | os.PathLike | None = None,
     inputs: Literal['made', 'shrunk', 'given'] = 'shrunk',
     border: str = 'clamp',
-    check: Callable[[tuple[int, int, int], str], None] | None = None,
+    check: builders.CheckShape | None = None,
 ) -> Source:
     """Open an image source; its records are prepared first if they are missing or its files have changed.
 
@@ -132,8 +132,8 @@ def open_source(
             'shrunk': the source has or makes LR; at scale 1 there is none. 'given': the source has them.
         border: how LR is made, or which LR is read if a benchmark has both: 'clamp' or 'mirror' (see `imresize`).
             DIV2K always has its official LR.
-        check: called with each image's shape (H, W, C) and name while records are prepared; raises `UserError` for an
-            image that is of no use, which is reported together with broken ones.
+        check: called for each image while records are prepared; images that it refuses are reported together with
+            broken ones.
 
     Raises:
         UserError: an unknown name, split, scale or border; a path that `local_path` or `check_for_libraries` refuses;
@@ -188,9 +188,9 @@ def open_source(
     if inputs == 'given' and any(pair.lr is None for pair in pairs):
         raise UserError(f'{name}: has no input images: pairs are a folder with the folders input and target in it')
     config = builders.image_pairs_config(
-        name, part, pairs, scale, has_inputs=has_inputs, border=border, tfds_dir=tfds_folder
+        name, part, pairs, scale, has_inputs=has_inputs, border=border, tfds_dir=tfds_folder, check=check
     )
-    records = builders.open_records(dataclasses.replace(config, check=check), tfds_folder)
+    records = builders.open_records(config, tfds_folder)
     names = tuple(pair.hr.name for pair in pairs)
     return Source(name, names, records, scale, has_inputs, config.name, collection=collection)
 

@@ -36,7 +36,7 @@ class ImageStore:
     @property
     def nbytes(self) -> int:
         """The memory that the store takes, on each device if it is resident."""
-        return self.targets.nbytes + self.sizes.nbytes + (0 if self.inputs is None else self.inputs.nbytes)
+        return sum(array.nbytes for array in jax.tree.leaves(self))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,13 +58,13 @@ class StoreLayout:
     @property
     def targets(self) -> tuple[int, ...]:
         """The shape of `ImageStore.targets`."""
-        height, width = (int(side) * self.scale for side in self.sizes.max(axis=0))
+        height, width = (side * self.scale for side in self.sizes.max(axis=0).tolist())
         return len(self.sizes), height, width, self.channels
 
     @property
     def inputs(self) -> tuple[int, ...] | None:
         """The shape of `ImageStore.inputs`."""
-        height, width = (int(side) for side in self.sizes.max(axis=0))
+        height, width = self.sizes.max(axis=0).tolist()
         return (len(self.sizes), height, width, self.channels) if self.has_inputs else None
 
     @property

@@ -3,7 +3,7 @@
 import jax
 import ml_collections
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from nsr_jax.data.region_stream import RegionStream
 from nsr_jax.data.sampling import Regions
@@ -30,8 +30,8 @@ class ResidentFeed:
         """Do nothing."""
 
 
-class StreamedFeed:
-    """Gives each call its regions, which threads cut some calls ahead; each process cuts those of its own devices.
+class StreamedFeed(RegionStream):
+    """Gives each call its regions on the devices; each process cuts those of its own devices.
 
     Args:
         store: the host's arrays.
@@ -44,9 +44,9 @@ class StreamedFeed:
     def __init__(self, store: ImageStore, config: ml_collections.ConfigDict, size: int, first_step: int, mesh: Mesh):
         indices = np.arange(config.batch_size)
         parts = over_batch(mesh).addressable_devices_indices_map((config.batch_size,)).values()
-        self._sharding: NamedSharding = over_calls(mesh)
+        self._sharding = over_calls(mesh)
         self._axes = config.steps_per_call, config.batch_size
-        self._stream = RegionStream(
+        super().__init__(
             store,
             key=new_key(config.seed),
             indices=np.unique(np.concatenate([indices[part] for part in parts if part is not None])),
@@ -59,17 +59,9 @@ class StreamedFeed:
         )
 
     def take(self, count: int) -> Regions:
-        """The regions of the next steps, as `RegionStream.take` gives them, on the devices."""
+        """As `RegionStream.take`, on the devices."""
 
         def put(local: np.ndarray) -> jax.Array:
             return jax.make_array_from_process_local_data(self._sharding, local, (*self._axes, *local.shape[2:]))
 
-        return jax.tree.map(put, self._stream.take(count))
-
-    def pop_waited_seconds(self) -> float:
-        """How long `take` has waited for the threads since the last call of this."""
-        return self._stream.pop_waited_seconds()
-
-    def close(self) -> None:
-        """Stop cutting ahead."""
-        self._stream.close()
+        return jax.tree.map(put, super().take(count))
