@@ -26,7 +26,6 @@ def make_output_folder(path: str | os.PathLike, mode: int = 0o777) -> pathlib.Pa
     """Make a folder and those above it if they are missing, sweep it, and check that files can be written into it.
 
     Args:
-        path: of the folder.
         mode: the permissions of a new one, before the umask.
 
     Raises:

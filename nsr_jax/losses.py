@@ -133,7 +133,6 @@ def weighted_sum(
     """The number that is minimised, and by name each loss before it is weighted.
 
     Args:
-        losses: as from `find_losses`.
         prediction: `(B, H, W, C)`.
         target: the same shape.
     """

@@ -185,7 +185,6 @@ def find_optimizer(
 
     Args:
         name: in `OPTIMIZERS`.
-        schedule: the learning rate of each step.
         gate_rate: factor of the steps of gates' weights.
         clip_norm: gradients with a larger norm over all weights are scaled down to it; 0: never.
         accumulate_steps: the number of steps whose gradients are averaged before the weights change.

@@ -76,7 +76,6 @@ def training_set(known: TrainingSet, folders: Mapping[str, pathlib.Path]) -> lis
     """The images of a known training set, sorted by name, without inputs.
 
     Args:
-        known: tells which images.
         folders: the folders that may hold them, by name in lower case.
 
     Raises:

@@ -37,16 +37,10 @@ _COLOURS = np.moveaxis(np.mgrid[:256:15, :256:15, :256:15], 0, -1).astype(np.uin
 
 
 def open_store(source: Source, folder: str | os.PathLike, needs: Needs, *, budget: int) -> ImageStore:
-    """Decode a source into NumPy arrays, in memory if their `nbytes` are within the budget, else in a file.
+    """Decode a source into NumPy arrays, in memory if their bytes are within the budget, else in a file in `folder`.
 
     A file that exists already is mapped, and nothing is decoded. Several processes may need it at the same time: one
     writes it, and the others wait.
-
-    Args:
-        source: the images, identified by their fingerprint.
-        folder: keeps the files.
-        needs: the requirements of each image.
-        budget: bytes.
 
     Raises:
         UserError: as `build_store`, or a file cannot be written, for example on a full disk, and is removed.

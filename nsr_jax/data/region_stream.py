@@ -146,12 +146,7 @@ def sample_regions(
 
     Args:
         regions: as `RegionStream.take` gives them, with all samples of the batch.
-        key: as in `sample_patches`, like the other arguments.
-        step: of the optimizer.
-        indices: `(B,)`.
         first_step: of the call.
-        patch_size: P.
-        corruption: None if the regions have inputs.
     """
     check_inputs(regions.inputs, corruption)
     of_step = jax.tree.map(lambda array: lax.dynamic_index_in_dim(array, step - first_step, keepdims=False), regions)

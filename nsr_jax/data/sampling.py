@@ -81,15 +81,11 @@ def region_size(patch_size: int, channels: int, corruption: Corruption | None) -
 def draw_places(
     sizes: jax.Array | np.ndarray, key: jax.Array, step: jax.Array | int, indices: jax.Array, *, size: int, margin: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Choose an image for each sample, and a place in it.
+    """Choose an image for each sample, and a place in it; other arguments are as in `sample_patches`.
 
     Args:
         sizes: `(N, 2)`, of the images in input pixels.
-        key: as in `sample_patches`, like the other arguments.
-        step: of the optimizer.
-        indices: `(B,)`.
         size: R, see `region_size`.
-        margin: in input pixels.
 
     Returns:
         the images' numbers `(B,)`, and row and column of the regions' first input pixels `(B, 2)`, int32.

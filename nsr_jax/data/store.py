@@ -119,7 +119,6 @@ def build_store(examples: Sequence[Example], needs: Needs) -> ImageStore:
 
     Args:
         examples: a source; each is decoded once, and once before for its shape unless the source `KnowsShapes`.
-        needs: the requirements of each.
 
     Raises:
         UserError: there are no images, or some are broken or refused by `Needs.check`; the line names them.

@@ -107,11 +107,7 @@ def network_contenders(
     """A network with each of several tilings and ensembles, with its weights on every local device.
 
     Args:
-        name: of the weights, in tables.
-        network: to apply.
         params: its parameters, which this process holds in full.
-        step: the optimizer's step of the parameters.
-        tilings: what the network sees at once.
         ensembles: over how many orientations predictions are averaged, 1 or 8.
     """
     weights = digest_weights(params)
@@ -156,10 +152,6 @@ def run_sweep(sweep: Sweep, output: pathlib.Path) -> list[Score]:
     it depends on; a cell that is damaged or in another's place is refused. A cell keeps every metric that was ever
     asked for, and only missing ones are computed. The tables of all cells of this call are written after each cell. All
     processes of a job must call this alike; the first one reads and writes the cells.
-
-    Args:
-        sweep: to score.
-        output: an existing folder.
 
     Raises:
         UserError: an image cannot be scored, a cell is damaged or another's, or a file cannot be written.

@@ -84,7 +84,6 @@ def map_gates(
 
     Args:
         network: a `RestorationNetwork` with gates.
-        params: its 'params' collection.
         image: (H, W, C), uint8 or float on [0, 1], as for `inference.prediction`.
         names: some of `gate_names`; none: all of them.
         window: side of the square windows, in pixels; networks are trained on 48.
@@ -161,10 +160,7 @@ def draw_gate_maps(
     """Write a PNG with a row for each convolution: the image, and the strongest group of each window as a colour.
 
     Args:
-        path: of the file.
-        title: of the figure.
         image: the mapped image, uint8 (H, W, 1 or 3).
-        maps: of that image.
         positions: the cardinal positions to show, of 0 … d - 1; none: the first four.
 
     Raises:
@@ -203,10 +199,6 @@ def write_gate_maps(
 
     Args:
         path: of the two files, to which .npz and .png are added.
-        title: of the picture.
-        network: as in `map_gates`, like `params` and `image`.
-        params: of the network.
-        image: to map.
         names: the gates to write, of `gate_names`.
 
     Returns:

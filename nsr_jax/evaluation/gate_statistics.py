@@ -20,7 +20,6 @@ def gate_statistics(network: Network, params: dict, images: Sequence[np.ndarray]
 
     Args:
         network: a `RestorationNetwork` with gates.
-        params: its parameters.
         images: its inputs, (H, W, C), uint8 or float on [0, 1], of any sizes.
         side: of the square in the middle that the gates see, in pixels; smaller if any image is smaller.
 
@@ -51,10 +50,6 @@ def gate_statistics(network: Network, params: dict, images: Sequence[np.ndarray]
 
 def measure_gates(config: ml_collections.ConfigDict, params: dict) -> dict[str, float]:
     """The statistics of a network's gates on the validation images, and its scores with other gates instead.
-
-    Args:
-        config: of the network's training.
-        params: the network's parameters.
 
     Returns:
         The statistics of `gate_statistics` over all levels of the validation, in squares of `config.evaluation.tile`

@@ -112,10 +112,6 @@ def find_largest_gains(
 
     Args:
         sweep: with at least one network; its first protocol and metric measure the gain.
-        source: one of the sweep's.
-        degradation: one of the sweep's.
-        scores: of the sweep.
-        count: how many images.
     """
     networks = {each.name: each.predictors(degradation)[0] for each in sweep.networks}
     protocol, (metric_name, metric) = sweep.protocols[0], next(iter(sweep.metrics.items()))
@@ -175,12 +171,10 @@ def show(
 
     Args:
         sweep: its first network chooses the pictures; without networks there are none.
-        scores: of the sweep.
         output: the sweep's folder, for pictures/, losses.png and index.html.
         workdirs: training runs, whose losses are drawn if there is a metrics.jsonl.
         pictures: how many for each source and degradation.
         gates: of the first network, as in `gate_maps.gate_names`, to map over each picture.
-        report: whether to write index.html.
     """
     cells = list(itertools.product(sweep.sources, sweep.degradations)) if sweep.networks and pictures else []
     gains = [find_largest_gains(sweep, *cell, scores, pictures) for cell in cells]

@@ -32,9 +32,7 @@ def choose_crop(hr: np.ndarray, prediction: np.ndarray, baseline: np.ndarray, si
     Such a crop shows a network at its best: say so where it is published.
 
     Args:
-        hr: the true image, (H, W, C), any numbers.
-        prediction: of the same size and range.
-        baseline: of the same size and range.
+        hr: the true image, (H, W, C), any numbers; the other two have the same size and range.
         size: side of the square, in pixels; limited by the image.
 
     Returns:
@@ -60,8 +58,6 @@ def draw_comparison(
     """Write a PNG with the whole true image, in which the crop is marked, and the same crop of every panel beside it.
 
     Args:
-        path: of the file.
-        title: of the figure.
         panels: caption and image, uint8 (H, W, 1 or 3), all of one size; the last one is the true image.
         place: row and column of the crop's first pixel.
         size: side of the crop in pixels; limited by the image.

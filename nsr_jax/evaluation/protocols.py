@@ -65,7 +65,6 @@ def compared_images(
     """The two arrays that a protocol compares, (H', W') or (H', W', C) on [0, 255], without the border.
 
     Args:
-        protocol: of a task.
         prediction: float (H, W, C), nominally on [0, 1].
         hr: the true image, uint8 (H, W, 1 or 3).
         scale: the super-resolution factor, on which the border depends; 1 for other tasks.

@@ -73,11 +73,8 @@ def write_report(
     Pictures are lossless, with up to `WINDOW_SIZE` pixels a side: each of their images takes some 0.4 MB.
 
     Args:
-        folder: for the page.
-        title: of the page.
         scores: the first table shows their means beside published scores for the same datasets and degradations, which
             are marked and name their protocol; further tables show each image's scores.
-        pictures: to show.
         curves: metrics.jsonl of the training by model; the page draws the losses, and the scores during training by the
             metrics of `scores`.
 

@@ -26,9 +26,7 @@ def device_predictors(network: Network, params: dict, tiling: Tiling, *, ensembl
     """A network as one predictor for each local device, to which its parameters are copied once.
 
     Args:
-        network: to evaluate.
         params: its parameters, which this process holds in full.
-        tiling: what the network sees at once.
         ensemble: whether to average over eight orientations, as in `predict`.
     """
     return [
@@ -56,9 +54,6 @@ def evaluate(
           free.
         source: opened at the degradation's scale.
         protocols: of the degradation's task.
-        degradation: of the inputs.
-        metrics: as from `find_metrics`.
-        model: name of the model in the scores.
 
     Returns:
         One score for each image and protocol, images in the source's order.

@@ -49,7 +49,6 @@ def to_json(scores: Sequence[Score], models: Mapping[str, Mapping[str, str | int
     """Protocols in words, weights and application of each model, means, and each image's score.
 
     Args:
-        scores: of a sweep.
         models: `Contender.applied` by the name in the scores.
     """
     used = dict.fromkeys(score.protocol for score in scores)

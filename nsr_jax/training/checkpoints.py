@@ -116,8 +116,6 @@ class Checkpoints:
 
         Args:
             step: of the optimizer; a step that is saved already is left as it is.
-            config: the whole config.
-            params: the network's parameters.
             optimizer: the optimizer's state; None saves weights alone, which cannot be trained further.
             merit: of the validation; the checkpoint with the largest one is kept.
             averages: weights to use in place of the parameters, by a name in `trained.AVERAGES`.
@@ -183,7 +181,6 @@ class Checkpoints:
         """Read one checkpoint back, onto any mesh.
 
         Args:
-            step: a saved step.
             params: shapes, dtypes and shardings of the parameters, as `jax.ShapeDtypeStruct`s.
             optimizer: the same of the optimizer's state.
             ema: the same of the parameters' moving average; None: it is not wanted.

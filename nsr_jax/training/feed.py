@@ -34,11 +34,7 @@ class StreamedFeed(RegionStream):
     """Gives each call its regions on the devices; each process cuts those of its own devices.
 
     Args:
-        store: the host's arrays.
-        config: a whole config.
         size: side of the regions, in input pixels.
-        first_step: the next step.
-        mesh: splits the batches.
     """
 
     def __init__(self, store: ImageStore, config: ml_collections.ConfigDict, size: int, first_step: int, mesh: Mesh):

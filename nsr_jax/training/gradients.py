@@ -63,11 +63,9 @@ def compare_and_differentiate(
     """Compare a batch's restored images with the targets, and differentiate the loss.
 
     Args:
-        network: what is trained.
         params: its parameters, on the mesh in any way.
         inputs: `(B, P, P, C)` on [0, 1], split over the mesh.
         targets: `(B, sP, sP, C)` on [0, 1], split over the mesh.
-        losses: as from `find_losses`.
         mesh: both of its axes split the batch.
         microbatch_size: how many samples a device computes at once; divides B / devices.
 

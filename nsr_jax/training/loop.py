@@ -91,8 +91,6 @@ def first_state(
     """Restore the last checkpoint that can be read; without any checkpoint, make a new state.
 
     Args:
-        config: as for `train`.
-        run: as `prepare_run` makes it of the config.
         checkpoints: of the run; broken ones are set aside, unless `until` is given.
         until: checkpoints of later steps are ignored; None: none is.
 

@@ -52,7 +52,6 @@ def profile(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, num_
     """Trace steps of a new network on the config's data; no checkpoint is read or written.
 
     Args:
-        config: as for `train`.
         workdir: gets profile/ with profile.md and a trace for TensorBoard and Perfetto.
         num_steps: how many steps to trace, in calls of `config.steps_per_call` as in training.
 

@@ -35,7 +35,6 @@ def replay(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, batch
     it is.
 
     Args:
-        config: of the run.
         workdir: gets replay/batch_N.md, and replay/batch_N.png with the input, prediction and target of each sample.
         batch: N, from 0: the batch that takes the run from step N to N + 1.
 

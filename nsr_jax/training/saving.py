@@ -23,7 +23,6 @@ class Saver:
 
     Args:
         workdir: locked, with the run's config in it.
-        config: of the run.
         images: a text that changes when the training images do.
         measured_on: as for `train`.
     """

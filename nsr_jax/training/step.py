@@ -41,9 +41,7 @@ def make_train_steps(
     """Make the jitted `train_steps(state, images, count)`.
 
     Args:
-        network: what is trained.
         make_batch: makes a batch of the images, a pure function of the step.
-        losses: what is minimised.
         optimizer: its `update` takes the `step` as a keyword.
         batch_size: over all devices.
         stop_after_skipped: after this many skipped steps in a row no more steps are taken.

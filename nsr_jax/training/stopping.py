@@ -52,7 +52,6 @@ class StopRequest:
     context leaves them as they are.
 
     Args:
-        mesh: all devices of the job.
         stop_after: seconds on the clock; None: no budget.
         clock: gives the seconds since this process started.
     """

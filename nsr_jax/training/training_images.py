@@ -105,8 +105,6 @@ class TrainingImages:
         Args:
             images: as a feed of `open_feed` gives them.
             first_step: of the call of the compiled function.
-            step: of the optimizer.
-            indices: `(B,)`, the samples' places in the global batch.
         """
         data, key, corruption = self._config.data, self._key, self._corruption
         if isinstance(images, Regions):

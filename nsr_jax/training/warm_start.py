@@ -41,7 +41,6 @@ def begin_with(state: TrainState, config: ml_collections.ConfigDict) -> TrainSta
 
     Args:
         state: a new one; its leaves keep their shardings.
-        config: as for `check_warm_start`.
 
     Raises:
         UserError: as `check_warm_start`.
