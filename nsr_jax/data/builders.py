@@ -6,20 +6,16 @@ import functools
 import hashlib
 import io
 import json
-import lzma
 import os
 import pathlib
 import re
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
-from google.protobuf import json_format
 
 from nsr_jax.atomic_files import sweep, temporary_folder
 from nsr_jax.data.digests import digest_files
@@ -32,18 +28,7 @@ from nsr_jax.ops.imresize import imresize
 _PIXELS_VERSION = 1  # raise it when decoding, cropping or shrinking gives other pixels than before
 _LONGEST_WORD = 40  # of a source's name, in the name of a folder
 _IMAGES_PER_SHARD = 50  # in an array_record file, whose bytes TFDS holds in memory while it writes it
-
-# What TFDS, protobuf and array_record raise for damaged folders.
-_TFDS_ERRORS = (
-    OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError,
-    MemoryError, ImportError, json_format.Error,
-)  # fmt: skip
-_LONGEST_REASON = 200
-# What Python raises for zip files that are damaged, encrypted or packed in a way that it does not know.
-ZIP_ERRORS = (
-    OSError, EOFError, KeyError, ValueError, RuntimeError, MemoryError, struct.error, zipfile.BadZipFile, zlib.error,
-    lzma.LZMAError,
-)  # fmt: skip
+_LONGEST_REASON = 200  # characters of a library's message that are shown
 
 # Raises `UserError` if an image of this shape, (H, W, C), and name is of no use.
 CheckShape = Callable[[tuple[int, int, int], str], None]
@@ -73,7 +58,7 @@ class ImageFile:
                 return read_stream(file, str(self))
         except UserError:
             raise
-        except ZIP_ERRORS as error:
+        except Exception as error:  # zipfile raises many kinds for what is damaged, encrypted or unknown to it
             raise UserError(f'{self}: cannot be read: {error or "it is damaged"}') from error
 
 
@@ -293,7 +278,7 @@ def damage_told(folder: pathlib.Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except _TFDS_ERRORS as error:
+    except Exception as error:  # TFDS, protobuf and array_record raise many kinds
         raise UserError(f'{folder}: damaged ({_one_line(error)}); remove it, and it is prepared again') from error
 
 

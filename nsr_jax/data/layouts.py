@@ -5,7 +5,7 @@ import pathlib
 import zipfile
 from collections.abc import Mapping, Sequence
 
-from nsr_jax.data.builders import ZIP_ERRORS, ImageFile, ImagePair
+from nsr_jax.data.builders import ImageFile, ImagePair
 from nsr_jax.data.training_sets import TrainingSet
 from nsr_jax.errors import UserError, listed
 from nsr_jax.images.reading import check_name, list_images
@@ -143,7 +143,7 @@ def _members(path: pathlib.Path) -> dict[str, ImageFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [pathlib.PurePosixPath(name) for name in sorted(archive.namelist())]
-    except ZIP_ERRORS as error:
+    except Exception as error:  # as in `ImageFile.read`
         raise UserError(f'{path}: cannot be read: {error}') from error
     images = [member for member in members if member.suffix == '.png' and not member.name.startswith('.')]
     if not images:
