@@ -25,7 +25,7 @@ from nsr_jax.data.store import (
     Needs,
     StoreLayout,
     ToGray,
-    build_in_memory,
+    build_store,
     fill_store,
     measure_images,
 )
@@ -53,7 +53,7 @@ def open_store(source: Source, folder: str | os.PathLike, needs: Needs, *, budge
         return store
     layout = measure_images(source, needs)  # its error names images that are too small
     if layout.nbytes <= budget:
-        return build_in_memory(source, layout, needs.to_gray)
+        return build_store(source, needs, layout)
     make_output_folder(path.parent)
     with _locked(path):
         store = _map_file(path, len(source), needs)  # another process may have written it meanwhile

@@ -114,16 +114,22 @@ class Needs:
             raise UserError(f'{name} has {shape[2]} channels, the network takes {self.channels}')
 
 
-def build_store(examples: Sequence[Example], needs: Needs) -> ImageStore:
+def build_store(examples: Sequence[Example], needs: Needs, layout: StoreLayout | None = None) -> ImageStore:
     """Decode all examples into a store in the host's memory.
 
     Args:
         examples: a source; each is decoded once, and once before for its shape unless the source `KnowsShapes`.
+        needs: the requirements of each.
+        layout: of the store, if the images have been measured already.
 
     Raises:
         UserError: there are no images, or some are broken or refused by `Needs.check`; the line names them.
     """
-    return build_in_memory(examples, measure_images(examples, needs), needs.to_gray)
+    layout = layout or measure_images(examples, needs)
+    inputs = None if layout.inputs is None else _aligned_zeros(layout.inputs)
+    store = ImageStore(_aligned_zeros(layout.targets), inputs, layout.sizes)
+    fill_store(store, examples, layout, needs.to_gray)
+    return store
 
 
 def measure_images(examples: Sequence[Example], needs: Needs) -> StoreLayout:
@@ -148,14 +154,6 @@ def measure_images(examples: Sequence[Example], needs: Needs) -> StoreLayout:
         raise UserError(listed(failures, 'images cannot be used'))
     sizes = np.array([shape[:2] for shape in measured], np.int32) // needs.scale
     return StoreLayout(np.sort(sizes, axis=1), needs.scale, needs.channels, needs.has_inputs)  # landscape
-
-
-def build_in_memory(examples: Sequence[Example], layout: StoreLayout, to_gray: ToGray | None) -> ImageStore:
-    """As `build_store`, for images that have been measured."""
-    inputs = None if layout.inputs is None else _aligned_zeros(layout.inputs)
-    store = ImageStore(_aligned_zeros(layout.targets), inputs, layout.sizes)
-    fill_store(store, examples, layout, to_gray)
-    return store
 
 
 def fill_store(store: ImageStore, examples: Sequence[Example], layout: StoreLayout, to_gray: ToGray | None) -> None:
