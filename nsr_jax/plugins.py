@@ -9,7 +9,6 @@ import importlib.util
 import os
 import sys
 import traceback
-import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,10 +53,11 @@ def load_plugins(names: Sequence[str]) -> None:
                     raise UserError(f'plug-in {name}: there is a {kind} called {key!r} already: choose another name')
 
 
-def _load(name: str, module_name: str) -> types.ModuleType:
+def _load(name: str, module_name: str) -> None:
     try:
         if not name.endswith('.py'):
-            return importlib.import_module(module_name)
+            importlib.import_module(module_name)
+            return
         path = local_path(name, '--plugin')
         if not os.path.isfile(path):
             raise UserError(f'plug-in {name}: there is no such file')
@@ -68,7 +68,6 @@ def _load(name: str, module_name: str) -> types.ModuleType:
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module
         spec.loader.exec_module(module)
-        return module
     except UserError:
         raise
     except Exception as error:
