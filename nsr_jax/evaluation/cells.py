@@ -29,6 +29,7 @@ from nsr_jax.models.build import Network
 from nsr_jax.nn.gates import GATES
 from nsr_jax.tasks import Degradation, find_baselines
 from nsr_jax.tasks.task import Predictor, Protocol
+from nsr_jax.trained import digest
 
 CELLS = 'cells'
 
@@ -185,7 +186,7 @@ def _score_cell(
         'version': nsr_jax.__version__,
         'code': sorted({*_codes_of_network(contender), *(code_of(each.network_input) for each in sweep.protocols)}),
     }
-    path = output / CELLS / f'{_digest(key)[:24]}.json'
+    path = output / CELLS / f'{digest(key)[:24]}.json'
     what = f'{contender.name} on {source.name}, {degradation}'
     kept = agreement.by_first(functools.partial(_read_cell, path, key))
     codes, scores = kept['metrics'], [read_record(record) for record in kept['scores']]
@@ -226,8 +227,7 @@ def _read_cell(path: pathlib.Path, key: dict[str, Any]) -> dict[str, Any]:
     """The scores that an earlier call wrote, as records, and their metrics; both are empty if there are none."""
     try:
         cell = json.loads(path.read_bytes())
-        digest = cell.pop('sha256')
-        if digest != _digest(cell):
+        if cell.pop('sha256') != digest(cell):
             raise UserError('damaged: its SHA-256 is not the one in it')
         if cell['key'] != key:
             names = [name for name in key if cell['key'].get(name) != key[name]]
@@ -244,8 +244,4 @@ def _read_cell(path: pathlib.Path, key: dict[str, Any]) -> dict[str, Any]:
 
 def _write_cell(path: pathlib.Path, key: dict[str, Any], codes: Mapping[str, str], scores: Sequence[Score]) -> None:
     cell = {'key': key, 'metrics': codes, 'scores': [to_record(score) for score in scores]}
-    write_atomically(path, json.dumps(cell | {'sha256': _digest(cell)}, indent=1) + '\n')
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    write_atomically(path, json.dumps(cell | {'sha256': digest(cell)}, indent=1) + '\n')
