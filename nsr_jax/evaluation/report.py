@@ -82,6 +82,7 @@ def write_report(
         UserError: a metrics.jsonl cannot be read, or the page cannot be written.
     """
     metrics = metrics_of(scores)
+    rows = _rows(scores, metrics)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(
         (importlib.resources.files('nsr_jax.evaluation') / 'report.html').read_text(encoding='utf-8')
@@ -90,9 +91,9 @@ def write_report(
         title=title,
         fields=_FIELDS,
         metrics=metrics,
-        rows=_rows(scores, metrics),
+        rows=rows,
         filters={name: list(dict.fromkeys(getattr(score, name) for score in scores)) for name in _FILTERS},
-        protocols={name: all_protocols()[name].description for name in _protocols(scores)},
+        protocols={row.protocol: all_protocols()[row.protocol].description for row in rows},
         image_tables=_image_tables(scores, metrics),
         pictures=[_picture_to_page(picture) for picture in pictures],
         legend={model: _line(i) for i, model in enumerate(curves)},
@@ -118,6 +119,7 @@ def _number(value: float | None, decimals: int) -> _Cell:
 
 class _Row(NamedTuple):
     cells: list[_Cell]  # one for each of `_FIELDS`, then one for each metric
+    protocol: str
     published: str | None  # training data of a published row, in words; None: the row is ours
 
 
@@ -129,20 +131,13 @@ def _rows(scores: Sequence[Score], metrics: Mapping[str, Metric]) -> list[_Row]:
         numbers = [_number(row.values.get(name), metric.decimals) for name, metric in metrics.items()]
         return [*texts, _number(images, 0), *numbers]
 
-    rows = [_Row(cells(mean, mean.dataset, mean.images), None) for mean in means(scores)]
+    rows = [_Row(cells(mean, mean.dataset, mean.images), mean.protocol, None) for mean in means(scores)]
     for dataset, degradation in dict.fromkeys((score.dataset, score.degradation) for score in scores):
         for published in published_for(dataset, degradation):
             training = f'training data: {published.training}' if published.training else 'not trained'
             if metrics.keys() & published.values.keys():
-                rows.append(_Row(cells(published, dataset, None), training))
+                rows.append(_Row(cells(published, dataset, None), published.protocol, training))
     return rows
-
-
-def _protocols(scores: Sequence[Score]) -> list[str]:
-    """Protocols of the scores, then those of the published scores beside them."""
-    cells = dict.fromkeys((score.dataset, score.degradation) for score in scores)
-    published = (row.protocol for cell in cells for row in published_for(*cell))
-    return list(dict.fromkeys([*(score.protocol for score in scores), *published]))
 
 
 class _ImageTable(NamedTuple):
