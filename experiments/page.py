@@ -56,11 +56,10 @@ def _commands(run: Run, record: Record) -> str:
 
 def score_command(card: shipped.Card) -> str:
     """The command that reproduces the scores on a card from the weights that come with the package."""
-    scores = [each for each in card.scores if each['model'].startswith(f'{card.name} (')]
+    scores = _own_scores(card)
     levels = dict.fromkeys(str(each['degradation']).partition(' ')[2] for each in scores)
-    ways = {each['model'] for each in scores}
-    tilings = dict.fromkeys(re.search(r'tiling (\w+)', way)[1] for way in sorted(ways))
-    eight = [('x8 ensemble' in way) for way in sorted(ways)]
+    tilings = dict.fromkeys(each['tiling'].partition(' ')[0] for each in scores)
+    ensembles = sorted({each['ensemble'] for each in scores})
     arguments = [
         re.search(r'--config=\S+', card.command)[0],
         *(['--config.compute_dtype=float32'] if card.config['compute_dtype'] != 'float32' else []),
@@ -69,10 +68,15 @@ def score_command(card: shipped.Card) -> str:
         f'--protocol={",".join(dict.fromkeys(each["protocol"] for each in scores))}',
         *([f'--levels={",".join(levels)}'] if any(levels) else []),
         f'--tiling={",".join(tilings)}',
-        *([f'--ensemble={"1,8" if not all(eight) else "8"}'] if any(eight) else []),
+        *([f'--ensemble={",".join(map(str, ensembles))}'] if ensembles != [1] else []),
         f'--output=runs/shipped/{card.name}',
     ]
     return ' '.join(['python', 'eval.py', *arguments])
+
+
+def _own_scores(card: shipped.Card) -> list[Record]:
+    """The scores on a card without those of the baselines."""
+    return [score for score in card.scores if 'tiling' in score]
 
 
 def _network_table(records: Mapping[str, Record], cards: Sequence[shipped.Card]) -> str:
@@ -120,9 +124,7 @@ def _score_tables(records: Mapping[str, Record], cards: Sequence[shipped.Card]) 
         scored = {run.name: records[run.name]['scores'] for run in runs if run.name in records}
         for card in cards:
             images = '' if find_training_set(card.config['data']['source']) else ', other images'
-            # The baselines on the card are left out.
-            own = [score for score in card.scores if score['model'].startswith(card.name)]
-            scored[f'{card.name} (shipped{images})'] = own
+            scored[f'{card.name} (shipped{images})'] = _own_scores(card)
         cells: dict[tuple[str, str], dict[str, str]] = {}
         for name, scores in scored.items():
             for score in (score for score in scores if score['degradation'] == degradation):

@@ -119,9 +119,10 @@ def _read_scores(path: pathlib.Path, name: str, params: Mapping[str, Any]) -> li
         applied = models.get(mean.model)
         if applied is None or applied.get('weights', weights_here) != weights_here:
             raise UserError(f'{path}: scores of {mean.model}, not of the weights of the checkpoint')
-        if applied:
-            mean = dataclasses.replace(mean, model=name_in_tables(name, applied['tiling'], applied['ensemble']))
-        records.append(to_record(mean))
+        way = {key: applied[key] for key in ('tiling', 'ensemble') if key in applied}
+        if way:
+            mean = dataclasses.replace(mean, model=name_in_tables(name, **way))
+        records.append(to_record(mean) | way)
     return records
 
 

@@ -57,7 +57,8 @@ class Card:
         hardware: of the training.
         command: of the training.
         scores: means on whole test sets, for this network and for its input ('bicubic', 'degraded'): records of
-            `evaluation.scores.Mean`.
+            `evaluation.scores.Mean`. Those of the network say by which `tiling` and `ensemble` it was applied, except
+            in cards of earlier versions.
         kind: of weights, as in `trained.LoadedModel`.
     """
 

@@ -50,6 +50,9 @@ def test_the_card_says_where_weights_come_from(package):
         ('sr_x2 (tiling feathered 96/16)', 30.0, 'sr-y', 1),
         ('bicubic', 28.0, 'sr-y', 1),
     ]
+    network, bicubic = card.scores
+    assert (network['tiling'], network['ensemble']) == ('feathered 96/16', 1)
+    assert not {'tiling', 'ensemble'} & bicubic.keys()
     assert shipped.read_card('denoise_gray').title == 'removes noise of sigma 0 to 50 (of 255) from gray images'
     readme = (folder / 'README.md').read_text()
     for said in (
@@ -62,6 +65,15 @@ def test_the_card_says_where_weights_come_from(package):
         '2 CPU cores',
     ):
         assert said in readme
+
+
+def test_cards_of_before_are_read(package):
+    """Their scores do not say how the network was applied."""
+    path = package('sr_x2') / 'sr_x2.json'
+    contents, card = json.loads(path.read_text()), shipped.read_card('sr_x2')
+    del contents['scores'][0]['tiling'], contents['scores'][0]['ensemble']
+    path.write_text(json.dumps(contents))
+    assert shipped.read_card('sr_x2').score_lines == card.score_lines
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_shipped_and_published_scores_are_there(cards):
     assert '| DRRN (*published*, 91 + 200 images) | `sr-luma` | 37.74 | 33.23 | 32.05 |' in text
     for card in cards:
         for score in card.scores:
-            if score['model'].startswith(card.name):
+            if score['model'] != 'bicubic':
                 assert f'{score["psnr"]:.2f} / {score["ssim"]:.4f}' in text
 
 
@@ -69,8 +69,7 @@ def test_a_run_is_shown_once_it_is_scored(cards):
 
 def test_the_command_of_a_score_says_all_that_it_depends_on(cards):
     gray = next(card for card in cards if card.name == 'denoise_gray')
-    scores = [score | {'model': f'{gray.name} (tiling {way})'} for way in ('whole', 'whole, x8 ensemble') for score in
-              gray.scores[:1]]  # fmt: skip
+    scores = [gray.scores[0] | {'tiling': 'whole', 'ensemble': number} for number in (8, 1)]
     other = dataclasses.replace(
         gray, config=dict(gray.config) | {'compute_dtype': 'bfloat16'}, scores=scores,
         command='python train.py --config=configs/same_data/denoise.py:sigma=25 --workdir=runs/x',
