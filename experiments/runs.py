@@ -57,52 +57,31 @@ class Run:
         return self.argument if steps is None else f'{self.argument},steps={steps}'
 
 
-def _sr(scale: int, network: str) -> Run:
-    ending = '_nsr' if network == 'edsr_s_nsr' else ''
-    return Run(
-        name=f'sr_x{scale}{ending}',
-        file='sr',
-        argument=f'scale={scale},network={network}',
-        datasets=('set5', 'set14', 'bsd100'),
-        protocols=('sr-y', 'sr-y-uint8'),
-        rivals=('VDSR', 'DRRN'),
-        warm_start=f'sr_x2{ending}' if scale > 2 else '',
-    )
-
-
-def _denoise(sigma: int, network: str) -> Run:
-    return Run(
-        name=f'denoise_{sigma}{network.removeprefix("resnet").removeprefix("_nsr")}',
-        file='denoise',
-        argument=f'sigma={sigma},network={network}',
-        datasets=('set12', 'bsd68'),
-        protocols=('denoise',),
-        rivals=('DnCNN-S',),
-    )
-
-
-def _jpeg(network: str) -> Run:
-    return Run(
-        name=f'jpeg{network.removeprefix("resnet").removeprefix("_nsr")}',
-        file='jpeg',
-        argument=f'network={network}',
-        datasets=('live1', 'classic5'),
-        protocols=('jpeg-y',),
-        rivals=('ARCNN', 'DnCNN-3'),
-    )
-
-
-_RESTORERS = ('resnet_nsr_capacity', 'resnet_nsr_efficient', 'resnet')
-# In the order of training: the most informative runs come first.
-RUNS = {
-    run.name: run
-    for run in (
-        _sr(2, 'edsr_s_nsr'),
-        _sr(2, 'edsr_s'),
-        *(_denoise(25, network) for network in _RESTORERS),
-        _jpeg('resnet_nsr_capacity'),
-        *(_sr(scale, network) for network in ('edsr_s_nsr', 'edsr_s') for scale in (4, 3)),
-        *(_denoise(sigma, network) for sigma in (50, 15) for network in _RESTORERS),
-        *(_jpeg(network) for network in _RESTORERS[1:]),
-    )
+# Test sets, protocols and rivals, by the file of the config.
+_SCORED = {
+    'sr': (('set5', 'set14', 'bsd100'), ('sr-y', 'sr-y-uint8'), ('VDSR', 'DRRN')),
+    'denoise': (('set12', 'bsd68'), ('denoise',), ('DnCNN-S',)),
+    'jpeg': (('live1', 'classic5'), ('jpeg-y',), ('ARCNN', 'DnCNN-3')),
 }
+# Name, file, argument and warm start of each run in the order of training: the most informative ones come first.
+_TABLE = (
+    ('sr_x2_nsr', 'sr', 'scale=2,network=edsr_s_nsr', ''),
+    ('sr_x2', 'sr', 'scale=2,network=edsr_s', ''),
+    ('denoise_25_capacity', 'denoise', 'sigma=25,network=resnet_nsr_capacity', ''),
+    ('denoise_25_efficient', 'denoise', 'sigma=25,network=resnet_nsr_efficient', ''),
+    ('denoise_25', 'denoise', 'sigma=25,network=resnet', ''),
+    ('jpeg_capacity', 'jpeg', 'network=resnet_nsr_capacity', ''),
+    ('sr_x4_nsr', 'sr', 'scale=4,network=edsr_s_nsr', 'sr_x2_nsr'),
+    ('sr_x3_nsr', 'sr', 'scale=3,network=edsr_s_nsr', 'sr_x2_nsr'),
+    ('sr_x4', 'sr', 'scale=4,network=edsr_s', 'sr_x2'),
+    ('sr_x3', 'sr', 'scale=3,network=edsr_s', 'sr_x2'),
+    ('denoise_50_capacity', 'denoise', 'sigma=50,network=resnet_nsr_capacity', ''),
+    ('denoise_50_efficient', 'denoise', 'sigma=50,network=resnet_nsr_efficient', ''),
+    ('denoise_50', 'denoise', 'sigma=50,network=resnet', ''),
+    ('denoise_15_capacity', 'denoise', 'sigma=15,network=resnet_nsr_capacity', ''),
+    ('denoise_15_efficient', 'denoise', 'sigma=15,network=resnet_nsr_efficient', ''),
+    ('denoise_15', 'denoise', 'sigma=15,network=resnet', ''),
+    ('jpeg_efficient', 'jpeg', 'network=resnet_nsr_efficient', ''),
+    ('jpeg', 'jpeg', 'network=resnet', ''),
+)
+RUNS = {name: Run(name, file, argument, *_SCORED[file], warm_start=begin) for name, file, argument, begin in _TABLE}
