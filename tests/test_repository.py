@@ -22,26 +22,20 @@ def read_yaml(name):
 def test_pre_commit_runs_the_pinned_ruff():
     (repository,) = read_yaml('.pre-commit-config.yaml')['repos']
     assert f'ruff=={repository["rev"].removeprefix("v")}\n' in text_of('requirements.txt')
-    assert [hook['id'] for hook in repository['hooks']] == ['ruff', 'ruff-format']
 
 
 def test_the_workflow_calls_targets_of_the_makefile_on_supported_versions():
     job = read_yaml('.github/workflows/test.yml')['jobs']['test']
-    matrix = job['strategy']['matrix']
-    assert matrix == {'os': ['ubuntu-latest', 'macos-latest'], 'python': ['3.11', '3.12', '3.13']}
     oldest = tomllib.loads(text_of('pyproject.toml'))['project']['requires-python']
-    assert oldest == f'>={matrix["python"][0]}'
+    assert oldest == f'>={job["strategy"]["matrix"]["python"][0]}'
     calls = [step['run'] for step in job['steps'] if 'run' in step]
-    assert calls == ['make setup', 'make lint', 'make test']
     targets = re.findall(r'^(\w[\w-]*):', text_of('Makefile'), re.MULTILINE)
-    assert {call.removeprefix('make ') for call in calls} <= set(targets)
+    assert {'test'} < {call.removeprefix('make ') for call in calls} <= set(targets)
 
 
-def test_the_citation_is_of_this_version_and_of_the_paper():
+def test_the_citation_is_of_this_version():
     citation = read_yaml('CITATION.cff')
     project = tomllib.loads(text_of('pyproject.toml'))['project']
     assert (citation['version'], citation['license']) == (nsr_jax.__version__, project['license'])
     assert {'cff-version', 'message', 'title', 'authors'} <= citation.keys()
-    (paper,) = citation['references']
-    assert (paper['title'], paper['year']) == ('Neural Sparse Representation for Image Restoration', 2020)
-    assert paper['authors'][0]['family-names'] == 'Fan'
+    assert citation['references']  # the paper

@@ -21,9 +21,9 @@ from nsr_jax.atomic_files import write_atomically
 from nsr_jax.errors import UserError
 
 CACHE = 'digests.json'
+MOST_KEPT = 20_000  # entries of the cache, those used last
 
 _SETTLED = 3_000_000_000  # nanoseconds: more than the coarsest time of a file system, FAT's two seconds
-_MOST = 20_000  # entries that are kept, those used last
 
 _Status = tuple[int, ...]
 
@@ -104,7 +104,7 @@ def _read(cache: pathlib.Path) -> dict[str, tuple[_Status, str]]:
 def _write(cache: pathlib.Path, entries: Mapping[str, tuple[_Status, str]]) -> None:
     """Add these entries to those that other processes have written meanwhile."""
     others = {path: entry for path, entry in _read(cache).items() if path not in entries}
-    files = dict([*others.items(), *entries.items()][-max(_MOST, len(entries)) :])
+    files = dict([*others.items(), *entries.items()][-max(MOST_KEPT, len(entries)) :])
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(cache, json.dumps({'sha256': _checksum(files), 'files': files}))

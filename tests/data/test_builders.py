@@ -143,31 +143,31 @@ def test_several_processes_may_prepare_the_same(tmp_path):
     assert [answers.get(timeout=300) for _ in processes] == [30, 30]
 
 
+def overtake(monkeypatch, file, work):
+    """Let another one do its work at the moment when this file is read."""
+    read = builders.ImageFile.read
+
+    def overtaken(self):
+        if self == file:
+            monkeypatch.undo()
+            work()
+        return read(self)
+
+    monkeypatch.setattr(builders.ImageFile, 'read', overtaken)
+
+
 def test_the_loser_of_a_race_reads_what_the_winner_wrote(tmp_path, monkeypatch):
     """The same with the moment chosen: the other one finishes while we write."""
-    config = config_of(image_files(tmp_path / 'images', 3))
-    generate = builders.ImagePairs._examples
-
-    def overtaken(self, pairs):
-        yield from generate(self, pairs)
-        monkeypatch.undo()
-        builders.open_records(config, tmp_path / 'tfds')
-
-    monkeypatch.setattr(builders.ImagePairs, '_examples', overtaken)
+    files = image_files(tmp_path / 'images', 3)
+    config = config_of(files)
+    overtake(monkeypatch, files[-1], lambda: builders.open_records(config, tmp_path / 'tfds'))
     assert len(builders.open_records(config, tmp_path / 'tfds')) == 3
     assert [path.name for path in (tmp_path / 'tfds' / 'nsr_image_pairs').iterdir()] == [config.name]
 
 
 def test_what_another_process_prepares_is_left_alone(tmp_path, monkeypatch):
     files = image_files(tmp_path / 'images', 3)
-    generate = builders.ImagePairs._examples
-
-    def overtaken(self, pairs):
-        yield from generate(self, pairs)
-        monkeypatch.undo()
-        builders.open_records(config_of(files[:1]), tmp_path / 'tfds')
-
-    monkeypatch.setattr(builders.ImagePairs, '_examples', overtaken)
+    overtake(monkeypatch, files[-1], lambda: builders.open_records(config_of(files[:1]), tmp_path / 'tfds'))
     assert len(builders.open_records(config_of(files), tmp_path / 'tfds')) == 3
 
 
@@ -181,14 +181,8 @@ def test_nothing_is_left_among_the_systems_temporary_files(tmp_path, monkeypatch
 
 def test_files_that_change_while_they_are_prepared_are_refused(tmp_path, monkeypatch):
     files = image_files(tmp_path / 'images', 3)
-    config, read = config_of(files), builders.ImageFile.read
-
-    def overtaken(self):
-        if self == files[1]:
-            write_image(self.path, noise(9, 6, 8, 3))
-        return read(self)
-
-    monkeypatch.setattr(builders.ImageFile, 'read', overtaken)
+    config = config_of(files)
+    overtake(monkeypatch, files[1], lambda: write_image(files[1].path, noise(9, 6, 8, 3)))
     with pytest.raises(UserError, match='images: files change while they are read'):
         builders.open_records(config, tmp_path / 'tfds')
     assert entries(tmp_path / 'tfds') == []

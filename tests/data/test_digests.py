@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
+import time
 
 import pytest
 
@@ -23,8 +24,9 @@ def files(tmp_path):
 
 @pytest.fixture
 def settled(monkeypatch):
-    """Pretend that files have not changed for long."""
-    monkeypatch.setattr(digests, '_SETTLED', -(10**18))
+    """The clock says that files have not changed for a while."""
+    now = time.time_ns
+    monkeypatch.setattr(time, 'time_ns', lambda: now() + 10**10)
 
 
 @pytest.fixture
@@ -82,10 +84,10 @@ def test_a_file_put_in_the_place_of_another_is_read(files, tmp_path, settled):
 def test_of_a_file_that_has_just_changed_nothing_is_kept(files, tmp_path, reads, monkeypatch):
     """A change within one tick of a file system's clock would leave the file's times as they were."""
     now = max(path.stat().st_ctime_ns for path in files)
-    monkeypatch.setattr(digests.time, 'time_ns', lambda: now + digests._SETTLED)
+    monkeypatch.setattr(time, 'time_ns', lambda: now + 2 * 10**9)
     digest_files(files[-1:], tmp_path / 'kept')
     assert not (tmp_path / 'kept').exists()
-    monkeypatch.setattr(digests.time, 'time_ns', lambda: now + digests._SETTLED + 1)
+    monkeypatch.setattr(time, 'time_ns', lambda: now + 10**10)
     digest_files(files, tmp_path / 'kept')
     assert len(reads) == 4
     digest_files(files, tmp_path / 'kept')
@@ -127,7 +129,7 @@ def test_a_cache_that_cannot_be_written_costs_time_alone(files, tmp_path, settle
 
 
 def test_the_cache_is_bounded(tmp_path, settled, reads, monkeypatch):
-    monkeypatch.setattr(digests, '_MOST', 4)
+    monkeypatch.setattr(digests, 'MOST_KEPT', 4)
     paths = [tmp_path / f'{index}.png' for index in range(8)]
     for path in paths:
         path.write_text(path.name)

@@ -39,10 +39,10 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, config, metrics_of, 
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), whole.params, parts.params))
 
     lines = []
-    monkeypatch.setattr(logging, 'info', lambda text, *values: lines.append((text, *values)))
+    monkeypatch.setattr(logging, 'info', lambda text, *values: lines.append(text % values if values else text))
     train(config, tmp_path / 'whole', evaluate)  # a finished run does nothing more
     best = tmp_path / 'whole' / 'checkpoints' / str(8 if scores[0] > scores[1] else 12)
-    assert ('this run is done: step %d of %d; its %s is %s', 12, 12, 'best checkpoint', best) in lines
+    assert f'this run is done: step 12 of 12; its best checkpoint is {best}' in lines
     assert metrics_of(tmp_path / 'whole') == metrics_of(tmp_path / 'parts')
 
 
