@@ -58,11 +58,7 @@ def read_bounded(stream: IO[bytes], most: int, expected: int = 0) -> bytes:
 
 
 def write_atomically(path: str | os.PathLike, contents: str | bytes) -> None:
-    """Write a file under a temporary name and rename it.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """Write a file under a temporary name and rename it. Raises `UserError` if it cannot be written."""
     try:
         with replacing(path) as file:
             file.write(contents.encode() if isinstance(contents, str) else contents)

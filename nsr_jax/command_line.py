@@ -53,7 +53,7 @@ _DEVICES_FLAG = '--xla_force_host_platform_device_count'
 def run(main: Callable[[Sequence[str]], int | None], computes: Callable[[], bool] = lambda: True) -> None:
     """Parse absl flags and call `main(argv)`; its return value is the exit code (`None` is 0).
 
-    Where the flags say that it computes nothing itself, accelerators are left to the processes that it starts.
+    A command whose `computes()` is false leaves accelerators to the processes that it starts.
 
     A `UserError`, a wrong flag or a wrong config is printed as one line on standard error, without a traceback, and
     gives exit code 2. Ctrl-C prints one line, too, and gives exit code 130. Any other exception is a defect and shows
@@ -175,11 +175,7 @@ def _check_coordinator(address: str, count: int, index: int) -> None:
 
 
 def _find_devices() -> None:
-    """Make JAX find the devices of all processes.
-
-    Raises:
-        UserError: there are none, such as the environment asks for.
-    """
+    """Make JAX find the devices of all processes. Raises `UserError` if there are none of the kind asked for."""
     variables = ('JAX_PLATFORMS', 'JAX_PLATFORM_NAME', 'JAX_NUM_CPU_DEVICES', 'XLA_FLAGS')
     given = ' '.join(f'{name}={os.environ[name]}' for name in variables if os.environ.get(name))
     if (count := jax.config.values['jax_num_cpu_devices']) < 1 and count != -1:

@@ -29,7 +29,6 @@ class Metric:
         title: in tables.
         unit: of the number; '' for none.
         decimals: how many are printed.
-        higher_is_better: whether a larger number is better.
         smallest_side: of the images that it can compare, in pixels.
     """
 
@@ -190,11 +189,7 @@ METRICS: dict[str, Metric] = {
 
 
 def find_metrics(names: Iterable[str]) -> dict[str, Metric]:
-    """The metrics of these names, in their order.
-
-    Raises:
-        UserError: a name is unknown, or there is none.
-    """
+    """The metrics of these names, in their order. Raises `UserError` if a name is unknown, or there is none."""
     names = list(names)
     for name in names:
         if name not in METRICS:

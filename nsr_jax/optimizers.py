@@ -219,15 +219,13 @@ def find_optimizer(
     def update(updates: Any, state: Any, params: Any = None, **told: Any) -> tuple[Any, Any]:
         with jax.numpy_dtype_promotion('standard'):  # as Optax needs it
             updates, state = optimizer.update(updates, state, params, **told)
-        return (updates if gate_rate == 1 else _faster_gates(updates, gate_rate)), state
+        if gate_rate != 1:
+            updates = jax.tree.map_with_path(
+                lambda path, update: update * gate_rate if 'gate' in _names(path) else update, updates
+            )
+        return updates, state
 
     return optax.GradientTransformationExtraArgs(optimizer.init, update)
-
-
-def _faster_gates(updates: Any, rate: float) -> Any:
-    return jax.tree_util.tree_map_with_path(
-        lambda path, update: update * rate if 'gate' in _names(path) else update, updates
-    )
 
 
 # Weights that the optimizer itself averages.
@@ -263,7 +261,7 @@ def _check_number(name: str, value: Any, largest: float = math.inf) -> None:
 
 def decayed(params: Any) -> Any:
     """For each parameter, whether weight decay applies to it: to kernels, but not to scales, biases and gates."""
-    return jax.tree_util.tree_map_with_path(
+    return jax.tree.map_with_path(
         lambda path, _: 'gate' not in _names(path) and _names(path)[-1] not in _NOT_DECAYED, params
     )
 

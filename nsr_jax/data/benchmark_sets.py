@@ -14,12 +14,11 @@ class Benchmark:
     Attributes:
         name: as tables print it; a user may write it in any case.
         tasks: for which scores on it are reported: 'sr', 'denoise', 'jpeg'.
-        images: their number.
         colour: 'RGB' or 'gray', and exceptions.
         origin: where to get it.
         stems: its files' names without extension, so that an error can name missing ones; empty if the names differ
             from copy to copy.
-        other_name: that it is also known by.
+        other_name: by which some papers know it.
     """
 
     name: str

@@ -32,7 +32,7 @@ from nsr_jax.data.store import (
 from nsr_jax.errors import UserError
 
 _VERSION = 1  # raise it when decoding or cropping gives other pixels than before
-# Colours by whose gray values functions that make colours gray are told apart: each channel in steps of 15.
+# Functions that make colours gray are told apart by the gray values of these colours: each channel in steps of 15.
 _COLOURS = np.moveaxis(np.mgrid[:256:15, :256:15, :256:15], 0, -1).astype(np.uint8).reshape(1, -1, 3)
 
 

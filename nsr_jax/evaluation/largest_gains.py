@@ -35,8 +35,6 @@ class SideBySide:
     """One image as several models restore it.
 
     Attributes:
-        dataset: the source's name.
-        degradation: of the input.
         image: the example's name.
         network_input: the models' input, (h, w, C), uint8 or float on [0, 1].
         restored: outputs uint8 (H, W, 1 or 3) by model; the baseline and the first network come first.

@@ -41,7 +41,6 @@ class Picture:
     """One image to look at, as each model restored it.
 
     Attributes:
-        dataset: the source's name.
         name: the example's name.
         images: at least two by label, all uint8 (H, W, 1 or 3) of one H and W: the (enlarged) input, each model's
             prediction, the true image. The page opens with the first beside the last but one.

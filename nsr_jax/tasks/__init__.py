@@ -84,11 +84,7 @@ def all_protocols() -> dict[str, Protocol]:
 
 
 def find_protocols(task: str, names: Iterable[str]) -> tuple[Protocol, ...]:
-    """The protocols of these names.
-
-    Raises:
-        UserError: no name is given, or one is unknown or another task's.
-    """
+    """The protocols of these names. Raises `UserError` if there is no name, or one is unknown or another task's."""
     own = {protocol.name: protocol for protocol in find_task(task).protocols}
     names = tuple(names)
     if not names:

@@ -50,7 +50,6 @@ class KeepBest:
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Whether each checkpoint, with its `step` and `metrics`, is kept."""
-        del context
         best = find_best({each.step: each.metrics or {} for each in checkpoints})
         return [each.step == best for each in checkpoints]
 
@@ -258,6 +257,5 @@ def remove_unfinished(workdir: pathlib.Path) -> None:
 
 def save_model(directory: str | pathlib.Path, params: Any, config: ml_collections.ConfigDict, step: int = 0) -> None:
     """Write a checkpoint of weights alone, in float32, for `load_model`; returns when it is written."""
-    checkpoints = Checkpoints(directory, keep=1)
-    checkpoints.save(step, config, jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params))
-    checkpoints.close()
+    with Checkpoints(directory, keep=1) as checkpoints:
+        checkpoints.save(step, config, jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params))

@@ -83,7 +83,6 @@ def _apply(run: Run, params: Any, inputs: jax.Array, targets: jax.Array) -> tupl
         prediction = run.network.apply({'params': params}, pair[0][None])
         return weighted_sum(run.losses, prediction, pair[1][None])[0], prediction[0]
 
-    @jax.jit
     def of_each(params, inputs, targets):
         def of_one(pair):
             (value, prediction), gradient = jax.value_and_grad(loss, has_aux=True)(params, pair)
@@ -95,7 +94,7 @@ def _apply(run: Run, params: Any, inputs: jax.Array, targets: jax.Array) -> tupl
         whole = optax.tree.norm(jax.tree.map(lambda leaf: leaf.mean(axis=0), gradients))
         return predictions, {'loss': losses, 'psnr': psnrs, 'gradient_norm': norms, 'batch_gradient_norm': whole}
 
-    return of_each(params, inputs, targets)
+    return jax.jit(of_each)(params, inputs, targets)
 
 
 def _table(places: Sequence[tuple[str, int, int]], numbers: dict[str, Any], inputs: jax.Array) -> str:
