@@ -214,17 +214,16 @@ def open_records(config: ImagePairsConfig, tfds_dir: str | os.PathLike) -> Seque
     sweep(place)
     with quiet_tfds(), damage_told(folder):
         builder = _builder(config, tfds_dir)
-        prepared = builder.is_prepared()
-    if not prepared:
-        logging.info('Preparing %d images (%s) in %s', len(config.pairs), config.name, builder.data_dir)
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-            with temporary_folder(place) as temporary:
-                _prepare(config, temporary, pathlib.Path(builder.data_dir))
-        except (OSError, RuntimeError) as error:  # array_record raises the latter, for example on a full disk
-            with quiet_tfds(), damage_told(folder):
-                prepared = builder.is_prepared()
-            if not prepared:
+        if builder.is_prepared():
+            return undecoded(builder, config.split, folder)
+    logging.info('Preparing %d images (%s) in %s', len(config.pairs), config.name, builder.data_dir)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(place) as temporary:
+            _prepare(config, temporary, pathlib.Path(builder.data_dir))
+    except (OSError, RuntimeError) as error:  # array_record raises the latter, for example on a full disk
+        with quiet_tfds(), damage_told(folder):
+            if not builder.is_prepared():
                 raise UserError(f'{builder.data_dir}: cannot be prepared: {_one_line(error)}') from error
     with quiet_tfds(), damage_told(folder):
         return undecoded(_builder(config, tfds_dir), config.split, folder)
