@@ -196,8 +196,8 @@ def _find_devices() -> None:
 
 def _check_flags() -> None:
     """Raise `UserError` if the processes of a job were started with different flags or configs."""
-    has_config = 'config' in flags.FLAGS and flags.FLAGS.config is not None
-    values = {'config': flags.FLAGS.config.to_dict()} if has_config else {}
+    config = flags.FLAGS['config'].value if 'config' in flags.FLAGS else None
+    values = {} if config is None else {'config': config.to_dict()}
     for name in flags.FLAGS:
         is_own = name in _OWN_FLAGS or str(flags.FLAGS.find_module_defining_flag(name)).startswith('absl.')
         is_config = name == 'config' or name.startswith('config.')  # compared by value above, not by spelling
