@@ -68,7 +68,7 @@ def _run(
     """Outputs of `function` on batches of the tiles that `cut` cuts out; the last tile fills up the last batch."""
     if mesh is not None:
         tile_batch *= mesh.size
-    running: tuple[list[Tile], jax.Array] | None = None
+    running: tuple[Sequence[Tile], Any] = (), ()
     for start in range(0, len(tiles), tile_batch):
         batch = list(tiles[start : start + tile_batch])
         filled = batch + [batch[-1]] * (tile_batch - len(batch))
@@ -80,10 +80,9 @@ def _run(
                 outputs = function(network, params, *arrays)
             else:
                 outputs = apply_on_mesh(function, network, params, arrays, mesh)
-        if running is not None:  # the device works on the next batch while the host blends this one
-            yield from zip(running[0], np.asarray(running[1]), strict=False)
+        # The device works on this batch while the host blends the one before.
+        yield from zip(running[0], np.asarray(running[1]), strict=False)
         running = batch, outputs
-    assert running is not None  # there is a tile at least
     yield from zip(running[0], np.asarray(running[1]), strict=False)
 
 
@@ -127,6 +126,11 @@ def _fit(network: Network, pixels: np.ndarray, largest: int | None) -> tuple[np.
     return np.pad(pixels, [*margins, (0, 0)]), np.array(extent, np.int32)
 
 
+def _reflected(indices: np.ndarray, side: int) -> np.ndarray:
+    """Indices, mirrored at the first and the last pixel where they lie outside 0 … side - 1."""
+    return side - 1 - np.abs(side - 1 - np.abs(indices))
+
+
 def predict_strips(
     network: Network,
     params,
@@ -148,26 +152,10 @@ def predict_strips(
     """
     check_not_forked()
     image = checked_image(network, image)
-    options = {'tile_batch': tile_batch, 'mesh': mesh, 'on_progress': on_progress or (lambda share: None)}
-    return _strips(network, params, image, tiling=tiling, ensemble=ensemble, **options)
-
-
-def _strips(
-    network: Network,
-    params,
-    image: np.ndarray | View,
-    *,
-    tiling: Tiling,
-    ensemble: bool,
-    tile_batch: int | None,
-    mesh: Mesh | None,
-    on_progress: Callable[[float], None],
-) -> Iterator[np.ndarray]:
     height, width = image.shape[:2]
     largest = tiling.tile if tiling.name == 'feathered' else None
-    function = _restore_ensemble if ensemble else _restore
     if tiling.name == 'authors' and network.has_parts and network.groups > 1 and min(height, width) >= SMALLEST_SIDE:
-        pixels_of_tile = PATCH**2
+        side = PATCH
         tiles = authors_tiles(height, width, network.scale)
         function = _restore_patches_ensemble if ensemble else _restore_patches
 
@@ -177,41 +165,31 @@ def _strips(
             inside = (rows == rows.clip(0, height - 1))[:, None] & (columns == columns.clip(0, width - 1))
             return to_network_input(pixels, network.channels), inside[..., None]
 
-    elif largest and max(height, width) > largest:
-        pixels_of_tile = largest**2
-        tiles = feathered_tiles(height, width, network.scale, largest, tiling.overlap)
+    else:  # an image that is seen whole is one tile
+        side = largest or max(height, width)
+        tiles = feathered_tiles(height, width, network.scale, side, tiling.overlap)
+        function = _restore_ensemble if ensemble else _restore
 
         def cut(tile: Tile) -> tuple[np.ndarray, ...]:
-            pixels = image[tile.row : tile.row + largest, tile.column : tile.column + largest]
+            pixels = image[tile.row : tile.row + side, tile.column : tile.column + side]
             return _fit(network, to_network_input(pixels, network.channels), largest)
 
-    else:
-        params = params if mesh is None else on_first_device(params)
-        given = _fit(network, to_network_input(image[:, :], network.channels), largest)
-        with jax.default_matmul_precision('float32'):
-            output = function(network, params, *(array[None] for array in given))
-        yield np.asarray(output)[0, : network.scale * height, : network.scale * width]
-        on_progress(1.0)
-        return
     platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
-    tile_batch = tile_batch or (1 if platform == 'cpu' else max(1, PIXELS_AT_ONCE // pixels_of_tile))
+    if len(tiles) == 1:
+        tile_batch = 1
+    elif tile_batch is None:
+        tile_batch = 1 if platform == 'cpu' else max(1, PIXELS_AT_ONCE // side**2)
     if mesh is not None and len(tiles) <= tile_batch:  # several devices would be no faster
         mesh, params = None, on_first_device(params)
-    outputs = _run(function, network, params, cut, tiles, tile_batch=tile_batch, mesh=mesh)
-    yield from blend(_counted(outputs, len(tiles), on_progress), width, network.scale)
 
+    def outputs() -> Iterator[tuple[Tile, np.ndarray]]:
+        answers = _run(function, network, params, cut, tiles, tile_batch=tile_batch, mesh=mesh)
+        for number, answer in enumerate(answers, start=1):
+            if on_progress:
+                on_progress(number / len(tiles))
+            yield answer
 
-def _counted(
-    outputs: Iterable[tuple[Tile, np.ndarray]], count: int, on_progress: Callable[[float], None]
-) -> Iterator[tuple[Tile, np.ndarray]]:
-    for number, output in enumerate(outputs, start=1):
-        on_progress(number / count)
-        yield output
-
-
-def _reflected(indices: np.ndarray, side: int) -> np.ndarray:
-    """Indices, mirrored at the first and the last pixel where they lie outside 0 … side - 1."""
-    return side - 1 - np.abs(side - 1 - np.abs(indices))
+    return blend(outputs(), width, network.scale)
 
 
 def predict(
