@@ -14,12 +14,16 @@ from nsr_jax.ops.imresize import KERNEL_WIDTH, imresize
 
 
 def to_floats(samples: np.ndarray) -> np.ndarray:
-    """Samples of uint8 or uint16 as float32 on [0, 1]."""
-    return samples.astype(np.float32) / np.iinfo(samples.dtype).max
+    """Samples of uint8, uint16 or floats on [0, 1] as a new float32 array on [0, 1]."""
+    floats = samples.astype(np.float32)
+    return floats if samples.dtype.kind == 'f' else floats / np.iinfo(samples.dtype).max
 
 
 def to_samples(values: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
-    """Finite floats, nominally on [0, 1], clipped and rounded to uint8 or uint16."""
+    """Finite floats, nominally on [0, 1], clipped; and rounded to the nearest if the dtype is uint8 or uint16."""
+    dtype = np.dtype(dtype)
+    if dtype.kind == 'f':
+        return values.clip(0, 1).astype(dtype)
     largest = np.iinfo(dtype).max
     return np.rint(np.clip(values.astype(np.float64) * largest, 0, largest)).astype(dtype)
 
@@ -28,7 +32,7 @@ def premultiply(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """The network's input for an image with transparency: its colours times its alpha.
 
     Args:
-        pixels: uint8 or uint16 (H, W, C).
+        pixels: (H, W, C), uint8, uint16, or floats on [0, 1].
         alpha: uint8 or uint16 (H, W).
 
     Returns:

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from nsr_jax.errors import UserError
 from nsr_jax.forks import check_not_forked
+from nsr_jax.inference.alpha import to_floats
 from nsr_jax.inference.devices import apply_on_mesh, on_first_device, own_part
 from nsr_jax.inference.ensemble import average
 from nsr_jax.inference.tiling import (
@@ -107,7 +108,7 @@ def checked_image(network: Network, image: Any) -> np.ndarray | View:
 
 def to_network_input(pixels: np.ndarray, channels: int) -> np.ndarray:
     """Pixels (..., 1 or 3), uint8 or float on [0, 1], as float32 (..., channels); gray is repeated for RGB."""
-    pixels = pixels.astype(np.float32) / 255 if pixels.dtype == np.uint8 else pixels.astype(np.float32)
+    pixels = to_floats(pixels)
     return np.repeat(pixels, channels, axis=-1) if pixels.shape[-1] < channels else pixels
 
 

@@ -85,7 +85,8 @@ class Restorer:
         check_not_forked()
         check_which(which)
         tiling = make_tiling(tile)
-        check_dtype(dtype)
+        if not isinstance(dtype, str) or dtype not in COMPUTE_DTYPES:
+            raise UserError(f'unknown dtype {dtype!r}: one of {", ".join(COMPUTE_DTYPES)}')
         if not isinstance(ensemble, bool | np.bool_):
             raise UserError(f'ensemble must be True or False, not {ensemble!r}')
         mesh = mesh_of(find_devices(device))
@@ -189,11 +190,14 @@ class Restorer:
         network, params = min(taking or self.networks, key=lambda pair: pair[0].channels)
         if alpha is not None and alpha.dtype.kind == 'f':
             alpha = to_samples(alpha, np.uint16)
-        colours = View(pixels.shape, lambda place: _to_floats(pixels, alpha, place))
+        if alpha is None:
+            colours = View(pixels.shape, lambda place: to_floats(pixels[place]))
+        else:
+            colours = View(pixels.shape, lambda place: premultiply(pixels[place], alpha[place]))
         predictions = self._predictions(network, params, colours, on_progress)
         if alpha is not None:
             predictions = restore_alpha(predictions, alpha, self.scale)
-        return (_to_dtype(strip, pixels.dtype) for strip in predictions)
+        return (to_samples(strip, pixels.dtype) for strip in predictions)
 
     def _predictions(
         self, network: Network, params: Any, colours: View, on_progress: Callable[[float], None] | None
@@ -204,28 +208,27 @@ class Restorer:
         given = View((height, width, 1), lambda place: colours[place] @ LUMA) if only_luma else colours
         first = 0
         options = {'tiling': self.tiling, 'ensemble': self.ensemble, 'mesh': self.mesh, 'on_progress': on_progress}
-        for answer in _on_device(predict_strips(network, params, given, **options)):
-            if not np.isfinite(answer).all():
-                raise UserError('the network puts out values that are not finite')
-            rows = slice(first, first + len(answer))
-            first += len(answer)
-            if only_luma:  # an equal change of R, G and B changes Y by as much, and neither Cb nor Cr
-                yield colours[rows, :] + (answer - given[rows, :])
-            elif answer.shape[-1] > channels:
-                yield answer.mean(axis=-1, keepdims=True, dtype=np.float64)
-            else:
-                yield answer
+        try:
+            for answer in predict_strips(network, params, given, **options):
+                if not np.isfinite(answer).all():
+                    raise UserError('the network puts out values that are not finite')
+                rows = slice(first, first + len(answer))
+                first += len(answer)
+                if only_luma:  # an equal change of R, G and B changes Y by as much, and neither Cb nor Cr
+                    yield colours[rows, :] + (answer - given[rows, :])
+                elif answer.shape[-1] > channels:
+                    yield answer.mean(axis=-1, keepdims=True, dtype=np.float64)
+                else:
+                    yield answer
+        except jax.errors.JaxRuntimeError as error:
+            if 'RESOURCE_EXHAUSTED' in str(error):
+                raise UserError('the device has too little memory for these tiles: give a smaller --tile') from error
+            raise
 
 
 def make_tiling(tile: int) -> Tiling:
     """Feathered tiles of this side; raises `UserError` unless it is a whole number from 2."""
     return Tiling('feathered', tile, min(OVERLAP, tile // 2) if isinstance(tile, numbers.Integral) and tile > 1 else 1)
-
-
-def check_dtype(dtype: str) -> None:
-    """Raise `UserError` unless convolutions can be computed in it."""
-    if not isinstance(dtype, str) or dtype not in COMPUTE_DTYPES:
-        raise UserError(f'unknown dtype {dtype!r}: one of {", ".join(COMPUTE_DTYPES)}')
 
 
 def _rebuild(networks: Sequence[tuple[Network, Any]], task: str, tiling: Tiling, ensemble: bool, platform: str | None):
@@ -254,29 +257,6 @@ def _plain_image(image: Any) -> np.ndarray:
     return image
 
 
-def _to_floats(pixels: np.ndarray, alpha: np.ndarray | None, place: tuple[slice, slice]) -> np.ndarray:
-    """A region of an image as float32 on [0, 1], premultiplied if there is alpha."""
-    if alpha is not None:
-        if pixels.dtype.kind == 'f':
-            return pixels[place].astype(np.float32) * to_floats(alpha[place])[..., None]
-        return premultiply(pixels[place], alpha[place])
-    return pixels[place].astype(np.float32) if pixels.dtype.kind == 'f' else to_floats(pixels[place])
-
-
 def _as_colours(strip: np.ndarray) -> np.ndarray:
     """Gray, or gray and alpha, as RGB with three equal channels."""
     return np.concatenate([strip[..., :1]] * 2 + [strip], axis=-1)
-
-
-def _on_device(strips: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    try:
-        yield from strips
-    except jax.errors.JaxRuntimeError as error:
-        if 'RESOURCE_EXHAUSTED' in str(error):
-            raise UserError('the device has too little memory for these tiles: give a smaller --tile') from error
-        raise
-
-
-def _to_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Floats, nominally on [0, 1], as pixels: integers rounded to the nearest, floats clipped."""
-    return values.clip(0, 1).astype(dtype) if dtype.kind == 'f' else to_samples(values, dtype)
