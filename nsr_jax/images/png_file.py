@@ -20,8 +20,7 @@ _NO_TEXT = re.compile(
 )
 _OLD_PROFILE, _CAPTION = b'Raw profile type ', b'Raw profile type iptc'
 CAPTION = 'caption (IPTC)'
-_CREDENTIALS, _GAIN_MAP = b'caBX', {b'gmAP', b'gdAT'}
-_XMP_HEAD = b'XML:com.adobe.xmp\0\0\0\0\0'  # uncompressed, without a language
+_NOT_KEPT = {b'caBX': 'content credentials', b'gmAP': 'gain map', b'gdAT': 'gain map'}
 _XMP_KEYWORD = b'XML:com.adobe.xmp'
 _EXIF_HEAD, _XMP_SEGMENT_HEAD = b'Exif\0\0', b'http://ns.adobe.com/xap/1.0/\0'
 _LARGEST_METADATA = 2**24  # unpacked, in bytes
@@ -51,19 +50,22 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
         place += 12 + length
 
 
+def _first(data: bytes, kind: bytes) -> bytes:
+    """The body of the first chunk of a kind; empty if there is none."""
+    return next((bytes(body) for other, body in chunks(data) if other == kind), b'')
+
+
 def number_of_frames(data: bytes) -> int:
     """1, or more if the PNG file is animated."""
-    controls = (body for kind, body in chunks(data) if kind == b'acTL' and len(body) == 8)
-    return max((struct.unpack_from('>I', body)[0] for body in controls), default=1)
+    control = _first(data, b'acTL')
+    return struct.unpack_from('>I', control)[0] if len(control) == 8 else 1
 
 
 def resolution(data: bytes) -> tuple[float, float] | None:
     """The resolution of a PNG file in pixels per inch, across and down; None: unknown."""
-    for kind, body in chunks(data):
-        if kind == b'pHYs' and len(body) == 9:
-            across, down, unit = struct.unpack('>IIB', body)
-            return (across / _INCHES_IN_METRE, down / _INCHES_IN_METRE) if unit == 1 and across and down else None
-    return None
+    body = _first(data, b'pHYs')
+    across, down, unit = struct.unpack('>IIB', body) if len(body) == 9 else (0, 0, 0)
+    return (across / _INCHES_IN_METRE, down / _INCHES_IN_METRE) if unit == 1 and across and down else None
 
 
 def kept_chunks(data: bytes) -> bytes:
@@ -85,17 +87,13 @@ def names_of_kept(chunks_kept: bytes, *, has_profile: bool) -> list[str]:
 
 def left_out(data: bytes) -> list[str]:
     """Names of the parts of a PNG file that are not kept."""
-    kinds = {kind for kind, _ in chunks(data)}
-    names = ['content credentials'] if _CREDENTIALS in kinds else []
-    return [*names, 'gain map'] if kinds & _GAIN_MAP else names
+    return sorted({_NOT_KEPT[kind] for kind, _ in chunks(data) if kind in _NOT_KEPT})
 
 
 def profile(data: bytes) -> bytes:
     """The colour profile of a PNG file, even if it does not fit the pixels."""
-    for kind, body in chunks(data):
-        if kind == b'iCCP':
-            _, _, packed = bytes(body).partition(b'\0')
-            return _inflated(packed[1:])
+    if body := _first(data, b'iCCP'):
+        return _inflated(body.partition(b'\0')[2][1:])
     return _old_profile(data, b'icc') or _old_profile(data, b'icm')
 
 
@@ -104,12 +102,10 @@ def exif_and_xmp(data: bytes) -> tuple[bytes, bytes]:
 
     The chunks of the standards come before the texts in which older programs stored them.
     """
-    exif = next((bytes(body) for kind, body in chunks(data) if kind == b'eXIf'), b'')
-    texts = (bytes(body) for kind, body in chunks(data) if kind == b'iTXt' and _keyword(body) == _XMP_KEYWORD)
-    xmp = _international_text(next(texts, b''))
-    other = _old_profile(data, b'APP1')
-    exif = exif or _old_profile(data, b'exif') or (other if other.startswith(_EXIF_HEAD) else b'')
-    xmp = xmp or _old_profile(data, b'xmp') or (other if other.startswith(_XMP_SEGMENT_HEAD) else b'')
+    segment = _old_profile(data, b'APP1')  # of a JPEG file
+    old_exif, old_xmp = (segment if segment.startswith(head) else b'' for head in (_EXIF_HEAD, _XMP_SEGMENT_HEAD))
+    exif = _first(data, b'eXIf') or _old_profile(data, b'exif') or old_exif
+    xmp = _text(data, _XMP_KEYWORD) or _old_profile(data, b'xmp') or old_xmp
     return exif.removeprefix(_EXIF_HEAD), xmp.removeprefix(_XMP_SEGMENT_HEAD)
 
 
@@ -117,29 +113,27 @@ def _keyword(body: memoryview) -> bytes:
     return bytes(body[:80]).partition(b'\0')[0]
 
 
-def _international_text(body: bytes) -> bytes:
-    """The text of an iTXt chunk; empty if it cannot be read."""
-    rest = body.partition(b'\0')[2]
-    text = rest[2:].partition(b'\0')[2].partition(b'\0')[2]
-    return _inflated(text) if rest[:1] == b'\1' else text
+def _text(data: bytes, keyword: bytes) -> bytes:
+    """The first text with this keyword, whatever its case; empty if there is none, or one that cannot be read."""
+    for kind, body in chunks(data):
+        if kind in _TEXT and _keyword(body).lower() == keyword.lower():
+            text = bytes(body).partition(b'\0')[2]
+            if kind == b'tEXt':
+                return text
+            if kind == b'zTXt':
+                return _inflated(text[1:])
+            behind_language = text[2:].partition(b'\0')[2].partition(b'\0')[2]
+            return _inflated(behind_language) if text[:1] == b'\1' else behind_language
+    return b''
 
 
 def _old_profile(data: bytes, name: bytes) -> bytes:
     """The bytes that ImageMagick stored as a text of hexadecimal digits; empty if there are none, or broken ones."""
-    for kind, body in chunks(data):
-        if kind in _TEXT and _keyword(body).lower() == (_OLD_PROFILE + name).lower():
-            text = bytes(body)
-            if kind == b'iTXt':
-                text = _international_text(text)
-            else:
-                text = text.partition(b'\0')[2]
-                text = _inflated(text[1:]) if kind == b'zTXt' else text
-            parts = text.split(None, 2)  # name, length, digits
-            try:
-                return bytes.fromhex(parts[2].decode('ascii'))
-            except (LookupError, ValueError):
-                return b''
-    return b''
+    parts = _text(data, _OLD_PROFILE + name).split(None, 2)  # name, length, digits
+    try:
+        return bytes.fromhex(parts[2].decode('ascii'))
+    except (LookupError, ValueError):
+        return b''
 
 
 def _inflated(packed: bytes) -> bytes:
@@ -163,7 +157,7 @@ def metadata_chunks(metadata: Metadata) -> bytes:
     if metadata.exif:
         parts.append(chunk(b'eXIf', metadata.exif))
     if metadata.xmp:
-        parts.append(chunk(b'iTXt', _XMP_HEAD + metadata.xmp))
+        parts.append(chunk(b'iTXt', _XMP_KEYWORD + bytes(5) + metadata.xmp))  # uncompressed, without a language
     return b''.join(parts)
 
 
