@@ -10,7 +10,7 @@ from absl import logging
 from nsr_jax.images.libvips import pyvips
 from nsr_jax.images.metadata import Metadata
 
-_START, _END, _SCAN = 0xD8, 0xD9, 0xDA
+_END, _SCAN = 0xD9, 0xDA
 _JFIF, _EXIF_OR_XMP, _ICC, _DUCKY, _JUMBF, _IPTC, _ADOBE, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEC, 0xEB, 0xED, 0xEE, 0xFE
 _APPLICATIONS = range(0xE0, 0xF0)
 _LARGEST_BODY = 65_533  # the length of a segment takes two bytes, which it counts
@@ -18,15 +18,15 @@ _EXIF_HEAD = b'Exif\0\0'
 _XMP_HEAD = b'http://ns.adobe.com/xap/1.0/\0'
 _ICC_HEAD = b'ICC_PROFILE\0'
 _BLOCK_STARTS = (b'II\x2a\0', b'MM\0\x2a')
-# Beginnings of segments that are not kept, and their names in warnings. Thumbnails (JFXX) and the notes of encoders
-# (Adobe, Ducky) do not apply to another picture, and nobody misses them.
+# Beginnings of segments that are not kept, and their names in warnings, if any. Thumbnails (JFXX) and the notes of
+# encoders (Adobe, Ducky) do not apply to another picture, and nobody misses them.
 _OTHERS = {
     (_EXIF_OR_XMP, b'http://ns.adobe.com/xmp/extension/\0'): 'extended XMP',
     (_ICC, b'MPF\0'): 'further pictures (MPF)',
     (_ICC, b'urn:iso:std:iso:ts:21496'): 'gain map (ISO 21496)',
     (_JUMBF, b'JP'): 'content credentials or other JUMBF',
+    **dict.fromkeys([(_JFIF, b'JFIF'), (_JFIF, b'JFXX'), (_ADOBE, b'Adobe'), (_DUCKY, b'Ducky'), (_ICC, _ICC_HEAD)]),
 }
-_SILENT = ((_JFIF, b'JFIF'), (_JFIF, b'JFXX'), (_ADOBE, b'Adobe'), (_DUCKY, b'Ducky'), (_ICC, _ICC_HEAD))
 _PHOTOSHOP_HEAD, _RESOURCE = b'Photoshop 3.0\0', b'8BIM'
 # Resolution, thumbnails, print sizes and slices, which describe the original picture.
 _OF_SIZE = {0x03ED, 0x0409, 0x040C, 0x0408, 0x041A, 0x0426, 0x0FA0}
@@ -88,34 +88,21 @@ def names_of_kept(segments_kept: bytes) -> list[str]:
 
 def left_out(data: bytes) -> list[str]:
     """Names of the parts of a JPEG file that are not kept."""
-    names: dict[str, None] = {}
+    names: dict[str | None, None] = {}
     blocks = packets = 0
     for _, marker, body in segments(data):
         if marker == _EXIF_OR_XMP and body.startswith(_EXIF_HEAD):
             blocks += body.startswith(_BLOCK_STARTS, len(_EXIF_HEAD))
         elif marker == _EXIF_OR_XMP and body.startswith(_XMP_HEAD):
             packets += 1
-        elif (
-            marker in _APPLICATIONS
-            and marker != _IPTC
-            and not any(marker == known and body.startswith(start) for known, start in _SILENT)
-        ):
-            names[_name_of(marker, body)] = None
+        elif marker in _APPLICATIONS and marker != _IPTC:
+            title = body.partition(b'\0')[0][:40].decode('ascii', 'replace')
+            known = (name for (other, start), name in _OTHERS.items() if marker == other and body.startswith(start))
+            names[next(known, f'APP{marker - _JFIF} {title!r}')] = None
+    further = [f'{count - 1} further {name}' for name, count in (('EXIF', blocks), ('XMP', packets)) if count > 1]
     if behind := len(data[end_of_picture(data) or len(data) :].strip(b'\0\xff\r\n ')):
-        names[f'{behind} bytes after the picture (further pictures, a gain map or a film)'] = None
-    if blocks > 1:
-        names[f'{blocks - 1} further EXIF'] = None
-    if packets > 1:
-        names[f'{packets - 1} further XMP'] = None
-    return list(names)
-
-
-def _name_of(marker: int, body: bytes) -> str:
-    for (known, start), name in _OTHERS.items():
-        if marker == known and body.startswith(start):
-            return name
-    title = body.partition(b'\0')[0][:40]
-    return f'APP{marker - _JFIF} {title.decode("ascii", "replace")!r}'
+        further.append(f'{behind} bytes after the picture (further pictures, a gain map or a film)')
+    return [*filter(None, names), *further]
 
 
 def metadata_segments(metadata: Metadata) -> bytes:
@@ -153,39 +140,26 @@ def _segment(marker: int, body: bytes) -> bytes:
 def _resources_of_upright(body: bytes) -> bytes:
     """A segment's body without the resources that describe the picture's size; empty if nothing remains.
 
-    A segment of another layout is returned unchanged.
+    A segment of another layout, or one that continues in the next, is returned unchanged.
     """
     if not body.startswith(_PHOTOSHOP_HEAD):
         return body
-    kept = []
-    for kind, resource in _resources(body):
-        if kind is None:
+    kept, place, filling = [], len(_PHOTOSHOP_HEAD), len(body.rstrip(b'\0'))
+    while place < filling:
+        try:
+            mark, kind, name = struct.unpack_from('>4sHB', body, place)
+            start = place + 7 + name + (name + 1) % 2  # the name and its length take an even number of bytes
+            (size,) = struct.unpack_from('>I', body, start)
+        except struct.error:
             return body
+        end = start + 4 + size
+        if mark != _RESOURCE or end > len(body):
+            return body
+        end += size % 2
         if kind not in _OF_SIZE:
-            kept.append(resource)
-    return _PHOTOSHOP_HEAD + b''.join(kept) if kept else b''
-
-
-def _resources(body: bytes) -> Iterator[tuple[int | None, bytes]]:
-    """Kind and bytes of each resource; the kind is None if something else follows."""
-    place = len(_PHOTOSHOP_HEAD)
-    while place < len(body):
-        if body[place : place + 4] != _RESOURCE or place + 7 > len(body):
-            yield (None, b'') if any(body[place:]) else (0, b'')
-            return
-        (kind,) = struct.unpack_from('>H', body, place + 4)
-        length = body[place + 6] + 1  # of the name and of the byte that holds its length
-        start = place + 6 + length + length % 2
-        if start + 4 > len(body):
-            yield None, b''
-            return
-        (size,) = struct.unpack_from('>I', body, start)
-        end = start + 4 + size + size % 2
-        if start + 4 + size > len(body):  # it continues in another segment
-            yield None, b''
-            return
-        yield kind, body[place:end]
+            kept.append(body[place:end])
         place = end
+    return _PHOTOSHOP_HEAD + b''.join(kept) if kept else b''
 
 
 def end_of_picture(data: bytes) -> int | None:
@@ -209,7 +183,7 @@ def is_whole(data: bytes, samples: np.ndarray) -> bool:
     Raises:
         pyvips.Error: the file is broken.
     """
-    if not _are_all_there(*_frame_and_scans(data)):
+    if not _has_all_scans(data):
         return False
     for filling in _FILLINGS:  # bytes after a complete picture do not change it
         filled = data + filling * _FILLING_BYTES + END
@@ -229,27 +203,16 @@ def _markers(data: bytes) -> Iterator[tuple[int, int]]:
             place += struct.unpack_from('>H', data, place)[0]
 
 
-def _frame_and_scans(data: bytes) -> tuple[list[int], list[tuple[bytes, int, int, int]]]:
-    """A picture's components; and each scan's components, first and last coefficient, and number of missing bits."""
-    frame, scans = [], []
+def _has_all_scans(data: bytes) -> bool:
+    """Whether the scans hold every bit of each coefficient of each component."""
+    missing: dict[int, set[int]] = {}  # coefficients by component
     for marker, place in _markers(data):
         if marker in _FRAMES:
-            frame = list(data[place + 8 : place + 8 + 3 * data[place + 7] : 3])
+            missing = {data[place + 8 + 3 * i]: set(range(_COEFFICIENTS)) for i in range(data[place + 7])}
         elif marker == _SCAN:
-            number = data[place + 2]
-            end = place + 3 + 2 * number
+            end = place + 3 + 2 * data[place + 2]
             first, last, bits = data[end : end + 3]
-            scans.append((data[place + 3 : end : 2], first, last, bits & 15))
-    return frame, scans
-
-
-def _are_all_there(frame: list[int], scans: list[tuple[bytes, int, int, int]]) -> bool:
-    """Whether the scans hold every bit of each coefficient of each component."""
-    for component in frame:
-        sent = set()
-        for components, first, last, missing_bits in scans:
-            if component in components and not missing_bits:
-                sent |= set(range(first, last + 1))
-        if len(sent) < _COEFFICIENTS:
-            return False
-    return bool(frame)
+            for component in data[place + 3 : end : 2]:
+                if component in missing and not bits & 15:  # else lower bits follow in other scans
+                    missing[component] -= set(range(first, last + 1))
+    return bool(missing) and not any(missing.values())
