@@ -6,15 +6,10 @@ The rest of a packet is kept byte by byte. Claims are recognized by their namesp
 import itertools
 import re
 import xml.parsers.expat
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from nsr_jax.images.exif import ORIENTATIONS
 
-_NOTE = 'http://ns.adobe.com/xmp/note/'
-_PHOTOSHOP = 'http://ns.adobe.com/photoshop/1.0/'
-_TERMS = 'http://purl.org/dc/terms/'
-_CAMERA = 'http://ns.google.com/photos/1.0/camera/'
 _FURTHER_PICTURES = (
     'http://ns.adobe.com/hdr-gain-map/1.0/',
     'http://ns.apple.com/HDRGainMap/1.0/',
@@ -24,9 +19,25 @@ _FURTHER_PICTURES = (
     'http://ns.google.com/photos/1.0/audio/',
     'http://ns.google.com/photos/dd/1.0/',
 )
-_REGIONS = {
-    ('http://www.metadataworkinggroup.com/schemas/regions/', 'Regions'),
-    ('http://ns.microsoft.com/photo/1.2/', 'RegionInfo'),
+_CAMERA = 'http://ns.google.com/photos/1.0/camera/'
+_PHOTOSHOP = 'http://ns.adobe.com/photoshop/1.0/'
+CAPTION, PROFILE, REGIONS = 'digest of a caption', 'name of a colour profile', 'regions'
+FURTHER_PICTURES = ('extended XMP', 'gain map, motion photo or depth', 'content credentials')
+# For each kind of claim, how the namespaces and the names of its properties begin.
+_CLAIMS = {
+    'extended XMP': [('http://ns.adobe.com/xmp/note/', 'HasExtendedXMP')],
+    'gain map, motion photo or depth': [
+        (_CAMERA, 'MicroVideo'),
+        (_CAMERA, 'MotionPhoto'),
+        *((space, '') for space in _FURTHER_PICTURES),
+    ],
+    'content credentials': [('http://purl.org/dc/terms/', 'provenance')],
+    CAPTION: [(_PHOTOSHOP, 'LegacyIPTCDigest')],
+    PROFILE: [(_PHOTOSHOP, 'ICCProfile')],
+    REGIONS: [
+        ('http://www.metadataworkinggroup.com/schemas/regions/', 'Regions'),
+        ('http://ns.microsoft.com/photo/1.2/', 'RegionInfo'),
+    ],
 }
 _MOST_PREFIXES = 4
 
@@ -42,38 +53,6 @@ _START_TAG = re.compile(rb'<(?:[^"\'>]|"[^"]*"|\'[^\']*\')*+>')
 _ATTRIBUTE = re.compile(rb'(?<!\s)\s++([^\s=/>]++)\s*+=\s*+(?:"[^"]*"|\'[^\']*\')')
 
 
-class _Claim(NamedTuple):
-    """A kind of claim.
-
-    Attributes:
-        words: every packet that makes the claim contains one of them.
-        is_meant: whether a property of this namespace and name makes the claim.
-    """
-
-    words: tuple[bytes, ...]
-    is_meant: Callable[[str, str], bool]
-
-
-def _is_of_further_pictures(space: str, name: str) -> bool:
-    if space == _CAMERA:
-        return name.startswith(('MicroVideo', 'MotionPhoto'))
-    return space.startswith(_FURTHER_PICTURES)
-
-
-_CLAIMS = {
-    'extended XMP': _Claim((b'HasExtendedXMP',), lambda *name: name == (_NOTE, 'HasExtendedXMP')),
-    'gain map, motion photo or depth': _Claim(
-        (b'MicroVideo', b'MotionPhoto', *(space.encode() for space in _FURTHER_PICTURES)), _is_of_further_pictures
-    ),
-    'content credentials': _Claim((b'provenance',), lambda *name: name == (_TERMS, 'provenance')),
-    'digest of a caption': _Claim((b'LegacyIPTCDigest',), lambda *name: name == (_PHOTOSHOP, 'LegacyIPTCDigest')),
-    'name of a colour profile': _Claim((b'ICCProfile',), lambda *name: name == (_PHOTOSHOP, 'ICCProfile')),
-    'regions': _Claim((b'Regions', b'RegionInfo'), lambda *name: name in _REGIONS),
-}
-FURTHER_PICTURES = ('extended XMP', 'gain map, motion photo or depth', 'content credentials')
-CAPTION, PROFILE, REGIONS = 'digest of a caption', 'name of a colour profile', 'regions'
-
-
 def without_claims(xmp: bytes, kinds: Sequence[str]) -> tuple[bytes, list[str]]:
     """A packet without some of its claims, and the kinds of claims that were cut out.
 
@@ -84,7 +63,7 @@ def without_claims(xmp: bytes, kinds: Sequence[str]) -> tuple[bytes, list[str]]:
     Raises:
         ValueError: the packet makes such claims but is not XML in UTF-8, so that they cannot be cut out.
     """
-    kinds = [kind for kind in kinds if any(word in xmp for word in _CLAIMS[kind].words)]
+    kinds = [kind for kind in kinds if any((name or space).encode() in xmp for space, name in _CLAIMS[kind])]
     if not kinds:
         return xmp, []
     finder = _Finder(xmp, kinds)
@@ -100,7 +79,7 @@ class _Finder:
 
     def __init__(self, xmp: bytes, kinds: Sequence[str]):
         self.cuts: list[tuple[int, int]] = []
-        self.found: set[str] = set()
+        self.found: set[str | None] = set()
         self._xmp = xmp
         self._kinds = kinds
         self._spaces: list[dict[str, str]] = [{}]  # namespaces of each open element, by prefix
@@ -120,7 +99,10 @@ class _Finder:
     def _kind_of(self, name: str) -> str | None:
         prefix, _, local = name.rpartition(':')
         space = self._spaces[-1].get(prefix, '')
-        return next((kind for kind in self._kinds if _CLAIMS[kind].is_meant(space, local)), None)
+        for kind in self._kinds:
+            if any(space.startswith(its_space) and local.startswith(its_name) for its_space, its_name in _CLAIMS[kind]):
+                return kind
+        return None
 
     def _start(self, name: str, attributes: list[str]) -> None:
         spaces = self._spaces[-1]
@@ -140,7 +122,7 @@ class _Finder:
             for attribute in _ATTRIBUTE.finditer(self._xmp, place, tag.end()):
                 key = attribute[1].decode()
                 if self._is_claim(key, names[key]):
-                    self.found |= {kind for kind in [self._kind_of(key)] if kind is not None}
+                    self.found.add(self._kind_of(key))
                     self.cuts.append(attribute.span())
 
     def _is_claim(self, key: str, value: str) -> bool:
