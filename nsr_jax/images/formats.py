@@ -22,23 +22,19 @@ class _Format:
     """
 
     suffixes: tuple[str, ...]
-    longest_side: int
-    alpha: bool
-    sixteen_bits: bool
+    longest_side: int = 100_000_000
+    alpha: bool = False
+    sixteen_bits: bool = False
     quality: bool = False
     largest_file: int | None = None
 
 
-_JPEG_SUFFIXES = '.jpg', '.jpeg', '.jpe', '.jfif', '.jif', '.jfi'
-
 _FORMATS = {
-    'PNG': _Format(('.png',), longest_side=100_000_000, alpha=True, sixteen_bits=True),
-    'JPEG': _Format(_JPEG_SUFFIXES, longest_side=65_500, alpha=False, sixteen_bits=False, quality=True),
-    'TIFF': _Format(('.tif', '.tiff'), longest_side=100_000_000, alpha=True, sixteen_bits=True),
-    'WEBP': _Format(('.webp',), longest_side=16_383, alpha=True, sixteen_bits=False, quality=True),
-    'BMP': _Format(
-        ('.bmp', '.dib'), longest_side=100_000_000, alpha=False, sixteen_bits=False, largest_file=2**32 - 2000
-    ),
+    'PNG': _Format(('.png',), alpha=True, sixteen_bits=True),
+    'JPEG': _Format(('.jpg', '.jpeg', '.jpe', '.jfif', '.jif', '.jfi'), longest_side=65_500, quality=True),
+    'TIFF': _Format(('.tif', '.tiff'), alpha=True, sixteen_bits=True),
+    'WEBP': _Format(('.webp',), longest_side=16_383, alpha=True, quality=True),
+    'BMP': _Format(('.bmp', '.dib'), largest_file=2**32 - 2000),
 }
 
 FORMATS = tuple(_FORMATS)
@@ -46,12 +42,9 @@ SUFFIXES = {suffix: name for name, form in _FORMATS.items() for suffix in form.s
 
 SIGNATURE_BYTES = 18  # that `format_of` looks at
 _SIGNATURES = {
-    b'\x89PNG\r\n\x1a\n': 'PNG',
-    b'\xff\xd8\xff': 'JPEG',
-    b'II\x2a\x00': 'TIFF',
-    b'MM\x00\x2a': 'TIFF',
-    b'II\x2b\x00': 'TIFF',
-    b'MM\x00\x2b': 'TIFF',
+    'PNG': b'\x89PNG\r\n\x1a\n',
+    'JPEG': b'\xff\xd8\xff',
+    'TIFF': (b'II\x2a\0', b'MM\0\x2a', b'II\x2b\0', b'MM\0\x2b'),
 }
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # their lengths; needed because a text may begin with BM, too
 
@@ -62,19 +55,23 @@ def format_of(start: bytes) -> str | None:
         return 'WEBP'
     if start[:2] == b'BM' and int.from_bytes(start[14:18], 'little') in _BMP_HEADERS:
         return 'BMP'
-    return next((form for signature, form in _SIGNATURES.items() if start.startswith(signature)), None)
+    return next((form for form, signature in _SIGNATURES.items() if start.startswith(signature)), None)
 
 
-def check_format(name: str) -> None:
-    """Raise `UserError` unless this is one of `FORMATS`."""
+def _find(name: str) -> _Format:
     if name not in _FORMATS:
         raise UserError(f'unknown format {name!r}: one of {", ".join(FORMATS)} needed')
+    return _FORMATS[name]
 
 
 def suffix_of(name: str) -> str:
     """The suffix of new files of a format, with its dot; raises `UserError` for an unknown format."""
-    check_format(name)
-    return _FORMATS[name].suffixes[0]
+    return _find(name).suffixes[0]
+
+
+def takes_quality(name: str) -> bool:
+    """Whether a format is encoded at a quality; raises `UserError` for an unknown format."""
+    return _find(name).quality
 
 
 def check_quality(name: str, quality: int | None) -> None:
@@ -83,20 +80,13 @@ def check_quality(name: str, quality: int | None) -> None:
     Raises:
         UserError: the format is unknown or lossless, or the quality is not a whole number from 1 to 100.
     """
-    check_format(name)
+    is_lossy = takes_quality(name)
     if quality is None:
         return
-    if not takes_quality(name):
-        lossy = ' and '.join(each for each, form in _FORMATS.items() if form.quality)
-        raise UserError(f'{name} is lossless and takes no quality; {lossy} do')
+    if not is_lossy:
+        raise UserError(f'{name} is lossless and takes no quality; {" and ".join(filter(takes_quality, FORMATS))} do')
     if not isinstance(quality, int) or isinstance(quality, bool) or not 1 <= quality <= 100:
         raise UserError(f'quality must be a whole number from 1 to 100, not {quality!r}')
-
-
-def takes_quality(name: str) -> bool:
-    """Whether a format is encoded at a quality; raises `UserError` for an unknown format."""
-    check_format(name)
-    return _FORMATS[name].quality
 
 
 def check_quality_of_any(names: Collection[str], quality: int | None) -> None:
@@ -119,18 +109,18 @@ def check_output(form: str, height: int, width: int, channels: int, dtype: np.dt
         UserError: the format is unknown or cannot hold it; the line says which formats can.
         ValueError: no format can hold it.
     """
-    check_format(form)
     dtype = np.dtype(dtype)
     if min(height, width) < 1 or channels not in (1, 2, 3, 4) or dtype not in (np.uint8, np.uint16):
         raise ValueError(f'{height}x{width}x{channels} {dtype}: not a uint8 or uint16 image of 1 to 4 channels')
-    if reason := _reason_against(form, height, width, channels, dtype):
-        able = [each for each in FORMATS if not _reason_against(each, height, width, channels, dtype)]
-        raise UserError(f'{name}: {form} cannot hold {reason}; {_listed(able)} can')
+    if reason := _reason_against(_find(form), height, width, channels, dtype):
+        *most, last = [
+            each for each, able in _FORMATS.items() if not _reason_against(able, height, width, channels, dtype)
+        ]
+        raise UserError(f'{name}: {form} cannot hold {reason}; {", ".join(most)} and {last} can')
 
 
-def _reason_against(form: str, height: int, width: int, channels: int, dtype: np.dtype) -> str | None:
+def _reason_against(able: _Format, height: int, width: int, channels: int, dtype: np.dtype) -> str | None:
     """The property of the image that the format cannot hold; None if it can hold the image."""
-    able = _FORMATS[form]
     if dtype == np.uint16 and not able.sixteen_bits:
         return '16 bits per sample'
     if channels in (2, 4) and not able.alpha:
@@ -141,7 +131,3 @@ def _reason_against(form: str, height: int, width: int, channels: int, dtype: np
     if able.largest_file is not None and height * padded > able.largest_file:
         return f'{width}x{height} pixels (its largest file is 4 GiB)'
     return None
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f'{", ".join(names[:-1])} and {names[-1]}'
