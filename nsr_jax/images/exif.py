@@ -9,17 +9,15 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Literal, Union
 
-SHORT, LONG, RATIONAL, LONG8 = 3, 4, 5, 16
+BYTE, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 1, 3, 4, 5, 7, 16
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_NUMBERS = {1: 'B', SHORT: 'H', LONG: 'I', 13: 'I', LONG8: 'Q', 18: 'Q'}
+_NUMBERS = {BYTE: 'B', SHORT: 'H', LONG: 'I', 13: 'I', LONG8: 'Q', 18: 'Q'}
 
 ORIENTATION = 0x0112
-_IMAGE_WIDTH, _IMAGE_LENGTH, _RESOLUTION_X, _RESOLUTION_Y = 0x0100, 0x0101, 0x011A, 0x011B
-_THUMBNAIL_OFFSET, _THUMBNAIL_SIZE = 0x0201, 0x0202
-EXIF_DIRECTORY = 0x8769
-_PIXEL_WIDTH, _PIXEL_HEIGHT, _INTEROPERABILITY = 0xA002, 0xA003, 0xA005
-_RELATED_WIDTH, _RELATED_HEIGHT = 0x1001, 0x1002  # in the interoperability directory
 ORIENTATIONS = range(1, 9)
+EXIF_DIRECTORY, INTEROPERABILITY_DIRECTORY = 0x8769, 0xA005
+_WIDTHS, _HEIGHTS = (0x0100, 0xA002, 0x1001), (0x0101, 0xA003, 0x1002)  # one for each directory
+_RESOLUTION_X, _RESOLUTION_Y, _THUMBNAIL_OFFSET, _THUMBNAIL_SIZE = 0x011A, 0x011B, 0x0201, 0x0202
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,14 +175,13 @@ def directory_bytes(entries: Entries, layout: Layout, start: int) -> bytes:
 
 
 def orientation_of_exif(exif: bytes) -> int | None:
-    """The orientation, 1 to 8, that an EXIF block gives; None if it gives none, or is broken."""
+    """The orientation that an EXIF block gives, which may be none of `ORIENTATIONS`; None: it gives none."""
     try:
         layout, first = layout_of(exif)
         for _, tag, kind, _, value in _fields(exif, layout, first):
             if tag == ORIENTATION:
-                orientation = number(layout, Entry(kind, 1, value))
-                return orientation if orientation in ORIENTATIONS else None
-    except ValueError:
+                return number(layout, Entry(kind, 1, value))
+    except ValueError:  # a broken block, which may still give it before it breaks off
         pass
     return None
 
@@ -211,23 +208,19 @@ def exif_of_upright(exif: bytes, height: int, width: int, *, turned: bool = True
     if turned and ORIENTATION in entries:
         is_on_its_side = (number(layout, entries[ORIENTATION]) or 0) > 4
         if is_on_its_side and entries.keys() >= {_RESOLUTION_X, _RESOLUTION_Y}:
-            across, down = (
-                slice(entries[tag].place + 2, entries[tag].place + 12) for tag in (_RESOLUTION_X, _RESOLUTION_Y)
-            )
+            places = (entries[tag].place for tag in (_RESOLUTION_X, _RESOLUTION_Y))
+            across, down = (slice(place + 2, place + 12) for place in places)  # all but their tags
             block[across], block[down] = exif[down], exif[across]
         _set(block, layout, entries[ORIENTATION], SHORT, 1)
     inner = number(layout, entries.get(EXIF_DIRECTORY))
     if inner is not None:
         entries |= read_directory(exif, layout, inner)[0]
-    related = number(layout, entries.get(_INTEROPERABILITY))
+    related = number(layout, entries.get(INTEROPERABILITY_DIRECTORY))
     if related is not None:
         entries |= _entries_if_whole(exif, layout, related)
-    for tags, size in (
-        ((_IMAGE_WIDTH, _PIXEL_WIDTH, _RELATED_WIDTH), width),
-        ((_IMAGE_LENGTH, _PIXEL_HEIGHT, _RELATED_HEIGHT), height),
-    ):
-        for tag in entries.keys() & set(tags):
-            _set(block, layout, entries[tag], LONG, size)
+    sizes = dict.fromkeys(_WIDTHS, width) | dict.fromkeys(_HEIGHTS, height)
+    for tag in entries.keys() & sizes.keys():
+        _set(block, layout, entries[tag], LONG, sizes[tag])
     read_directory(block, *layout_of(block))  # raises if directories overlapped, and one is broken now
     return bytes(block)
 

@@ -28,7 +28,7 @@ from PIL.PngImagePlugin import PngImageFile
 from nsr_jax.atomic_files import read_bounded
 from nsr_jax.errors import UserError
 from nsr_jax.images import bmp_file, jpeg_file, png_file, tiff_file, webp_file, xmp
-from nsr_jax.images.exif import orientation_of_exif
+from nsr_jax.images.exif import ORIENTATION, ORIENTATIONS, orientation_of_exif
 from nsr_jax.images.formats import FORMATS, format_of
 from nsr_jax.images.libvips import pyvips
 from nsr_jax.images.metadata import Metadata, warn_left_out
@@ -63,8 +63,9 @@ _PNG_BIT_DEPTH_OFFSET = 24
 
 _PARTS = {'PNG': png_file, 'JPEG': jpeg_file, 'WEBP': webp_file}  # readers of metadata
 _DTYPES = {'uchar': np.uint8, 'ushort': np.uint16}
-# Interpretations in libvips of one or two channels, and of three or four.
+# Interpretations in libvips by the number of channels.
 _GRAY, _COLOUR = ('b-w', 'grey16'), ('srgb', 'rgb16')
+_MEANINGS = {1: _GRAY, 2: _GRAY, 3: _COLOUR, 4: _COLOUR}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,7 +135,7 @@ def read_file(path: str | os.PathLike, *, name: str | None = None, largest_pixel
     path = pathlib.Path(path)
     with _errors_named(name or str(path)):
         size = _size_of_file(path, largest_pixels or LARGEST_PIXELS)
-        with _told_if_unreadable(), path.open('rb') as file:
+        with path.open('rb') as file:
             return _read_all(file, largest_pixels or LARGEST_PIXELS, size)
 
 
@@ -144,13 +145,12 @@ def read_stream(stream: IO[bytes], name: str, *, largest_pixels: int | None = No
     Raises:
         UserError: it cannot be read, or is larger than any accepted image.
     """
-    with _errors_named(name), _told_if_unreadable():
+    with _errors_named(name):
         return _read_all(stream, largest_pixels or LARGEST_PIXELS)
 
 
 def _size_of_file(path: pathlib.Path, largest_pixels: int) -> int:
-    with _told_if_unreadable():
-        status = path.stat()
+    status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # a pipe or a device may never end
         raise UserError('cannot be read: not a file')
     _check_bytes(status.st_size, largest_pixels)
@@ -174,8 +174,8 @@ def _check_bytes(size: int, largest_pixels: int) -> None:
 
 def _check_pixels(width: int, height: int, largest_pixels: int) -> None:
     if width * height > largest_pixels:
-        accepted = f'more than the {largest_pixels:,} that are accepted'
-        raise UserError(f'{width}x{height} pixels are {accepted}; {_RAISES_THE_LIMIT}')
+        most = f'the {largest_pixels:,} that are accepted; {_RAISES_THE_LIMIT}'
+        raise UserError(f'{width}x{height} pixels are more than {most}')
 
 
 def _format_of(data: bytes, accepted: Collection[str]) -> str:
@@ -202,18 +202,12 @@ def _errors_named(name: str) -> Iterator[None]:
     except MemoryError as error:
         raise UserError(f'{name}: too large for the memory of this machine') from error
     except _DECODER_ERRORS as error:
+        if isinstance(error, OSError) and error.strerror:  # of the operating system, not of a decoder
+            raise UserError(f'{name}: cannot be read: {error.strerror}') from error
         # libvips gives a chain of errors; its last line is the cause.
         lines = (error.detail if isinstance(error, pyvips.Error) else str(error)).strip().splitlines()
         reason = lines[-1].strip() if lines else type(error).__name__
         raise UserError(f'{name}: broken, truncated or of an unknown kind: {reason}') from error
-
-
-@contextlib.contextmanager
-def _told_if_unreadable() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f'cannot be read: {error.strerror or error}') from error
 
 
 # --- 8-bit gray and RGB, by Pillow ---
@@ -325,8 +319,7 @@ def _read(data: bytes, form: str, name: str, largest_pixels: int) -> Photo:
     image = _open(data + jpeg_file.END if lacks_end else data, form, picture)
     colours, alpha = (tiff_file.alpha_of(picture) if picture else None) or (image.bands, None)
     bands = colours + (alpha is not None)
-    meaning = {1: _GRAY, 2: _GRAY, 3: _COLOUR, 4: _COLOUR}.get(bands, ())
-    if image.format not in _DTYPES or image.interpretation not in meaning:
+    if image.format not in _DTYPES or image.interpretation not in _MEANINGS.get(bands, ()):
         raise UserError(
             f'an image of {image.bands} channels of type {image.format}, {image.interpretation}; accepted are gray and '
             'RGB of 8 or 16 bits, with or without alpha'
@@ -374,12 +367,13 @@ def _metadata(
     icc = png_file.profile(data) if form == 'PNG' else _field(image, 'icc-profile-data') or b''
     if picture:
         exif, packet = tiff_file.exif_and_xmp(data, picture)
-        oriented = tiff_file.orientation(picture)
+        orientation = picture.number(ORIENTATION)
     else:
         exif, packet = _PARTS[form].exif_and_xmp(data)
         exif = exif.removeprefix(_EXIF_HEAD)
-        oriented = orientation_of_exif(exif)
-    orientation = oriented or xmp.orientation_of_xmp(packet) or 1
+        orientation = orientation_of_exif(exif)
+    if orientation is None or orientation not in ORIENTATIONS:
+        orientation = xmp.orientation_of_xmp(packet) or 1
     resolution = None
     if form == 'PNG':
         resolution = png_file.resolution(data)

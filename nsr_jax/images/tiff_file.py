@@ -14,27 +14,11 @@ import numpy as np
 from absl import logging
 
 from nsr_jax.errors import UserError
-from nsr_jax.images.exif import (
-    EXIF_DIRECTORY,
-    LONG,
-    LONG8,
-    ORIENTATION,
-    ORIENTATIONS,
-    RATIONAL,
-    SHORT,
-    Entries,
-    Entry,
-    Layout,
-    directory_bytes,
-    entry_of,
-    layout_of,
-    number,
-    numbers,
-    read_directory,
-)
+from nsr_jax.images import exif
+from nsr_jax.images.exif import Entries, Entry, Layout
 from nsr_jax.images.metadata import Metadata
 
-_GPS_DIRECTORY, _INTEROPERABILITY_DIRECTORY = 0x8825, 0xA005
+_GPS_DIRECTORY = 0x8825
 # Tags by a person or a camera: names, makers, texts, dates, rights, ratings, IPTC.
 _SAID = {269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, 33723, *range(40091, 40096)}
 
@@ -61,7 +45,7 @@ _STORAGE |= {336, 337, 338, 339, 340, 341, 347, *range(512, 522), 529, 530, 531,
 
 _SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _DNG_VERSION = 254, 255, 50706
 _REDUCED, _MASK, _OLD_REDUCED = 1, 4, 2  # subfile types
-_JPEG, _RGB, _PALETTE, _YCBCR = 7, 2, 3, 6
+_JPEG, _GRAY, _RGB, _PALETTE, _YCBCR = 7, 1, 2, 3, 6
 _ALPHAS = (1, 2)  # premultiplied and straight; 0 has an unknown meaning
 _PHOTOMETRICS = {5: 'CMYK', 6: 'YCbCr', 8: 'CIE L*a*b*', 9: 'CIE L*a*b*', 10: 'CIE L*a*b*', 32803: 'raw sensor data'}
 _MOST_PAGES = 32
@@ -84,7 +68,7 @@ class Picture(NamedTuple):
 
     def number(self, tag: int) -> int | None:
         """The first number that the directory holds for a tag; None: it holds none."""
-        return number(self.layout, self.entries.get(tag))
+        return exif.number(self.layout, self.entries.get(tag))
 
 
 def find_picture(data: bytes) -> Picture:
@@ -95,13 +79,13 @@ def find_picture(data: bytes) -> Picture:
             nor a palette. The line does not name the file.
         ValueError: the file is broken.
     """
-    layout, place = layout_of(data)
+    layout, place = exif.layout_of(data)
     found, seen = [], []
     while place and place not in seen:
         if len(seen) == _MOST_PAGES:
             raise UserError(f'more than {_MOST_PAGES} frames or pages in one file; save them as one file each')
         try:
-            entries, end = read_directory(data, layout, place)
+            entries, end = exif.read_directory(data, layout, place)
             (following,) = struct.unpack_from(layout.offset, data, end)
         except (ValueError, struct.error):
             if not seen:
@@ -110,10 +94,8 @@ def find_picture(data: bytes) -> Picture:
         if not seen and _DNG_VERSION in entries:
             break
         page = Picture(len(seen), 0, layout, entries)
-        if (
-            not (page.number(_SUBFILE_TYPE) or 0) & (_REDUCED | _MASK)
-            and page.number(_OLD_SUBFILE_TYPE) != _OLD_REDUCED
-        ):
+        is_part = (page.number(_SUBFILE_TYPE) or 0) & (_REDUCED | _MASK)
+        if not is_part and page.number(_OLD_SUBFILE_TYPE) != _OLD_REDUCED:
             found.append(page)
         seen.append(place)
         place = following
@@ -139,14 +121,8 @@ def alpha_of(picture: Picture) -> tuple[int, int | None] | None:
     if photometric == _PALETTE or channels <= colours:
         return None
     extra = picture.entries.get(_EXTRA_SAMPLES)
-    kinds = numbers(picture.layout, extra)[: channels - colours] if extra else ()
+    kinds = exif.numbers(picture.layout, extra)[: channels - colours] if extra else ()
     return colours, next((colours + i for i, kind in enumerate(kinds) if kind in _ALPHAS), None)
-
-
-def orientation(picture: Picture) -> int | None:
-    """The orientation, 1 to 8; None if the file gives none."""
-    said = picture.number(ORIENTATION)
-    return said if said in ORIENTATIONS else None
 
 
 def exif_and_xmp(data: bytes, picture: Picture) -> tuple[bytes, bytes]:
@@ -154,7 +130,8 @@ def exif_and_xmp(data: bytes, picture: Picture) -> tuple[bytes, bytes]:
     said = _said(data, picture.layout, picture.entries)
     xmp = picture.entries.get(_XMP)
     small = Layout(picture.layout.order)
-    return small.header(8) + directory_bytes(said, small, 8) if said else b'', bytes(xmp.value) if xmp else b''
+    block = small.header(8) + exif.directory_bytes(said, small, 8) if said else b''
+    return block, bytes(xmp.value) if xmp else b''
 
 
 def left_out(picture: Picture) -> list[str]:
@@ -162,43 +139,40 @@ def left_out(picture: Picture) -> list[str]:
     tags = picture.entries.keys()
     names = [f'smaller versions or masks ({picture.others})'] if picture.others else []
     names += [name for known, name in _OTHERS.items() if tags & set(known)]
-    if _DESCRIPTION in tags and _describes_size(picture.entries[_DESCRIPTION]):
+    if _describes_size(picture.entries):
         names.append('description of its size')
     unknown = tags - _SAID - _STORAGE - {tag for known in _OTHERS for tag in known}
     return [*names, *(f'tag {tag}' for tag in sorted(unknown))]
 
 
-def _describes_size(description: Entry) -> bool:
-    """Whether a description gives the size or kind of the original image, as those of tifffile and OME do."""
-    text = bytes(description.value)
+def _describes_size(entries: dict[int, Entry]) -> bool:
+    """Whether the description gives the size or kind of the original image, as those of tifffile and OME do."""
+    text = bytes(entries[_DESCRIPTION].value) if _DESCRIPTION in entries else b''
     return text.startswith(_SHAPE) or (text.startswith(b'<?xml') and b'<OME' in text)
 
 
 def _said(data: bytes, layout: Layout, entries: dict[int, Entry]) -> dict[int, Entry | Entries]:
     """The entries that are kept of a directory and of its subdirectories for EXIF and GPS."""
     said: dict[int, Entry | Entries] = {tag: entry for tag, entry in entries.items() if tag in _SAID}
-    if _DESCRIPTION in said and _describes_size(entries[_DESCRIPTION]):
+    if _describes_size(entries):
         del said[_DESCRIPTION]
-    for tag in (EXIF_DIRECTORY, _GPS_DIRECTORY):
-        place = number(layout, entries.get(tag))
-        if place is not None:
-            try:
-                inner, _ = read_directory(data, layout, place)
-            except ValueError as error:
-                logging.warning('%s of a TIFF file; it is left out', error)
-                continue
-            inner.pop(_INTEROPERABILITY_DIRECTORY, None)  # an offset that would be wrong
-            if inner:
-                said[tag] = inner
+    for tag in (exif.EXIF_DIRECTORY, _GPS_DIRECTORY):
+        place = exif.number(layout, entries.get(tag))
+        if place is None:
+            continue
+        try:
+            inner, _ = exif.read_directory(data, layout, place)
+        except ValueError as error:
+            logging.warning('%s of a TIFF file; it is left out', error)
+            continue
+        inner.pop(exif.INTEROPERABILITY_DIRECTORY, None)  # an offset that would be wrong
+        if inner:
+            said[tag] = inner
     return said
 
 
 def write_tiff(
-    file: BinaryIO,
-    strips: Iterable[np.ndarray],
-    shape: tuple[int, int, int],
-    dtype: np.dtype,
-    metadata: Metadata,
+    file: BinaryIO, strips: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype, metadata: Metadata
 ) -> None:
     """Write an image, with the directory after the samples; a file above 4 GiB becomes a BigTIFF.
 
@@ -211,11 +185,12 @@ def write_tiff(
     """
     height, width, channels = shape
     row_bytes = width * channels * dtype.itemsize
-    exif_layout, first = layout_of(metadata.exif) if metadata.exif else (Layout(), 0)
-    entries = read_directory(metadata.exif, exif_layout, first)[0] if metadata.exif else {}
-    entries = _said(metadata.exif, exif_layout, entries)
+    layout, entries = Layout(), {}
+    if metadata.exif:
+        layout, first = exif.layout_of(metadata.exif)
+        entries = _said(metadata.exif, layout, exif.read_directory(metadata.exif, layout, first)[0])
     # The byte order is that of the EXIF block, so that its values need no change.
-    layout = Layout(exif_layout.order, big=height * row_bytes > _LARGEST)
+    layout = Layout(layout.order, big=height * row_bytes > _LARGEST)
     rows = min(height, max(1, _STRIP_BYTES // row_bytes))
     places, sizes = [], []
     file.write(layout.header(0))
@@ -229,10 +204,10 @@ def write_tiff(
     file.write(bytes(file.tell() % 2))
     start = file.tell()
     entries |= _entries(layout, shape, dtype, metadata)
-    entries[_ROWS_PER_STRIP] = entry_of(layout, LONG, rows)
-    entries[_STRIP_OFFSETS] = entry_of(layout, LONG8 if layout.big else LONG, *places)
-    entries[_STRIP_SIZES] = entry_of(layout, LONG, *sizes)
-    file.write(directory_bytes(entries, layout, start))
+    entries[_ROWS_PER_STRIP] = exif.entry_of(layout, exif.LONG, rows)
+    entries[_STRIP_OFFSETS] = exif.entry_of(layout, exif.LONG8 if layout.big else exif.LONG, *places)
+    entries[_STRIP_SIZES] = exif.entry_of(layout, exif.LONG, *sizes)
+    file.write(exif.directory_bytes(entries, layout, start))
     file.seek(0)
     file.write(layout.header(start))
 
@@ -254,27 +229,25 @@ def _entries(
 ) -> dict[int, Entry | Entries]:
     """The entries of an image's directory, except those that locate its samples."""
     height, width, channels = shape
-
-    def shorts(*values: int) -> Entry:
-        return entry_of(layout, SHORT, *values)
-
-    entries: dict[int, Entry | Entries] = {
-        _WIDTH: entry_of(layout, LONG, width),
-        _HEIGHT: entry_of(layout, LONG, height),
-        _BITS: shorts(*[8 * dtype.itemsize] * channels),
-        _COMPRESSION: shorts(_DEFLATE),
-        _PHOTOMETRIC: shorts(1 if channels < 3 else 2),
-        _CHANNELS: shorts(channels),
-        _PREDICTOR: shorts(_HORIZONTAL),
-        _RESOLUTION_UNIT: shorts(_INCH if metadata.resolution else _NO_UNIT),
+    shorts = {
+        _BITS: [8 * dtype.itemsize] * channels,
+        _COMPRESSION: [_DEFLATE],
+        _PHOTOMETRIC: [_GRAY if channels < 3 else _RGB],
+        _CHANNELS: [channels],
+        _PREDICTOR: [_HORIZONTAL],
+        _RESOLUTION_UNIT: [_INCH if metadata.resolution else _NO_UNIT],
     }
     if channels in (2, 4):
-        entries[_EXTRA_SAMPLES] = shorts(_STRAIGHT_ALPHA)
+        shorts[_EXTRA_SAMPLES] = [_STRAIGHT_ALPHA]
+    entries: dict[int, Entry | Entries] = {
+        _WIDTH: exif.entry_of(layout, exif.LONG, width),
+        _HEIGHT: exif.entry_of(layout, exif.LONG, height),
+        **{tag: exif.entry_of(layout, exif.SHORT, *values) for tag, values in shorts.items()},
+    }
     for tag, value in zip((_RESOLUTION_X, _RESOLUTION_Y), metadata.resolution or (1, 1), strict=True):
         ratio = fractions.Fraction(value).limit_denominator(1000)
-        entries[tag] = Entry(RATIONAL, 1, struct.pack(f'{layout.order}II', *ratio.as_integer_ratio()))
-    if metadata.xmp:
-        entries[_XMP] = Entry(1, len(metadata.xmp), metadata.xmp)
-    if metadata.icc:
-        entries[_ICC] = Entry(7, len(metadata.icc), metadata.icc)
+        entries[tag] = Entry(exif.RATIONAL, 1, struct.pack(f'{layout.order}II', *ratio.as_integer_ratio()))
+    for tag, kind, value in ((_XMP, exif.BYTE, metadata.xmp), (_ICC, exif.UNDEFINED, metadata.icc)):
+        if value:
+            entries[tag] = Entry(kind, len(value), value)
     return entries
