@@ -128,23 +128,23 @@ def write_photo(
 
 def _fitted(metadata: Metadata, form: str, channels: int) -> Metadata:
     """The metadata that a file of a format can hold; a warning names the rest."""
-    lost, claims, kept = [], [], metadata
+    lost, claims, dropped = [], [], []
     if form != 'PNG':
         lost += png_file.names_of_kept(metadata.png_chunks, has_profile=bool(metadata.icc))
-        kept = dataclasses.replace(kept, png_chunks=b'')
+        dropped.append('png_chunks')
     if form != 'JPEG':
         lost += jpeg_file.names_of_kept(metadata.jpeg_segments)
-        kept = dataclasses.replace(kept, jpeg_segments=b'')
+        dropped.append('jpeg_segments')
     if png_file.CAPTION in lost:
         claims.append(xmp.CAPTION)
     if metadata.icc and (reason := _reason_against_profile(metadata.icc, form, channels)):
         lost.append(f'colour profile, {reason}')
         claims.append(xmp.PROFILE)
-        kept = dataclasses.replace(kept, icc=b'')
+        dropped.append('icc')
     if form == 'BMP':
-        lost += [name for name, part in (('EXIF', kept.exif), ('XMP', kept.xmp)) if part]
-        kept = dataclasses.replace(kept, exif=b'', xmp=b'')
-    kept, found = kept.without(claims)
+        lost += [name for name, part in (('EXIF', metadata.exif), ('XMP', metadata.xmp)) if part]
+        dropped += ['exif', 'xmp']
+    kept, found = dataclasses.replace(metadata, **dict.fromkeys(dropped, b'')).without(claims)
     warn_left_out(metadata.name, [*lost, *found], f'a {form} file cannot hold it')
     return kept
 
@@ -206,12 +206,13 @@ def _encode(file: BinaryIO, pieces: Iterable[bytes], form: str, metadata: Metada
         OSError: the file cannot be written.
         pyvips.Error: libvips fails in another way.
     """
+    options: dict[str, Any] = {'keep': 'none'}
     if form == 'PNG':
         output = _Output(file, png_file.metadata_chunks(metadata), png_file.header_and_pixels)
+        options |= {'compression': 6, 'filter': 'all'}
     else:
         output = _Output(file, jpeg_file.metadata_segments(metadata), jpeg_file.header_and_pixels)
-    options: dict[str, Any] = {'compression': 6, 'filter': 'all'} if form == 'PNG' else {'Q': quality}
-    options['keep'] = 'none'
+        options['Q'] = quality
     failures: list[Exception] = []
 
     def write(data: bytes | bytearray | memoryview) -> int:
