@@ -176,15 +176,13 @@ def predict_strips(
             return _fit(network, to_network_input(pixels, network.channels), largest)
 
     platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
-    if len(tiles) == 1:
-        tile_batch = 1
-    elif tile_batch is None:
-        tile_batch = 1 if platform == 'cpu' else max(1, PIXELS_AT_ONCE // side**2)
-    if mesh is not None and len(tiles) <= tile_batch:  # several devices would be no faster
+    default = 1 if platform == 'cpu' else max(1, PIXELS_AT_ONCE // side**2)
+    at_once = 1 if len(tiles) == 1 else tile_batch or default
+    if mesh is not None and len(tiles) <= at_once:  # several devices would be no faster
         mesh, params = None, on_first_device(params)
 
     def outputs() -> Iterator[tuple[Tile, np.ndarray]]:
-        answers = _run(function, network, params, cut, tiles, tile_batch=tile_batch, mesh=mesh)
+        answers = _run(function, network, params, cut, tiles, tile_batch=at_once, mesh=mesh)
         for number, answer in enumerate(answers, start=1):
             if on_progress:
                 on_progress(number / len(tiles))
