@@ -20,6 +20,12 @@ def printable(text: str) -> str:
     return ''.join(each if each.isprintable() else each.encode('unicode_escape').decode() for each in text)
 
 
+def first_of(names: Sequence[str], most: int = _MOST_LISTED) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - most
+    return ', '.join(names[:most]) + (f' and {more} more' if more > 0 else '')
+
+
 def listed(failures: Sequence[str], what: str) -> str:
     """One line for one or more failures: the only one, or their number, the first ten, and how many more there are.
 

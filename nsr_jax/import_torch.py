@@ -19,12 +19,12 @@ import jax
 import ml_collections
 import numpy as np
 from absl import flags, logging
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax import traverse_util
 from ml_collections import config_flags
 
 from nsr_jax import command_line
 from nsr_jax.atomic_files import make_output_folder
-from nsr_jax.errors import UserError
+from nsr_jax.errors import UserError, first_of
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.paths import check_for_libraries, local_path
@@ -32,7 +32,7 @@ from nsr_jax.torch_file import read_torch_checkpoint
 from nsr_jax.trained import FOLDER
 from nsr_jax.training.checkpoints import save_model
 
-_LISTED = 6
+_MOST_LISTED = 6
 
 # The name of each parameter within its convolution: here, and in the PyTorch file.
 _LEAVES = {
@@ -58,26 +58,25 @@ def to_parameters(state_dict: Mapping[str, np.ndarray], shapes: Mapping[str, Any
     Raises:
         UserError: keys are missing or left over, or have other shapes; the message lists them.
     """
-    leaves: dict[tuple[str, ...], Any] = flatten_dict(dict(shapes))
+    leaves = traverse_util.flatten_dict(shapes)
     expected = {_torch_key(path, shapes): (path, leaf.shape) for path, leaf in leaves.items()}
     missing = [key for key in expected if key not in state_dict]
     left_over = [key for key in state_dict if key not in expected]
     if missing or left_over:
         parts = [f'missing: {", ".join(missing)}'] if missing else []
-        parts += [f'left over: {_listed(left_over)}'] if left_over else []
+        parts += [f'left over: {first_of(left_over, _MOST_LISTED)}'] if left_over else []
         raise UserError(f'the weights are not those of the network of the config; {"; ".join(parts)}')
-    wrong = []
-    parameters = {}
+    wrong, parameters = [], {}
     for key, (path, shape) in expected.items():
-        array = state_dict[key]
-        torch_shape = _torch_shape(path, shape)
-        if np.shape(array) != torch_shape:
-            wrong.append(f'{key} is {np.shape(array)}, not {torch_shape}')
-            continue
-        parameters[path] = _to_layout(np.asarray(array), path, shape)
+        array = np.asarray(state_dict[key])
+        torch_shape, axes = _in_torch(path, shape)
+        if array.shape == torch_shape:
+            parameters[path] = np.ascontiguousarray(array.transpose(axes).reshape(shape), np.float32)
+        else:
+            wrong.append(f'{key} is {array.shape}, not {torch_shape}')
     if wrong:
-        raise UserError(f'the weights are not those of the network of the config; {_listed(wrong)}')
-    return unflatten_dict(parameters)
+        raise UserError(f'the weights are not those of the network of the config; {first_of(wrong, _MOST_LISTED)}')
+    return traverse_util.unflatten_dict(parameters)
 
 
 def import_checkpoint(path: str | pathlib.Path, config: ml_collections.ConfigDict, output: str | pathlib.Path) -> None:
@@ -97,9 +96,8 @@ def import_checkpoint(path: str | pathlib.Path, config: ml_collections.ConfigDic
     if not isinstance(state_dict, dict) or not all(
         isinstance(key, str) and isinstance(array, np.ndarray) for key, array in state_dict.items()
     ):
-        raise UserError(
-            f'{path} has no model_state_dict of tensors; it holds {_listed([str(key) for key in contents])}'
-        )
+        held = first_of([str(key) for key in contents], _MOST_LISTED)
+        raise UserError(f'{path} has no model_state_dict of tensors; it holds {held}')
     try:
         parameters = to_parameters(state_dict, shapes)
     except UserError as error:
@@ -131,30 +129,19 @@ def _torch_key(path: tuple[str, ...], tree: Mapping[str, Any]) -> str:
     return f'{prefix}.{_LEAVES[path[1:]]}'
 
 
-def _torch_shape(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape in the PyTorch file of a parameter of `shape`."""
+def _in_torch(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shape in the PyTorch file of a parameter of `shape`, and the order of its axes here, where filters are last.
+
+    The axis of the filters is unfolded here.
+    """
     if path[-1] == 'direction':
         height, width, channels, *filters = shape
-        return math.prod(filters), channels, height, width
+        return (math.prod(filters), channels, height, width), (2, 3, 1, 0)
     if path[-1] == 'scale':
-        return math.prod(shape), 1, 1, 1
+        return (math.prod(shape), 1, 1, 1), (0, 1, 2, 3)
     if path[-2:] == ('gate', 'kernel'):
-        return math.prod(shape[1:]), shape[0]
-    return (math.prod(shape),)
-
-
-def _to_layout(array: np.ndarray, path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
-    """An array of the file as float32 of `shape`: the filters' axis moves to the end and is unfolded."""
-    if path[-1] == 'direction':
-        array = array.transpose(2, 3, 1, 0)
-    elif path[-2:] == ('gate', 'kernel'):
-        array = array.T
-    return np.ascontiguousarray(array.reshape(shape), dtype=np.float32)
-
-
-def _listed(items: Sequence[str]) -> str:
-    more = [f'and {len(items) - _LISTED} more'] if len(items) > _LISTED else []
-    return ', '.join([*items[:_LISTED], *more])
+        return (math.prod(shape[1:]), shape[0]), (1, 0)
+    return (math.prod(shape),), (0,)
 
 
 def main(argv: Sequence[str]) -> None:

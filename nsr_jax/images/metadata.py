@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from absl import logging
 
+from nsr_jax.errors import first_of
 from nsr_jax.images.exif import exif_of_upright
 from nsr_jax.images.xmp import without_claims, xmp_of_upright
 
@@ -61,7 +62,5 @@ class Metadata:
 
 def warn_left_out(name: str, lost: Sequence[str], why: str) -> None:
     """Warn in one line of the parts of an image that are lost, if any."""
-    lost = list(dict.fromkeys(lost))
     if lost:
-        more = f' and {len(lost) - _MOST_NAMES} more' if len(lost) > _MOST_NAMES else ''
-        logging.warning('%s: left out, because %s: %s%s', name, why, ', '.join(lost[:_MOST_NAMES]), more)
+        logging.warning('%s: left out, because %s: %s', name, why, first_of(list(dict.fromkeys(lost)), _MOST_NAMES))

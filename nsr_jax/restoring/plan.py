@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from absl import logging
 
-from nsr_jax.errors import UserError
+from nsr_jax.errors import UserError, first_of
 from nsr_jax.images.formats import SIGNATURE_BYTES, SUFFIXES, format_of
 
 STANDARD = '-'  # stands for standard input and output
@@ -19,7 +19,6 @@ _RAW = {
     '.pef', '.raw', '.sr2', '.srf', '.srw',
 }  # fmt: skip
 _SOUGHT = f'images are files that end in {", ".join(SUFFIXES)}, or that begin as such files do'
-_MOST_NAMES = 10  # of skipped files in one line
 
 
 class Job(NamedTuple):
@@ -45,10 +44,6 @@ class Job(NamedTuple):
 
     def __str__(self) -> str:
         return 'standard input' if self.source is None else str(self.source)
-
-
-# An image (None for standard input) and its place below the output folder.
-_Found = tuple[pathlib.Path | None, pathlib.Path]
 
 
 def plan(
@@ -104,9 +99,11 @@ def plan(
             target = folder and folder / below / _name_of_output(source, suffix, ending, str(source) in named)
             job = Job(source, target)
             if target in jobs:
-                if sources[identity] != jobs[target].source:
-                    _refuse(jobs[target], job)
-                continue  # named twice
+                if sources[identity] == jobs[target].source:
+                    continue  # named twice
+                if target is None:
+                    raise UserError('standard output takes only one image: give a folder as --output')
+                raise UserError(f'{jobs[target]} and {job} would both become {target}: restore them into two folders')
             if target and target.exists() and _identity(target) in sources:
                 replaced = sources[_identity(target)]
                 raise UserError(f'{target} would overwrite the input {replaced}: give another --output')
@@ -134,7 +131,7 @@ def _job_of_file(item: str | os.PathLike, target: pathlib.Path, suffix: str | No
         raise UserError(f'--suffix={ending} is for a folder as --output: {target} is the whole name')
     if suffix and SUFFIXES[suffix] != SUFFIXES[target.suffix.lower()]:
         raise UserError(f'--output={target} does not fit --format={SUFFIXES[suffix].lower()}')
-    if source and os.path.exists(target) and _identity(target) == _identity(source):
+    if source and target.exists() and target.samefile(source):
         raise UserError(f'{target} would overwrite the input {source}: give another --output')
     return Job(source, target)
 
@@ -147,27 +144,24 @@ def _name_of_output(source: pathlib.Path | None, suffix: str | None, ending: str
     return (source.stem if is_named else source.name) + ending + (suffix or NO_SUFFIX)
 
 
-def _find(item: str, output: pathlib.Path | None, recursive: bool) -> Iterator[_Found]:
-    """The images that one argument names."""
-    path, here = pathlib.Path(item), pathlib.Path()
+def _find(item: str, output: pathlib.Path | None, recursive: bool) -> list[tuple[pathlib.Path | None, pathlib.Path]]:
+    """The images that one argument names (None for standard input), each with its place below the output folder."""
+    path = pathlib.Path(item)
     if item == STANDARD:
-        yield None, here
-    elif path.is_dir():
-        images = _images(_walk(path, recursive), path, output)
-        if not images:
-            raise UserError(f'{item}: no image in this folder; {_SOUGHT}')
-        yield from ((image, image.parent.relative_to(path)) for image in images)
+        return [(None, pathlib.Path())]
+    if path.is_dir():
+        base, files = path, _walk(path, recursive)
     elif path.exists():
-        yield path, here
+        return [(path, pathlib.Path())]
     elif glob.has_magic(item):
         base, pattern = _split_pattern(path)
-        matches = glob.iglob(pattern, root_dir=base, recursive=True)
-        images = _images((base / match for match in matches), base, output)
-        if not images:
-            raise UserError(f'{item}: no image matches; {_SOUGHT}')
-        yield from ((image, image.parent.relative_to(base)) for image in images)
+        files = (base / match for match in glob.iglob(pattern, root_dir=base, recursive=True))
     else:
         raise UserError(f'{item}: no such file or folder')
+    images = _images(files, base, output)
+    if not images:
+        raise UserError(f'{item}: no image {"in this folder" if path == base else "matches"}; {_SOUGHT}')
+    return [(image, image.parent.relative_to(base)) for image in images]
 
 
 def _split_pattern(path: pathlib.Path) -> tuple[pathlib.Path, str]:
@@ -203,9 +197,8 @@ def _images(paths: Iterator[pathlib.Path], base: pathlib.Path, output: pathlib.P
             continue
         (images if _is_image(path) else others).append(path)
     if others:
-        names = ', '.join(repr(str(path.relative_to(base))) for path in sorted(others)[:_MOST_NAMES])
-        more = f' and {len(others) - _MOST_NAMES} more' if len(others) > _MOST_NAMES else ''
-        logging.info('%s: skipping %d files that are not images: %s%s', base, len(others), names, more)
+        names = first_of([repr(str(path.relative_to(base))) for path in sorted(others)])
+        logging.info('%s: skipping %d files that are not images: %s', base, len(others), names)
     return sorted(images)
 
 
@@ -222,12 +215,6 @@ def _is_image(path: pathlib.Path) -> bool:
             return format_of(file.read(SIGNATURE_BYTES)) is not None
     except OSError:
         return False
-
-
-def _refuse(first: Job, second: Job) -> None:
-    if first.target is None:
-        raise UserError('standard output takes only one image: give a folder as --output')
-    raise UserError(f'{first} and {second} would both become {first.target}: restore them into two folders')
 
 
 def _identity(path: pathlib.Path) -> tuple[int, int]:
