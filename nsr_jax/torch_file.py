@@ -30,12 +30,12 @@ _STORAGE_DTYPES = {
 # More than any checkpoint has (some thirty for a convolution and its optimizer): hashing very many tuples, each within
 # the next, would overflow Python's stack.
 _MOST_TUPLES = 20_000
-_TUPLES = ('TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3')
 _MOST_AXES = 64  # of a NumPy array
 _LONGEST_REASON = 200
 
 # Files by torch.save of PyTorch before 1.6 start with this pickled magic number.
 _LEGACY_START = b'\x80\x02\x8a\nl\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19'
+_TAR_MARK = slice(257, 262)  # and those before 0.1.10 are tar files
 
 
 def read_torch_checkpoint(path: str | pathlib.Path) -> dict[str, Any]:
@@ -99,10 +99,9 @@ class _Records:
 
 
 def _read_file(file: BinaryIO) -> Any:
-    start = file.read(len(_LEGACY_START))
+    start = file.read(_TAR_MARK.stop)
     size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    if start == _LEGACY_START or (not zipfile.is_zipfile(file) and _looks_like_tar(file)):
+    if start.startswith(_LEGACY_START) or (start[_TAR_MARK] == b'ustar' and not zipfile.is_zipfile(file)):
         raise UserError('in the format of PyTorch before 1.6; load it and torch.save it again with a newer version')
     with zipfile.ZipFile(file) as archive:
         return _read_records(_Records(archive, size))
@@ -120,7 +119,7 @@ def _read_records(records: _Records) -> Any:
         # The unpickler allocates a table up to the largest number given to an object.
         if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and int(argument or 0) > len(program):
             raise UserError(f'its pickle numbers an object {argument}')
-        tuples += opcode.name in _TUPLES
+        tuples += opcode.name.startswith('TUPLE')
     if tuples > _MOST_TUPLES:
         raise UserError(f'its pickle holds {tuples} tuples; a checkpoint of weights has fewer than {_MOST_TUPLES}')
     return _Unpickler(io.BytesIO(program), records, folder).load()
@@ -154,20 +153,17 @@ class _Unpickler(pickle.Unpickler):
             raise UserError(f'it refers to {kind!r} {key!r} of {storage_type!r}, not to a known storage')
         dtype = _STORAGE_DTYPES[storage_type]
         if key not in self._storages:
-            self._storages[key] = _Storage(self._read_storage(key, dtype))
+            try:
+                contents = self._records.read(f'{self._folder}data/{key}')
+            except KeyError as error:
+                raise UserError(f'storage {key} is missing') from error
+            if len(contents) % dtype.itemsize:
+                raise UserError(f'storage {key} is not a plain row of {dtype} numbers')
+            self._storages[key] = _Storage(np.frombuffer(contents, dtype))
         elements = self._storages[key].elements
         if elements.size != count or elements.dtype != dtype:
             raise UserError(f'storage {key} holds {elements.size} of {elements.dtype}, not {count} of {dtype}')
         return self._storages[key]
-
-    def _read_storage(self, key: str, dtype: np.dtype) -> np.ndarray:
-        try:
-            elements = self._records.read(f'{self._folder}data/{key}')
-        except KeyError as error:
-            raise UserError(f'storage {key} is missing') from error
-        if len(elements) % dtype.itemsize:
-            raise UserError(f'storage {key} is not a plain row of {dtype} numbers')
-        return np.frombuffer(elements, dtype)
 
 
 def _own(function: Callable) -> Callable:
@@ -203,11 +199,3 @@ def _rebuild_parameter(data: Any, *_: Any) -> np.ndarray:
 def _one_line(error: Exception) -> str:
     line = ' '.join(str(error).split())
     return line if len(line) <= _LONGEST_REASON else f'{line[:_LONGEST_REASON]}…'
-
-
-def _looks_like_tar(file: BinaryIO) -> bool:
-    """Whether the file has a tar header's signature: PyTorch wrote tar files before 0.1.10."""
-    file.seek(257)
-    signature = file.read(5)
-    file.seek(0)
-    return signature == b'ustar'
