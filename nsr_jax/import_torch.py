@@ -58,7 +58,7 @@ def to_parameters(state_dict: Mapping[str, np.ndarray], shapes: Mapping[str, Any
     Raises:
         UserError: keys are missing or left over, or have other shapes; the message lists them.
     """
-    leaves = traverse_util.flatten_dict(shapes)
+    leaves: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(shapes)
     expected = {_torch_key(path, shapes): (path, leaf.shape) for path, leaf in leaves.items()}
     missing = [key for key in expected if key not in state_dict]
     left_over = [key for key in state_dict if key not in expected]

@@ -15,12 +15,12 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import safetensors
 import safetensors.numpy
+from flax import traverse_util
 
 from nsr_jax.errors import UserError
 from nsr_jax.metrics import METRICS
@@ -216,8 +216,8 @@ def pack(params: Mapping[str, Any]) -> bytes:
         UserError: a parameter is not finite, or float16 cannot represent a tensor to `LARGEST_ERROR`.
     """
     tensors = {}
-    for path, leaf in jax.tree.leaves_with_path(params):
-        name, leaf = jax.tree_util.keystr(path, simple=True, separator='/'), np.asarray(leaf, np.float32)
+    for name, leaf in traverse_util.flatten_dict(params, sep='/').items():
+        leaf = np.asarray(leaf, np.float32)
         if not np.isfinite(leaf).all():
             raise UserError(f'parameter {name} holds values that are not finite')
         with np.errstate(over='ignore'):
@@ -246,8 +246,8 @@ def unpack(contents: bytes, shapes: Mapping[str, Any], name: str) -> dict[str, A
         tensors = safetensors.numpy.load(contents)
     except (safetensors.SafetensorError, ValueError, TypeError, LookupError) as error:
         raise UserError(f'{name}: not a file of tensors: {error}') from error
-    leaves, structure = jax.tree.flatten_with_path(shapes)
-    expected = {jax.tree_util.keystr(path, simple=True, separator='/'): leaf.shape for path, leaf in leaves}
-    if {key: tensor.shape for key, tensor in tensors.items()} != expected:
+    leaves: dict[str, Any] = traverse_util.flatten_dict(shapes, sep='/')
+    if {key: tensor.shape for key, tensor in tensors.items()} != {key: leaf.shape for key, leaf in leaves.items()}:
         raise UserError(f'{name}: its tensors are not the parameters of the network on its card')
-    return jax.tree.unflatten(structure, [jnp.asarray(tensors[key], jnp.float32) for key in expected])
+    arrays = {key: jnp.asarray(tensor, jnp.float32) for key, tensor in tensors.items()}
+    return traverse_util.unflatten_dict(arrays, sep='/')
