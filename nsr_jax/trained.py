@@ -11,7 +11,6 @@ workdir/checkpoints/<step>/params      the network's weights, float32, one entry
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import os
@@ -179,12 +178,11 @@ def find_best(metrics: Mapping[int, Mapping[str, Any]]) -> int | None:
     Args:
         metrics: by step, as from `training.checkpoints.make_metrics`.
     """
-    merits = {step: _merit(each) for step, each in metrics.items()}
-    scored = [step for step, merit in merits.items() if merit is not None]
-    if not scored:
+    merits = {step: merit for step, each in metrics.items() if (merit := _merit(each)) is not None}
+    if not merits:
         return None
-    kind = metrics[max(scored)].get(MEASURED_ON)
-    return max((merits[step], step) for step in scored if metrics[step].get(MEASURED_ON) == kind)[1]
+    kind = metrics[max(merits)].get(MEASURED_ON)
+    return max((merit, step) for step, merit in merits.items() if metrics[step].get(MEASURED_ON) == kind)[1]
 
 
 def _merit(metrics: Mapping[str, Any]) -> float | None:
@@ -254,13 +252,12 @@ def fingerprint(tree: Any) -> int:
 
 @jax.jit
 def _sum(leaves: list[jax.Array]) -> jax.Array:
-    return functools.reduce(jnp.add, [_sum_of(leaf, index) for index, leaf in enumerate(leaves)], jnp.uint32(0))
-
-
-def _sum_of(leaf: jax.Array, index: int) -> jax.Array:
-    bits = jax.lax.bitcast_convert_type(leaf, _BITS[leaf.dtype.itemsize]).astype(jnp.uint32)
-    place = jax.lax.iota(jnp.uint32, leaf.size).reshape(leaf.shape)
-    return jnp.sum(bits * (2 * place + 1), dtype=jnp.uint32) * jnp.uint32(2 * index + 1)
+    total = jnp.uint32(0)
+    for index, leaf in enumerate(leaves):
+        bits = jax.lax.bitcast_convert_type(leaf, _BITS[leaf.dtype.itemsize]).astype(jnp.uint32)
+        place = jax.lax.iota(jnp.uint32, leaf.size).reshape(leaf.shape)
+        total += jnp.sum(bits * (2 * place + 1), dtype=jnp.uint32) * jnp.uint32(2 * index + 1)
+    return total
 
 
 def one_line(error: BaseException) -> str:
