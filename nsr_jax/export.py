@@ -32,7 +32,7 @@ from nsr_jax.inference.restorer import TILING
 from nsr_jax.models.build import Network, build_network
 from nsr_jax.models.cost import count_parameters
 from nsr_jax.paths import local_path
-from nsr_jax.trained import WHICH, LoadedModel
+from nsr_jax.trained import WHICH
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
@@ -91,7 +91,10 @@ def write_export(
     path, card_path = _check_output(output, overwrite)
     if importlib.util.find_spec('flatbuffers') is None:
         raise UserError('to export, JAX needs the package flatbuffers: pip install flatbuffers')
-    loaded = _load(model, which)
+    parts = shipped.find_parts(model)
+    if len(parts) > 1:
+        raise UserError(f'--checkpoint={model} stands for {" and ".join(parts)}: name one of them')
+    loaded = shipped.load_part(parts[0], which)
     network = build_network(loaded.config.model)
     make_output_folder(path.parent)
 
@@ -145,13 +148,6 @@ def _check_output(output: str | os.PathLike, overwrite: bool) -> tuple[pathlib.P
         if not overwrite:
             raise UserError(f'{path} already exists: --overwrite replaces it')
     return paths
-
-
-def _load(model: str | os.PathLike, which: str) -> LoadedModel:
-    parts = shipped.find_parts(model)
-    if len(parts) > 1:
-        raise UserError(f'--checkpoint={model} stands for {" and ".join(parts)}: name one of them')
-    return shipped.load_part(parts[0], which)
 
 
 def main(argv: Sequence[str]) -> None:
