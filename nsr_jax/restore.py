@@ -85,10 +85,6 @@ def list_models() -> str:
     return text
 
 
-def _text(path: pathlib.Path | None) -> str | None:
-    return None if path is None else os.fspath(path)
-
-
 def find_jobs(inputs: Sequence[str], output: str, suffix: str | None) -> tuple[list[Job], list[Job]]:
     """All jobs, and those still to do, as the first process finds them, so that all processes do the same.
 
@@ -96,17 +92,17 @@ def find_jobs(inputs: Sequence[str], output: str, suffix: str | None) -> tuple[l
         UserError: as in `plan`.
     """
 
-    def look() -> list[tuple[str | None, str | None, bool]]:
+    def look() -> list[tuple]:
         given = flags.FLAGS
         jobs = plan(inputs, output, suffix=suffix, ending=given.suffix, recursive=given.recursive)
-        again = given.overwrite
-        return [(_text(job.source), _text(job.target), again or not job.is_done) for job in jobs]
+        return [(*(path and os.fspath(path) for path in job), given.overwrite or not job.is_done) for job in jobs]
 
     jobs, waiting = [], []
     for *paths, waits in agreement.by_first(look):
-        jobs.append(Job(*(path and pathlib.Path(path) for path in paths)))
+        job = Job(*(path and pathlib.Path(path) for path in paths))
+        jobs.append(job)
         if waits:
-            waiting.append(jobs[-1])
+            waiting.append(job)
     return jobs, waiting
 
 
