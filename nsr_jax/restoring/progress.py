@@ -43,7 +43,8 @@ class Progress:
     def start_next(self) -> None:
         """Begin the next image."""
         self._number += 1
-        self._bar.set_description(f'image {self._number} of {len(self._ends) - 1}')
+        self._image = f'image {self._number} of {len(self._ends) - 1}'
+        self._bar.set_description(self._image)
 
     def tell(self, share: float) -> None:
         """Report the share of this image that is done, from 0 to 1."""
@@ -71,8 +72,8 @@ class Progress:
         wait = rest if self._last_line is None else now - self._last_line
         if wait >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
-            image = f'image {self._number} of {len(self._ends) - 1}'
-            logging.info('%s: %.0f%% of all is done, about %s left', image, 100 * self._done / total, _in_words(rest))
+            share = 100 * self._done / total
+            logging.info('%s: %.0f%% of all is done, about %s left', self._image, share, _in_words(rest))
 
 
 def _in_words(seconds: float) -> str:
