@@ -6,6 +6,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -109,25 +110,20 @@ def _check_misnamed(job: Job, photo: Photo, scale: int, form: str) -> None:
     if called is None or photo.format in (called, form):
         return
     true = f'{job}: a {photo.format} file by its contents (--format={photo.format.lower()} keeps that format)'
+    check_output(form, **_kind_of_output(photo, scale), name=true)
+    logging.warning('%s; writing %s, as its name says', true, form)
+
+
+def _kind_of_output(photo: Photo, scale: int) -> dict[str, Any]:
     height, width, channels = photo.pixels.shape
     channels += photo.alpha is not None
-    check_output(form, scale * height, scale * width, channels, photo.pixels.dtype, true)
-    logging.warning('%s; writing %s, as its name says', true, form)
+    return {'height': scale * height, 'width': scale * width, 'channels': channels, 'dtype': photo.pixels.dtype}
 
 
 def _write(
     target: pathlib.Path | None, strips: Iterator[np.ndarray], photo: Photo, scale: int, form: str, quality: int | None
 ) -> None:
-    height, width, channels = photo.pixels.shape
-    about = {
-        'height': scale * height,
-        'width': scale * width,
-        'channels': channels + (photo.alpha is not None),
-        'dtype': photo.pixels.dtype,
-        'format': form,
-        'metadata': photo.metadata,
-        'quality': quality,
-    }
+    about = _kind_of_output(photo, scale) | {'format': form, 'metadata': photo.metadata, 'quality': quality}
     if target is None:
         try:
             with open(sys.stdout.fileno(), 'wb', closefd=False) as stream:
