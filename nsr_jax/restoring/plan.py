@@ -56,7 +56,7 @@ def plan(
 ) -> list[Job]:
     """The images to restore and the files they become, in the order of the inputs.
 
-    A file that is named itself goes directly into the output folder; an image in a folder keeps its place below that
+    An input that is a file goes directly into the output folder; an image in a folder keeps its place below that
     folder, and one that matches a pattern its place below the part of the pattern without wildcards. A name of an
     existing file or folder is never a pattern. In folders and patterns, files without an image's suffix are recognized
     by their first bytes, and the log counts and names files that are not images. Hidden files are skipped, and so is an
