@@ -88,7 +88,11 @@ def import_checkpoint(path: str | pathlib.Path, config: ml_collections.ConfigDic
     """
     output = pathlib.Path(output)
     check_for_libraries(output, '--output')
-    if os.path.lexists(output) and not (os.path.isdir(output) and _is_empty(output)):
+    try:
+        is_free = not os.path.lexists(output) or (os.path.isdir(output) and not os.listdir(output))
+    except OSError as error:
+        raise UserError(f'{output}: cannot be read: {error.strerror}') from error
+    if not is_free:
         raise UserError(f'{output} already exists; give --output a new or an empty folder')
     shapes = parameter_shapes(build_network(config.model))
     contents = read_torch_checkpoint(path)
@@ -110,13 +114,6 @@ def import_checkpoint(path: str | pathlib.Path, config: ml_collections.ConfigDic
         raise
     count = sum(array.size for array in jax.tree.leaves(parameters))
     logging.info('%s: %d parameters in %d arrays -> %s', path, count, len(state_dict), output)
-
-
-def _is_empty(folder: pathlib.Path) -> bool:
-    try:
-        return not any(folder.iterdir())
-    except OSError as error:
-        raise UserError(f'{folder}: cannot be read: {error.strerror}') from error
 
 
 def _torch_key(path: tuple[str, ...], tree: Mapping[str, Any]) -> str:
