@@ -6,7 +6,6 @@ import pathlib
 import pickle
 import pickletools
 import zipfile
-from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
@@ -133,12 +132,12 @@ class _Unpickler(pickle.Unpickler):
         self._records = records
         self._folder = folder
         self._storages: dict[str, _Storage] = {}
-        # Stand-ins, not the real classes, because a pickle may set attributes of them.
+        # Stand-ins that belong to this unpickler, because a pickle may set attributes of them.
         self._globals: dict[tuple[str, str], Any] = {
             ('collections', 'OrderedDict'): type('OrderedDict', (dict,), {}),
             ('collections', 'Counter'): type('Counter', (dict,), {}),
-            ('torch._utils', '_rebuild_tensor_v2'): _own(_rebuild_tensor),
-            ('torch._utils', '_rebuild_parameter'): _own(_rebuild_parameter),
+            ('torch._utils', '_rebuild_tensor_v2'): lambda *arguments: _rebuild_tensor(*arguments),
+            ('torch._utils', '_rebuild_parameter'): lambda *arguments: _rebuild_parameter(*arguments),
         }
         self._globals |= {('torch', name): name for name in _STORAGE_DTYPES}
 
@@ -164,11 +163,6 @@ class _Unpickler(pickle.Unpickler):
         if elements.size != count or elements.dtype != dtype:
             raise UserError(f'storage {key} holds {elements.size} of {elements.dtype}, not {count} of {dtype}')
         return self._storages[key]
-
-
-def _own(function: Callable) -> Callable:
-    """A new function object that behaves like `function`, so that its attributes belong to one unpickler."""
-    return lambda *arguments: function(*arguments)
 
 
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> np.ndarray:
