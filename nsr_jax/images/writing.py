@@ -120,10 +120,9 @@ def write_photo(
                 shutil.copyfileobj(file, target)
     except _StripsFailedError as failed:
         raise failed.error from None
-    except OSError as error:
-        raise UserError(f'{name}: cannot be written: {error.strerror or error}') from error
-    except pyvips.Error as error:
-        raise UserError(f'{name}: cannot be written: {" ".join(str(error).split())}') from error
+    except (OSError, pyvips.Error) as error:
+        reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())
+        raise UserError(f'{name}: cannot be written: {reason}') from error
 
 
 def _fitted(metadata: Metadata, form: str, channels: int) -> Metadata:
@@ -190,21 +189,10 @@ def _checked(strips: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: n
 
 
 def _encode(file: BinaryIO, pieces: Iterable[bytes], form: str, metadata: Metadata, quality: int) -> None:
-    """Encode an image as PNG or JPEG by libvips, in another thread, while this one still makes its pieces.
+    """Encode the pieces of a bare PNG file (`png_file.bare_png`) as PNG or JPEG by libvips, in another thread.
 
     Pieces are made in the caller's thread, where they can be interrupted: in threads of libvips, Python would see
-    neither signals nor exceptions.
-
-    Args:
-        file: to write at its current position.
-        pieces: of a bare PNG file (`png_file.bare_png`).
-        form: 'PNG' or 'JPEG'.
-        metadata: of the written image.
-        quality: of JPEG, 1 to 100.
-
-    Raises:
-        OSError: the file cannot be written.
-        pyvips.Error: libvips fails in another way.
+    neither signals nor exceptions. An `OSError` of the file is raised, and a `pyvips.Error` if libvips fails otherwise.
     """
     options: dict[str, Any] = {'keep': 'none'}
     if form == 'PNG':
