@@ -208,7 +208,8 @@ def _has_all_scans(data: bytes) -> bool:
     missing: dict[int, set[int]] = {}  # coefficients by component
     for marker, place in _markers(data):
         if marker in _FRAMES:
-            missing = {data[place + 8 + 3 * i]: set(range(_COEFFICIENTS)) for i in range(data[place + 7])}
+            components = data[place + 8 : place + 8 + 3 * data[place + 7] : 3]
+            missing = {component: set(range(_COEFFICIENTS)) for component in components}
         elif marker == _SCAN:
             end = place + 3 + 2 * data[place + 2]
             first, last, bits = data[end : end + 3]
