@@ -29,7 +29,7 @@ class GateMaps:
 
     Attributes:
         gammas: by convolution, 'block_00/conv_1' and so on: float32 (rows, columns, k, d), k sparsity groups and d
-          cardinal positions. Softmax gates sum to one over k.
+            cardinal positions. Softmax gates sum to one over k.
         rows: (rows,), the first pixel of each row of windows.
         columns: (columns,), the first pixel of each column of windows.
         window: side of the windows, in pixels.
@@ -70,7 +70,7 @@ def _gammas(network: Network, params, windows: jax.Array, names: tuple[str, ...]
 
 def map_gates(
     network: Network,
-    params,
+    params: Any,
     image: np.ndarray,
     names: Sequence[str] = (),
     *,
@@ -193,7 +193,7 @@ def draw_gate_maps(
 
 
 def write_gate_maps(
-    path: str | os.PathLike, title: str, network: Network, params, image: np.ndarray, names: Sequence[str]
+    path: str | os.PathLike, title: str, network: Network, params: Any, image: np.ndarray, names: Sequence[str]
 ) -> dict[str, float]:
     """Map an image with the default windows, write the maps of some gates, and log the entropies of all.
 

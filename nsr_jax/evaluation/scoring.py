@@ -51,7 +51,7 @@ def evaluate(
 
     Args:
         predictors: the evaluated model, once for each device of this process; each takes the next image when it is
-          free.
+            free.
         source: opened at the degradation's scale.
         protocols: of the degradation's task.
 

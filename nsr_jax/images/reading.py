@@ -230,7 +230,7 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
 
     Raises:
         UserError: the file is broken or of another format, has more than `LARGEST_PIXELS`, or is not 8-bit gray or RGB
-          (but has a palette, alpha, 1 bit, 16 bits or CMYK): a conversion would change pixels and thus scores.
+            (but has a palette, alpha, 1 bit, 16 bits or CMYK): a conversion would change pixels and thus scores.
     """
     with _errors_named(name), _opened_by_pillow(data, _format_of(data, _PILLOW), LARGEST_PIXELS) as image:
         mode = _mode(image, data)

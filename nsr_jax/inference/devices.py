@@ -72,7 +72,7 @@ def own_part(batch: Sequence[Item], mesh: Mesh) -> list[Item]:
 
 
 def apply_on_mesh(
-    function: Callable[..., jax.Array], network: nn.Module, params, arrays: Sequence[np.ndarray], mesh: Mesh
+    function: Callable[..., jax.Array], network: nn.Module, params: Any, arrays: Sequence[np.ndarray], mesh: Mesh
 ) -> jax.Array:
     """Apply a function of independent samples to a batch that is split over a mesh.
 

@@ -59,7 +59,7 @@ _restore_ensemble, _restore_patches_ensemble = average(_restore), average(_resto
 def _run(
     function: Callable[..., jax.Array],
     network: Network,
-    params,
+    params: Any,
     cut: Callable[[Tile], tuple[np.ndarray, ...]],
     tiles: Sequence[Tile],
     *,
@@ -134,7 +134,7 @@ def _reflected(indices: np.ndarray, side: int) -> np.ndarray:
 
 def predict_strips(
     network: Network,
-    params,
+    params: Any,
     image: np.ndarray | View,
     *,
     tiling: Tiling,
@@ -193,7 +193,7 @@ def predict_strips(
 
 def predict(
     network: Network,
-    params,
+    params: Any,
     image: np.ndarray,
     *,
     tiling: Tiling,
@@ -206,19 +206,19 @@ def predict(
     Args:
         network: restores; see `models.build.Network`.
         params: its 'params' collection; an argument of the compiled functions, so that new parameters cost no
-          compilation.
+            compilation.
         image: (H, W, C), uint8 or float on [0, 1], of any type that `ops.arrays.plain_array` takes; gray is repeated
-          for an RGB network.
+            for an RGB network.
         tiling: what the network sees at once. One compiled function serves the tiles of all images. Smaller or whole
-          images share one function for each of a few shapes (`tiling.shape_for`); the network is told where the image
-          ends.
+            images share one function for each of a few shapes (`tiling.shape_for`); the network is told where the image
+            ends.
         ensemble: whether to average over the eight flips and transposes of each tile (or of an image that is seen
-          whole), for eight times the work.
+            whole), for eight times the work.
         tile_batch: how many tiles a device always computes at once; None: one on a CPU, whose caches hold no more,
-          elsewhere as many as 36,864 pixels make up, at least one.
+            elsewhere as many as 36,864 pixels make up, at least one.
         mesh: devices that share the tiles, as from `devices.mesh_of`, with `params` replicated on it; an image with too
-          few tiles to occupy several devices uses one. All its processes must call this alike, with the same image, and
-          get the same prediction. None: one device.
+            few tiles to occupy several devices uses one. All its processes must call this alike, with the same image,
+            and get the same prediction. None: one device.
 
     Returns:
         float32 (scale H, scale W, the network's channels), nominally on [0, 1], not clipped.

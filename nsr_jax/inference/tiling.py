@@ -34,12 +34,12 @@ class Tiling:
 
     Attributes:
         name: 'whole': the whole image at once. 'authors': as in the paper's code; where a network has gates and both
-          sides are at least 192, all of it but the skip convolution sees 48x48 patches, whose weighted mean is the
-          output; otherwise the whole image. 'feathered': overlapping square tiles, which fade into one another.
+            sides are at least 192, all of it but the skip convolution sees 48x48 patches, whose weighted mean is the
+            output; otherwise the whole image. 'feathered': overlapping square tiles, which fade into one another.
         tile: side of the feathered tiles. Tiles are never longer than the image: gates then pool over fewer pixels
-          rather than over invented ones.
+            rather than over invented ones.
         overlap: over how many pixels feathered tiles fade, from 1 to half a tile. Tiles are spread evenly, so
-          neighbours share at least as many.
+            neighbours share at least as many.
 
     Raises:
         UserError: the name is unknown, or the sizes do not fit.

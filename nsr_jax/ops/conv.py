@@ -320,8 +320,8 @@ def sparse_conv(
         bias: `(k, d, Cout / d)`, mixed as the kernels are.
         gamma: `(B, k, d)`, the gate's weights.
         implementation: 'loop' and 'matmul' are the forms of `sample_conv`; 'mix_last' computes every group's
-          convolution and then the sum of their outputs, k times the computation; 'vmap' is the definition. None
-          chooses by the platform, 'loop' on CPUs and 'matmul' elsewhere.
+            convolution and then the sum of their outputs, k times the computation; 'vmap' is the definition. None
+            chooses by the platform, 'loop' on CPUs and 'matmul' elsewhere.
 
     Returns:
         `(B, H, W, Cout)` of x's dtype.
