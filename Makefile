@@ -2,20 +2,23 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+DOCS_VENV ?= .venv-docs
 RUN := $(VENV)/bin/python
 QUICKSTART_DIR ?= runs/quickstart
 QUICKSTART_FLAGS ?=
 # Processes that share the tests, a file at a time; each takes up to 3 GB.
 TEST_PROCESSES ?= 2
 
-.PHONY: quickstart test test-slow lint setup
+.PHONY: quickstart test test-slow lint setup docs
 
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: requirements.txt
+$(DOCS_VENV)/.installed: docs/requirements.txt
+$(VENV)/.installed $(DOCS_VENV)/.installed:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 # Train a small network on photographs, compare it with bicubic on others, draw pictures.
@@ -35,3 +38,7 @@ test: lint
 # Huge images and wheels in environments of their own: minutes each.
 test-slow: setup
 	$(RUN) -m pytest -m slow
+
+# The documentation as a site, build/site/index.html, in an environment of its own. A warning is an error.
+docs: $(DOCS_VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build

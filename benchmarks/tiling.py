@@ -1,6 +1,6 @@
 """What each tiling costs in decibels and seconds, with trained networks on real images.
 
-    python -m benchmarks.tiling --checkpoints=runs/gray25 --datasets=set12 --levels=25 --tiles=48,96 --overlaps=8,16 \
+    python -m benchmarks.tiling --checkpoints=runs/gray25 --datasets=set12 --levels=25 --tiles=48,96 --overlaps=8,16 \\
         --output=tiling.json
 
 Only images that are large enough for the authors' rule are used. The tilings take turns in restoring all of them: twice

@@ -1,6 +1,6 @@
 """Gray denoising on the images that DnCNN was trained on: 400 of 180x180 pixels.
 
-    python train.py --config=configs/same_data/denoise.py:sigma=25,network=resnet_nsr_capacity \
+    python train.py --config=configs/same_data/denoise.py:sigma=25,network=resnet_nsr_capacity \\
         --workdir=runs/same_data/denoise_25_capacity
 
 Sigma 25 comes first, with `resnet`, `resnet_nsr_efficient` (half the FLOPs of `resnet`) and `resnet_nsr_capacity`; then

@@ -1,6 +1,6 @@
 """Removal of JPEG artifacts on the images that ARCNN was trained on: 400 of BSDS500, in Y.
 
-    python train.py --config=configs/same_data/jpeg.py:network=resnet_nsr_capacity \
+    python train.py --config=configs/same_data/jpeg.py:network=resnet_nsr_capacity \\
         --workdir=runs/same_data/jpeg_capacity
 
 One network is for qualities 10 to 40, where ARCNN has one for each quality. It should reach ARCNN's published PSNR at

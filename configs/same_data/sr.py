@@ -2,7 +2,7 @@
 
     python train.py --config=configs/same_data/sr.py:scale=2,network=edsr_s_nsr --workdir=runs/same_data/sr_x2_nsr
     python train.py --config=configs/same_data/sr.py:scale=2,network=edsr_s --workdir=runs/same_data/sr_x2
-    python train.py --config=configs/same_data/sr.py:scale=4,network=edsr_s_nsr --workdir=runs/same_data/sr_x4_nsr \
+    python train.py --config=configs/same_data/sr.py:scale=4,network=edsr_s_nsr --workdir=runs/same_data/sr_x4_nsr \\
         --config.warm_start=runs/same_data/sr_x2_nsr
 
 Networks of x3 and x4 begin with the body of the x2 network. The goal is DRRN's published Y-PSNR on Set5, Set14, BSD100:
