@@ -61,7 +61,7 @@ def _load(name: str, module_name: str) -> None:
         path = local_path(name, '--plugin')
         if not os.path.isfile(path):
             raise UserError(f'plug-in {name}: there is no such file')
-        if module_name in sys.modules or importlib.util.find_spec(module_name):
+        if module_name in sys.modules or _finds_another(module_name, path):
             raise UserError(f'plug-in {name}: there is a module called {module_name} already: rename the file')
         spec = importlib.util.spec_from_file_location(module_name, path)
         assert spec is not None and spec.loader is not None  # as the name ends in .py
@@ -73,6 +73,12 @@ def _load(name: str, module_name: str) -> None:
     except Exception as error:
         sys.modules.pop(module_name, None)
         raise UserError(f'plug-in {name}: {type(error).__name__}: {error} ({_place(error)})') from error
+
+
+def _finds_another(module_name: str, path: str) -> bool:
+    """Whether `import` would find something other than this file, which may lie in the folder of the command."""
+    spec = importlib.util.find_spec(module_name)
+    return spec is not None and not (spec.has_location and os.path.samefile(spec.origin or '', path))
 
 
 def _place(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Plug-ins: how they are imported, and the errors for mistakes in them."""
 
+import pathlib
 import sys
 
 import pytest
@@ -37,6 +38,16 @@ def test_a_file_or_a_module_adds_entries(tmp_path, monkeypatch):
     write(tmp_path / 'installed', 'installed_losses', text.format('second'))
     load_plugins([write(tmp_path, 'my_losses', text.format('first')), 'installed_losses'])
     assert LOSSES['first'] is LOSSES['second'] is abs
+
+
+def test_a_file_in_the_folder_of_the_command_is_loaded_like_any_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend('')  # as by `python -m`
+    load_plugins([pathlib.Path(write(tmp_path, 'mine', 'VALUE = 1\n')).name])
+    assert sys.modules['mine'].VALUE == 1
+    with pytest.raises(UserError, match='there is a module called other already: rename the file'):
+        write(tmp_path, 'other', '')
+        load_plugins([write(tmp_path / 'elsewhere', 'other', '')])
 
 
 def test_a_plug_in_may_be_imported_by_the_next(tmp_path):

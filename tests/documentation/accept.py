@@ -14,10 +14,12 @@ import json
 import pathlib
 import runpy
 import sys
+import types
 
+import jax
 from absl import flags
 
-from nsr_jax import command_line
+from nsr_jax import command_line, shipped
 from nsr_jax.errors import UserError
 from nsr_jax.plugins import load_plugins
 from nsr_jax.training import run
@@ -30,10 +32,14 @@ class AcceptedError(BaseException):
 # Functions with which each program's work begins. Of others only the flags are read.
 BEGINNINGS = {
     'train.py': ('evaluation.validation.open_validation', 'training.profile.profile', 'training.replay.replay'),
-    'eval.py': ('shipped.load_named',),
+    'eval.py': ('data.sources.open_source',),
     'nsr_jax.restore': ('restoring.plan.plan',),
     'nsr_jax.score': ('evaluation.folders.match',),
-    'nsr_jax.sweep': ('studies.study.claim_workdir', 'studies.collecting.collect', 'evaluation.validation.open_held_out'),
+    'nsr_jax.sweep': (
+        'studies.study.claim_workdir',
+        'studies.collecting.collect',
+        'evaluation.validation.open_held_out',
+    ),
     'nsr_jax.export': ('shipped.load_part',),
     'nsr_jax.import_torch': ('torch_file.read_torch_checkpoint',),
     'nsr_jax.package_weights': ('trained.load_model',),
@@ -74,7 +80,6 @@ def ask(program, arguments, main):
         try:
             rest = command_line._parse_flags(list(sys.argv))
             if program in BEGINNINGS:
-                load_plugins(command_line.PLUGIN.value)
                 main(rest)
         except AcceptedError:
             return ''
@@ -91,6 +96,7 @@ def begin(*args, **options):
 def ask_all(program, commands):
     """The answers of one program to lists of arguments, and the names of its flags."""
     answers, names, common = [], set(), set(flags.FLAGS)
+    devices = jax.config.values['jax_num_cpu_devices']
     parts = [each.rpartition('.') for each in BEGINNINGS.get(program, ())]
     modules = [(importlib.import_module(f'nsr_jax.{module}'), function) for module, _, function in parts]
     kept = [getattr(*each) for each in modules]
@@ -110,12 +116,16 @@ def ask_all(program, commands):
         setattr(module, function, value)
     for name in set(flags.FLAGS) - common:
         delattr(flags.FLAGS, name)
+    if jax.config.values['jax_num_cpu_devices'] != devices:
+        jax.config.update('jax_num_cpu_devices', devices)
     return answers, names
 
 
 if __name__ == '__main__':
     run.check_warm_start = lambda config, workdir: None  # reads the weights
-    sys.path.insert(0, str(pathlib.Path.cwd()))
+    shipped.load_named = lambda *asked: {}  # reads the weights
+    sys.modules['bm3d'] = types.ModuleType('bm3d')  # an extra
+    load_plugins([str(path) for path in pathlib.Path('plugins').glob('*.py')])
     asked, answers, names = json.load(sys.stdin), {}, set()
     order = sorted(range(len(asked)), key=lambda index: asked[index][0])
     for program, group in itertools.groupby(order, key=lambda index: asked[index][0]):

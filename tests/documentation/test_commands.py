@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 
@@ -32,6 +31,39 @@ WRONG = [
     ('benchmarks.tiling', ('--tile=48',)),
 ]
 
+CONFIG = """
+import ml_collections
+from configs.base import get_base
+
+def get_config():
+    config = get_base()
+    config.task = 'deblur'
+    config.degradation = ml_collections.ConfigDict({'blur': 1.2})
+    config.evaluation.update(protocol='deblur', levels=(1.2,))
+    return config
+"""
+
+
+def options(command):
+    """The values of a command's flags by their names."""
+    return dict(argument.lstrip('-').split('=', 1) for argument in command.arguments if '=' in argument)
+
+
+CONFIGS = {
+    options(command)['workdir']: options(command)['config']
+    for command in COMMANDS
+    if command.program == 'train.py' and {'workdir', 'config'} <= options(command).keys()
+}
+
+
+def asked(command):
+    """Program and arguments; in place of a checkpoint's or card's config stands that of the training that is printed."""
+    given, arguments = options(command), command.arguments
+    if command.program == 'eval.py' and 'config' not in given:
+        known = CONFIGS | {'': f'configs/shipped.py:model={given.get("shipped", "sr_x2")}'}
+        arguments += (f'--config={known.get(given.get("checkpoint", "").split(",")[0], "configs/sr.py")}',)
+    return command.program, arguments
+
 
 def printed_fields():
     texts = {path: path.read_text(encoding='utf-8') for path in PAGES}
@@ -54,23 +86,26 @@ def told(tmp_path_factory):
     (folder / 'configs').symlink_to(ROOT / 'configs')
     for name in ('train.py', 'eval.py'):
         (folder / name).symlink_to(ROOT / name)
-    shutil.copy(ROOT / 'tests/extending/plugins/deblur.py', folder)
-    (folder / 'my_config.py').write_text('from configs.quickstart import get_config\n')
-    asked = [(command.program, command.arguments) for command in COMMANDS]
-    asked += [('train.py', (field,)) for _, field in printed_fields()] + WRONG
+    (folder / 'plugins').symlink_to(ROOT / 'tests/extending/plugins')
+    (folder / 'my_config.py').write_text(CONFIG)
+    for command in COMMANDS:
+        for name in ('checkpoint', 'model'):
+            (folder / options(command).get(name, '.')).mkdir(parents=True, exist_ok=True)
+    fields = [('train.py', (field,)) for _, field in printed_fields()]
+    questions = list(dict.fromkeys([*map(asked, COMMANDS), *fields, *WRONG]))
     environment = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '4'}
     command = [sys.executable, '-W', 'ignore', '-m', 'tests.documentation.accept']
     process = subprocess.run(
-        command, cwd=folder, env=environment, input=json.dumps(asked), capture_output=True, text=True, check=False
+        command, cwd=folder, env=environment, input=json.dumps(questions), capture_output=True, text=True, check=False
     )
     assert process.returncode == 0, process.stderr
     answer = json.loads(process.stdout)
-    return dict(zip(((program, tuple(given)) for program, given in asked), answer['answers'], strict=True)), answer['flags']
+    return dict(zip(questions, answer['answers'], strict=True)), answer['flags']
 
 
 @pytest.mark.parametrize('command', COMMANDS, ids=str)
 def test_every_printed_command_is_accepted(told, command):
-    assert told[0][command.program, command.arguments] == ''
+    assert told[0][asked(command)] == ''
 
 
 @pytest.mark.parametrize(('page', 'field'), printed_fields())
@@ -103,7 +138,10 @@ def test_commands_are_found_wherever_they_stand():
 
     assert found('A=1 .venv/bin/python train.py --config=a  # trains') == [('train.py', ('--config=a',))]
     assert found('python -m nsr_jax.restore - --model=m < a.png > b.png') == [('nsr_jax.restore', ('-', '--model=m'))]
-    assert found('python eval.py --report …, then python -m nsr_jax.sweep a.py; wait')[1] == ('nsr_jax.sweep', ('a.py',))
+    assert found('python eval.py --report …, then python -m nsr_jax.sweep a.py; wait')[1] == (
+        'nsr_jax.sweep',
+        ('a.py',),
+    )
     assert found('examples/launch/tpu_pod.sh start --config=…') == [('train.py', ('--config=…',))]
     assert found('nsr-score a/ b/') == [('nsr_jax.score', ('a/', 'b/'))]
     assert found("eval.py --levels='1 2'") == [('eval.py', ('--levels=1 2',))]
