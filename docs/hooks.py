@@ -9,7 +9,7 @@ from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from docs.generated import link, make_pages  # noqa: E402
+from docs.generated import link, make_pages
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:

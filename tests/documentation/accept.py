@@ -1,4 +1,4 @@
-"""Whether programs accept command lines: a JSON list of [program, arguments] on standard input, answers on standard output.
+"""Whether programs accept command lines: a JSON list of [program, arguments] comes in, answers go out.
 
     python -m tests.documentation.accept
 

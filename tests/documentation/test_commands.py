@@ -16,8 +16,8 @@ FIELD = re.compile(r'--config\.[\w.]+=.+')
 PLACEHOLDERS = {'--config.NAME=VALUE', '--config.mesh.…', '--config.data.source=FOLDER'}
 # Of pip, Slurm and other programs.
 FOREIGN = {
-    '--array', '--gpu-bind', '--gpus-per-node', '--gpus-per-task', '--help', '--kill-on-bad-exit', '--nodes', '--ntasks-per-node',
-    '--requeue', '--signal',
+    '--array', '--gpu-bind', '--gpus-per-node', '--gpus-per-task', '--help', '--kill-on-bad-exit', '--nodes',
+    '--ntasks-per-node', '--requeue', '--signal',
 }  # fmt: skip
 WRONG = [
     ('train.py', ('--config=configs/sr.py:scale=5', '--workdir=runs/x5')),
@@ -57,7 +57,7 @@ CONFIGS = {
 
 
 def asked(command):
-    """Program and arguments; in place of a checkpoint's or card's config stands that of the training that is printed."""
+    """Program and arguments; for the config in a checkpoint or card stands that of the training that is printed."""
     given, arguments = options(command), command.arguments
     if command.program == 'eval.py' and 'config' not in given:
         known = CONFIGS | {'': f'configs/shipped.py:model={given.get("shipped", "sr_x2")}'}
@@ -81,7 +81,7 @@ def printed_flags():
 
 @pytest.fixture(scope='module')
 def told(tmp_path_factory):
-    """What the programs answer, in the folder of a user: to each printed command, each printed field, and to mistakes."""
+    """What the programs answer in a user's folder: to each printed command, each printed field, and to mistakes."""
     folder = tmp_path_factory.mktemp('user')
     (folder / 'configs').symlink_to(ROOT / 'configs')
     for name in ('train.py', 'eval.py'):
