@@ -43,7 +43,9 @@ FORBIDDEN = {'tensorflow', 'torch', 'tests', 'benchmarks', 'train', 'eval'}
 MODULES = sorted((ROOT / 'nsr_jax').rglob('*.py'))
 CONFIGS = sorted((ROOT / 'configs').rglob('*.py'))
 SCRIPTS = sorted(ROOT.glob('*.py'))
-OTHERS = [path for name in ('benchmarks', 'experiments', 'examples') for path in sorted((ROOT / name).rglob('*.py'))]
+OTHERS = [
+    path for name in ('benchmarks', 'docs', 'experiments', 'examples') for path in sorted((ROOT / name).rglob('*.py'))
+]
 
 
 def text_of(path):

@@ -11,7 +11,6 @@ import importlib
 import io
 import itertools
 import json
-import pathlib
 import runpy
 import sys
 import types
@@ -125,7 +124,7 @@ if __name__ == '__main__':
     run.check_warm_start = lambda config, workdir: None  # reads the weights
     shipped.load_named = lambda *asked: {}  # reads the weights
     sys.modules['bm3d'] = types.ModuleType('bm3d')  # an extra
-    load_plugins([str(path) for path in pathlib.Path('plugins').glob('*.py')])
+    load_plugins(['deblur.py'])
     asked, answers, names = json.load(sys.stdin), {}, set()
     order = sorted(range(len(asked)), key=lambda index: asked[index][0])
     for program, group in itertools.groupby(order, key=lambda index: asked[index][0]):

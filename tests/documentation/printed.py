@@ -49,6 +49,13 @@ def commands():
     return list(dict.fromkeys(found))
 
 
+def python_blocks(name):
+    """The Python code on a page."""
+    return [
+        block for language, block in BLOCK.findall((ROOT / name).read_text(encoding='utf-8')) if language == 'python'
+    ]
+
+
 def lines(block):
     """The lines of a shell's input, each with those that continue it."""
     return block.replace('\\\n', ' ').splitlines()

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.documentation.printed import BLOCK, PAGES, ROOT, commands, commands_of, spans
+from tests.documentation.printed import BLOCK, PAGES, ROOT, commands, commands_of, python_blocks, spans
 
 COMMANDS = [command for command in commands() if command.program != 'nsr_jax']
 FIELD = re.compile(r'--config\.[\w.]+=.+')
@@ -30,18 +30,6 @@ WRONG = [
     ('nsr_jax.export', ('--format=onnx',)),
     ('benchmarks.tiling', ('--tile=48',)),
 ]
-
-CONFIG = """
-import ml_collections
-from configs.base import get_base
-
-def get_config():
-    config = get_base()
-    config.task = 'deblur'
-    config.degradation = ml_collections.ConfigDict({'blur': 1.2})
-    config.evaluation.update(protocol='deblur', levels=(1.2,))
-    return config
-"""
 
 
 def options(command):
@@ -86,8 +74,9 @@ def told(tmp_path_factory):
     (folder / 'configs').symlink_to(ROOT / 'configs')
     for name in ('train.py', 'eval.py'):
         (folder / name).symlink_to(ROOT / name)
-    (folder / 'plugins').symlink_to(ROOT / 'tests/extending/plugins')
-    (folder / 'my_config.py').write_text(CONFIG)
+    *plugins, config = python_blocks('docs/extending.md')
+    (folder / 'deblur.py').write_text('\n'.join(plugins))
+    (folder / 'my_config.py').write_text(config)
     for command in COMMANDS:
         for name in ('checkpoint', 'model'):
             (folder / options(command).get(name, '.')).mkdir(parents=True, exist_ok=True)

@@ -3,15 +3,20 @@
 import ast
 import importlib
 import re
+import types
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import yaml
 
 from configs import base
 from docs import generated
+from nsr_jax import plugins
 from nsr_jax.data.sampling import region_size
 from nsr_jax.training.training_images import make_corruption
-from tests.documentation.printed import BLOCK, PAGES, ROOT
+from tests.documentation.printed import BLOCK, PAGES, ROOT, python_blocks
 
 LINK = re.compile(r'\[[^\]]*\]\(([^)\s]+)\)')
 
@@ -96,6 +101,40 @@ def test_printed_python_uses_names_that_exist(path):
                 if isinstance(node, ast.ImportFrom):
                     module = importlib.import_module(node.module)
                     assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
+
+
+@pytest.fixture
+def extending():
+    """The names that the examples of a page define, and what they have registered until the end of the test."""
+    before = {kind: dict(mapping) for kind, mapping in plugins.EXTENSIBLE.items()}
+    names = {}
+    for block in python_blocks('docs/extending.md')[:-1]:
+        exec(block, names)
+    added = {kind: list(mapping.keys() - before[kind].keys()) for kind, mapping in plugins.EXTENSIBLE.items()}
+    yield names, added
+    for kind, mapping in plugins.EXTENSIBLE.items():
+        mapping.clear()
+        mapping.update(before[kind])
+
+
+def test_the_examples_of_extending_do_what_they_say(extending):
+    names, added = extending
+    assert added == {
+        'task': ['deblur'], 'loss': ['smooth'], 'metric': ['worst'], 'network': ['plain'], 'gate': ['squares'],
+    }  # fmt: skip
+    image = np.random.default_rng(0).integers(0, 256, (12, 11, 3), np.uint8)
+    assert names['smooth'](jnp.ones((1, 2, 2, 3)), jnp.zeros((1, 2, 2, 3))) == pytest.approx(1.0001**0.5)
+    assert names['worst'](np.uint8([[250, 0]]), np.uint8([[5, 3]])) == 245
+    assert jnp.sum(names['squares'](jnp.arange(6.0).reshape(1, 3, 2)), axis=1) == pytest.approx(1)
+    network = names['Plain'](scale=1, channels=3)
+    shapes = jax.eval_shape(network.init_with_output, jax.random.key(0), jnp.zeros((2, 5, 4, 3)))
+    assert shapes[0].shape == (2, 5, 4, 3)
+    given, target = names['Blur'](2)(None, jnp.asarray(image[:9, :9]), 5)
+    assert np.allclose(target, image[2:7, 2:7] / 255, atol=1e-6)
+    blurred = names['blurred'](types.SimpleNamespace(hr=image), 2.0)
+    assert blurred.shape == image.shape
+    assert np.allclose(given, blurred[2:7, 2:7], atol=1e-6)
+    assert blurred[4, 5, 1] == pytest.approx(image[2:7, 3:8, 1].mean() / 255)
 
 
 def test_the_figure_shows_modules_that_exist():
