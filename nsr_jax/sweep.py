@@ -15,7 +15,6 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from configs import base
 from nsr_jax import command_line, markdown, streams
 from nsr_jax.errors import UserError, listed
 from nsr_jax.evaluation.validation import open_held_out
@@ -73,7 +72,6 @@ def main(argv: Sequence[str]) -> int | None:
 
 def _check(run: StudyRun, path: str) -> None:
     try:
-        command_line.check_config(base.check, run.config)
         check_names(run.config)
     except UserError as error:
         raise UserError(f'{path}, member {run.member}: {error}') from error

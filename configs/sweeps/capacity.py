@@ -9,22 +9,11 @@ With --scale=laptop, 4 blocks of 32 features learn from 379 photographs for 1,20
 
 from typing import Any
 
+from configs.base import check
+from configs.sweep_scales import LAPTOP, SHARED
+
 CONFIG = 'configs/sr.py:scale=2,preset=edsr_s'
 SEEDS = (0, 1, 2)
-SHARED = {
-    'num_steps': 100_000,
-    'evaluate_every_steps': 10_000,
-    'checkpoint_every_steps': 5_000,
-}
-LAPTOP = {
-    'model.num_blocks': 4,
-    'model.features': 32,
-    'data.source': 'bsds400',
-    'data.patch_size': 32,
-    'num_steps': 1_200,
-    'evaluate_every_steps': 1_200,
-    'checkpoint_every_steps': 400,
-}
 
 
 def get_members() -> list[tuple[str, dict[str, Any]]]:

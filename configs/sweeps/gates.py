@@ -9,6 +9,8 @@ no choice at all and is the floor.
 
 from typing import Any
 
+from configs.base import check
+
 CONFIG = 'configs/sr.py:scale=2,preset=edsr_s_nsr'
 SEEDS = (0, 1, 2)
 SHARED = {

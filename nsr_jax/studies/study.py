@@ -1,5 +1,7 @@
 """Read a sweep file: a config, seeds, and members, each of which overrides some fields of that config.
 
+    from configs.base import check                          raises ValueError for a config that makes no sense
+
     CONFIG = 'configs/sr.py:scale=2,preset=edsr_s_nsr'      as for train.py's --config
     SEEDS = (0, 1, 2)                                       each member is trained once with each
     SHARED = {'num_steps': 2_500}                           overrides for all members; optional
@@ -20,7 +22,7 @@ import os
 import pathlib
 import re
 import runpy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -87,11 +89,11 @@ def read_study(path: str | os.PathLike, *, laptop: bool = False, changes: Sequen
 
     Raises:
         UserError: the file does not exist, fails when it is run or lacks something; it overrides a field that does
-            not exist, or with a value of the wrong type; two members have the same name or the same config; it has no
-            LAPTOP, and `laptop` is set.
+            not exist, or with a value of the wrong type or that makes no sense; two members have the same name or the
+            same config; it has no LAPTOP, and `laptop` is set.
     """
     definition = _run_file(path)
-    for name in ('CONFIG', 'SEEDS', 'get_members'):
+    for name in ('CONFIG', 'SEEDS', 'get_members', 'check'):
         if name not in definition:
             raise UserError(f'{path} is no sweep: it lacks {name}')
     if laptop and 'LAPTOP' not in definition:
@@ -110,6 +112,7 @@ def read_study(path: str | os.PathLike, *, laptop: bool = False, changes: Sequen
             _override(configs[member], name, value, f'--set {change}')
             given[name] = value
         all_changes[member] = given
+        _check(definition['check'], configs[member], f'{path}, member {member}')
     texts = {member: config.to_json(sort_keys=True) for member, config in configs.items()}
     for one, other in itertools.combinations(members, 2):
         if texts[one] == texts[other]:
@@ -194,6 +197,13 @@ def _with_seed(config: ml_collections.ConfigDict, seed: int) -> ml_collections.C
     config = config.copy_and_resolve_references()
     config.seed = seed
     return config.lock()
+
+
+def _check(check: Callable[[ml_collections.ConfigDict], None], config: ml_collections.ConfigDict, where: str) -> None:
+    try:
+        check(config)
+    except (ValueError, TypeError) as error:
+        raise UserError(f'{where}: {error}') from error
 
 
 def _check_members(path: str | os.PathLike, pairs: Any) -> dict[str, dict[str, Any]]:

@@ -23,6 +23,7 @@ from nsr_jax.trained import load_model
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = """
+from configs.base import check
 CONFIG = 'configs/sr.py'
 SEEDS = (3,)
 SHARED = {{
