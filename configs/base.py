@@ -23,9 +23,12 @@ def get_base() -> ConfigDict:
     config.model.width_multiplier = 1  # hidden channels of a block over features
     config.model.groups = 1  # k sparsity groups; 1 = plain convolutions
     config.model.cardinality = 1  # d cardinal positions: parts of the channels that choose their groups independently
-    config.model.gate = 'softmax'  # softmax, sigmoid, uniform (no adaptivity), hard (inference only)
+    config.model.gate = 'softmax'  # softmax, sigmoid, gumbel, hard (both straight-through), uniform; se for groups 1
     config.model.gate_pooling = 'mean'  # input of a gate: mean, normalized_mean, rms, mean_and_deviation
-    config.model.gate_scale = 1.0  # factor of the gates' logits
+    config.model.gate_scale = 1.0  # factor of the gates' logits, 1 over their temperature
+    config.model.gate_noise = 1.0  # factor of the noise that gumbel adds to them in training
+    config.model.pruning = ''  # random, magnitude: keep one of the groups at each channel, for all inputs; '' = gates
+    config.model.threshold = 'relu'  # in a block: relu, soft (soft-thresholding with trained thresholds)
     config.warm_start = ''  # run or checkpoint for the initial weights; tail and skip stay new if its scale differs
     config.compute_dtype = 'float32'  # of the convolutions: float32 or bfloat16; parameters are float32
     config.remat = False  # recompute each block in the backward pass: less memory, more time

@@ -110,7 +110,7 @@ def write_export(
         'input': f'float32 (batch, height, width, {channels}), nominally on [0, 1]',
         'output': f'float32 (batch, {network.scale} * height, {network.scale} * width, {channels}), not clipped',
         # For restoring images as `nsr_jax.restore` does.
-        'gated': network.groups > 1,
+        'gated': network.is_gated,
         'tile': TILING.tile,
         'overlap': TILING.overlap,
         'platforms': list(exported.platforms),

@@ -21,7 +21,7 @@ from nsr_jax.errors import UserError
 Schedule = Callable[[jax.Array], jax.Array]  # from a step, counted from 0, to its learning rate
 
 # Parameters that weight decay leaves alone, by their last name. It leaves those of gates alone as well.
-_NOT_DECAYED = ('scale', 'bias')
+_NOT_DECAYED = ('scale', 'bias', 'threshold')
 
 
 # Learning rates.

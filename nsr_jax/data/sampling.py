@@ -97,7 +97,7 @@ def draw_places(
         return image, jax.random.randint(place_key, (2,), margin, sizes[image] - margin - size + 1, jnp.int32)
 
     with fixed_bits():
-        return jax.vmap(draw)(_sample_keys(key, step, indices))
+        return jax.vmap(draw)(_keys_by_use(key, step, indices))
 
 
 def finish_patches(
@@ -124,14 +124,22 @@ def finish_patches(
         return _orient(regions.inputs, flips).astype(jnp.float32) / 255, target.astype(jnp.float32) / 255
 
     with fixed_bits():
-        return jax.vmap(finish)(_sample_keys(key, step, indices), regions)
+        return jax.vmap(finish)(_keys_by_use(key, step, indices), regions)
 
 
-def _sample_keys(key: jax.Array, step: jax.Array | int, indices: jax.Array) -> jax.Array:
+def sample_keys(key: jax.Array, step: jax.Array | int, indices: jax.Array) -> jax.Array:
+    """`(B,)`, a key for each sample of a step, however the batch is spread over devices.
+
+    The arguments are those of `sample_patches`.
+    """
+    with fixed_bits():
+        return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, step), indices)
+
+
+def _keys_by_use(key: jax.Array, step: jax.Array | int, indices: jax.Array) -> jax.Array:
     """`(B, 4)`: for the image, the place, the flips and the corruption of each sample."""
     with fixed_bits():
-        key = jax.random.fold_in(key, step)
-        return jax.vmap(lambda index: jax.random.split(jax.random.fold_in(key, index), 4))(indices)
+        return jax.vmap(lambda each: jax.random.split(each, 4))(sample_keys(key, step, indices))
 
 
 def _cut(array: jax.Array | np.ndarray, images: jax.Array, corners: jax.Array, side: int) -> jax.Array:

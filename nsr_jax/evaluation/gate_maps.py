@@ -42,8 +42,8 @@ class GateMaps:
 
 
 def gate_names(network: Network) -> tuple[str, ...]:
-    """The convolutions of a `RestorationNetwork` that have a gate, in order: 'block_00/conv_1', 'block_00/conv_2', …"""
-    if network.groups == 1:
+    """The convolutions of a `RestorationNetwork` whose gate chooses: 'block_00/conv_1', 'block_00/conv_2', …"""
+    if network.groups == 1 or not network.is_gated:
         return ()
     return tuple(f'block_{block:02}/conv_{conv}' for block in range(network.num_blocks) for conv in (1, 2))
 

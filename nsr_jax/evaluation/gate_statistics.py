@@ -61,7 +61,7 @@ def measure_gates(config: ml_collections.ConfigDict, params: dict) -> dict[str, 
     """
     network = build_network(config.model, config.compute_dtype)
     source = open_held_out(config)
-    if network.groups == 1 or source is None:
+    if not gate_names(network) or source is None:
         return {}
     (protocol,) = find_protocols(config.task, [config.validation.protocol])
     degradations = find_degradations(config.task, config.model.scale, config.validation.levels)

@@ -155,7 +155,7 @@ def predict_strips(
     image = checked_image(network, image)
     height, width = image.shape[:2]
     largest = tiling.tile if tiling.name == 'feathered' else None
-    if tiling.name == 'authors' and network.has_parts and network.groups > 1 and min(height, width) >= SMALLEST_SIDE:
+    if tiling.name == 'authors' and network.has_parts and network.is_gated and min(height, width) >= SMALLEST_SIDE:
         side = PATCH
         tiles = authors_tiles(height, width, network.scale)
         function = _restore_patches_ensemble if ensemble else _restore_patches

@@ -30,7 +30,8 @@ class Network(nn.Module):
     """What training, evaluation and restoring require of a network.
 
     A call maps a batch `(B, H, W, channels)` on [0, 1] to float32 `(B, scale · H, scale · W, channels)`, not clipped.
-    A network keeps nothing but parameters, in the collection 'params', and uses no random numbers.
+    A network keeps nothing but parameters, in the collection 'params'. Random numbers come from Flax's stream 'noise',
+    which only training gives.
 
     `config.model` may hold the fields of a subclass, and must hold those without a default. Two more fields, if the
     subclass has them, are filled in from elsewhere in the config: `dtype`, the type to compute in, and `remat`, whether
@@ -39,7 +40,7 @@ class Network(nn.Module):
     Attributes:
         scale: of the output to the input.
         channels: of the images, 3 for RGB, 1 for gray.
-        groups: sparsity groups among which gates choose; 1: there are no gates.
+        groups: sparsity groups among which gates choose; 1: there is no choice.
         takes_extents: whether a call also takes `extents`, int32 `(B, 2)`, the height and width of each image, which
             lies at the top left of its array and must not depend on what is beside it. A network that does not take
             them is compiled for each size of small images.
@@ -57,6 +58,16 @@ class Network(nn.Module):
     mean = 0.0
 
     apply: ClassVar[Callable[..., Any]]  # Flax's own, whose declared result may be a tuple
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether gates pool over the input, so that a tile's pixels differ from the same pixels of the whole image."""
+        return False
+
+    @property
+    def draws_noise(self) -> bool:
+        """Whether a call draws from the stream 'noise' where there is one."""
+        return False
 
 
 NETWORKS: dict[str, type[Network]] = {}

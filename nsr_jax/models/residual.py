@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from nsr_jax.errors import UserError
 from nsr_jax.models.build import NETWORKS, Network
 from nsr_jax.nn.gates import find_gate, find_pooling
-from nsr_jax.nn.layers import SparseConv, WeightNormConv
+from nsr_jax.nn.layers import PrunedConv, SparseConv, WeightNormConv, squeeze_excitation_conv
+from nsr_jax.nn.pruning import PRUNINGS
+from nsr_jax.nn.thresholds import THRESHOLDS
 from nsr_jax.ops.extents import is_inside
 from nsr_jax.ops.pixel_shuffle import pixel_shuffle
 
@@ -19,25 +21,28 @@ MEAN = 0.5  # subtracted from the input and added to the output, for images on [
 
 
 class ResidualBlock(nn.Module):
-    """conv 3x3 → ReLU → conv 3x3, plus the input.
+    """conv 3x3 → threshold → conv 3x3, plus the input.
 
     Attributes:
         features: channels of the block's input and output.
         hidden: channels between the two convolutions.
         num_blocks: how many blocks the network has; the second convolution starts at 1/sqrt(num_blocks).
         conv: makes a convolution module from its features, `initial_scale` and `name`.
+        threshold: a name in `nn.thresholds.THRESHOLDS`.
     """
 
     features: int
     hidden: int
     num_blocks: int
     conv: functools.partial
+    threshold: str = 'relu'
 
     @nn.compact
     def __call__(self, x: jax.Array, inside: jax.Array | None = None) -> jax.Array:
         """Map `(B, H, W, features)` to the same; `inside` is as in `ops.extents`."""
         y = self.conv(self.hidden, initial_scale=2.0, name='conv_1')(x, inside)
-        y = self.conv(self.features, initial_scale=1 / math.sqrt(self.num_blocks), name='conv_2')(nn.relu(y), inside)
+        y = THRESHOLDS[self.threshold]()(y)
+        y = self.conv(self.features, initial_scale=1 / math.sqrt(self.num_blocks), name='conv_2')(y, inside)
         return x + y
 
 
@@ -52,9 +57,13 @@ class RestorationNetwork(Network):
         width_multiplier: hidden channels of a block over `features`.
         groups: k sparsity groups in the blocks' convolutions; 1 means plain convolutions without a gate.
         cardinality: d; must divide the features and the hidden channels; 1 where `groups` is 1.
-        gate: a name in `nn.gates.GATES`.
+        gate: a name in `nn.gates.GATES`; 'se', for which d is the number of channels, needs `groups` of 1.
         gate_pooling: a name in `nn.gates.POOLINGS`.
-        gate_scale: what the gates' logits are multiplied by.
+        gate_scale: what the gates' logits are multiplied by, 1 over their temperature.
+        gate_noise: factor of the noise of gate 'gumbel' in training.
+        pruning: a name in `nn.pruning.PRUNINGS`, of what chooses among the groups, whatever `cardinality` is; '' for
+            gates.
+        threshold: a name in `nn.thresholds.THRESHOLDS`.
         dtype: of the convolutions; the parameters and the output are float32.
         remat: whether the backward pass keeps only the blocks' inputs and computes the rest of each block again.
 
@@ -70,6 +79,9 @@ class RestorationNetwork(Network):
     gate: str = 'softmax'
     gate_pooling: str = 'mean'
     gate_scale: float = 1.0
+    gate_noise: float = 1.0
+    pruning: str = ''
+    threshold: str = 'relu'
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
 
@@ -85,8 +97,18 @@ class RestorationNetwork(Network):
             setattr(self, field, int(value))
         find_gate(self.gate)
         find_pooling(self.gate_pooling)
+        for name, value, known in (
+            ('pruning', self.pruning, ('', *PRUNINGS)),
+            ('threshold', self.threshold, THRESHOLDS),
+        ):
+            if value not in known:
+                raise UserError(f'unknown {name} {value!r}: one of {", ".join(each or repr(each) for each in known)}')
         if self.groups == 1 and self.cardinality != 1:
             raise UserError(f'cardinality {self.cardinality} needs groups > 1: with one group there is no choice')
+        if self.groups == 1 and self.pruning:
+            raise UserError(f'pruning {self.pruning!r} needs groups > 1: it keeps one of them')
+        if self.groups > 1 and self.gate == 'se':
+            raise UserError(f"gate 'se' needs groups 1, not {self.groups}: it weights channels and chooses none")
         for name, width in (('features', self.features), ('hidden features', self.hidden)):
             if width % self.cardinality:
                 raise UserError(f'{name} {width} must be a multiple of cardinality {self.cardinality}')
@@ -96,6 +118,16 @@ class RestorationNetwork(Network):
     def hidden(self) -> int:
         """Channels between the two convolutions of a block."""
         return self.features * self.width_multiplier
+
+    @property
+    def is_gated(self) -> bool:
+        """As in `Network`."""
+        return not self.pruning and (self.groups > 1 or self.gate == 'se')
+
+    @property
+    def draws_noise(self) -> bool:
+        """As in `Network`."""
+        return self.is_gated and self.gate == 'gumbel' and self.gate_noise > 0
 
     @property
     def output_features(self) -> int:
@@ -111,20 +143,24 @@ class RestorationNetwork(Network):
         """Make the layers; each block has parameters of its own."""
         plain = functools.partial(WeightNormConv, dtype=self.dtype)
         conv = plain
-        if self.groups > 1:
+        gate = {'pooling': find_pooling(self.gate_pooling), 'logit_scale': self.gate_scale, 'dtype': self.dtype}
+        if self.pruning:
+            conv = functools.partial(PrunedConv, groups=self.groups, pruning=PRUNINGS[self.pruning], dtype=self.dtype)
+        elif self.gate == 'se':
+            conv = functools.partial(squeeze_excitation_conv, **gate)
+        elif self.groups > 1:
             conv = functools.partial(
                 SparseConv,
                 groups=self.groups,
                 cardinality=self.cardinality,
                 activation=find_gate(self.gate),
-                pooling=find_pooling(self.gate_pooling),
-                logit_scale=self.gate_scale,
-                dtype=self.dtype,
+                noise=self.gate_noise if self.draws_noise else 0.0,
+                **gate,
             )
         block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
         self.head = plain(self.features)
         self.blocks = [
-            block(self.features, self.hidden, self.num_blocks, conv, name=f'block_{index:02}')
+            block(self.features, self.hidden, self.num_blocks, conv, self.threshold, name=f'block_{index:02}')
             for index in range(self.num_blocks)
         ]
         self.tail = plain(self.output_features)

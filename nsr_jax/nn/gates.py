@@ -1,7 +1,7 @@
 """Gates, by which a sample chooses among the sparsity groups (Fan et al., section 3.2).
 
-All of them have the same two parameters, so a network trained with one can run with another. `GATES` holds them by
-their names in `config.model.gate`.
+All of them have the same two parameters, so a network trained with one can run with another, except with `se`. `GATES`
+holds them by their names in `config.model.gate`.
 """
 
 from collections.abc import Callable
@@ -9,9 +9,11 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from nsr_jax.errors import UserError
 from nsr_jax.nn.initializers import uniform_by_fan_in
+from nsr_jax.ops.settings import fixed_bits
 
 Activation = Callable[[jax.Array], jax.Array]
 Pooling = Callable[[jax.Array, jax.Array | None], jax.Array]
@@ -35,11 +37,31 @@ def uniform(logits: jax.Array) -> jax.Array:
 
 
 def hard(logits: jax.Array) -> jax.Array:
-    """Only the group of the largest logit, a true 1-of-k choice; for inference, as it has no useful gradient."""
-    return jax.nn.one_hot(jnp.argmax(logits, axis=-2), logits.shape[-2], axis=-2, dtype=logits.dtype)
+    """Only the group of the largest logit, a true 1-of-k choice, with the gradient of softmax (straight-through)."""
+    choice = jax.nn.one_hot(jnp.argmax(logits, axis=-2), logits.shape[-2], axis=-2, dtype=logits.dtype)
+    soft = softmax(logits)
+    return choice + (soft - lax.stop_gradient(soft))
 
 
-GATES: dict[str, Activation] = {'softmax': softmax, 'sigmoid': sigmoid, 'uniform': uniform, 'hard': hard}
+def gumbel(logits: jax.Array) -> jax.Array:
+    """As `hard`, but in training `Gate` adds noise to the logits (Jang et al. and Maddison et al., 2017)."""
+    return hard(logits)
+
+
+def squeeze_excitation(logits: jax.Array) -> jax.Array:
+    """A weight on (0, 1) for each channel (Hu et al., 2018): of k = 1 group there is nothing to choose."""
+    return sigmoid(logits)
+
+
+GATES: dict[str, Activation] = {
+    'softmax': softmax,
+    'sigmoid': sigmoid,
+    'gumbel': gumbel,
+    'hard': hard,
+    'uniform': uniform,
+    'se': squeeze_excitation,
+}
+ONE_HOT = (hard, gumbel)  # their weights are zeros and ones
 
 
 def find_gate(name: str) -> Activation:
@@ -96,7 +118,9 @@ class Gate(nn.Module):
         cardinality: d.
         activation: maps logits `(B, k, d)` to weights `(B, k, d)`.
         pooling: maps features `(B, H, W, C)` to values `(B, C')`, in which the logits are linear.
-        logit_scale: what the logits are multiplied by.
+        logit_scale: what the logits are multiplied by, 1 over their temperature.
+        noise: factor of the Gumbel noise that is added to the logits where there is a random stream 'noise', as in
+            training.
     """
 
     groups: int
@@ -104,6 +128,7 @@ class Gate(nn.Module):
     activation: Activation = softmax
     pooling: Pooling = mean
     logit_scale: float = 1.0
+    noise: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, inside: jax.Array | None = None) -> jax.Array:
@@ -114,6 +139,9 @@ class Gate(nn.Module):
         kernel = self.param('kernel', initializer, (pooled.shape[-1], *shape), jnp.float32)
         bias = self.param('bias', initializer, shape, jnp.float32)
         logits = jnp.einsum('bc,ckd->bkd', pooled, kernel) + bias[None]
+        if self.noise and self.has_rng('noise'):
+            with fixed_bits():
+                logits += self.noise * jax.random.gumbel(self.make_rng('noise'), logits.shape)
         gamma = self.activation(logits if self.logit_scale == 1 else logits * self.logit_scale)
         self.sow('intermediates', 'gamma', gamma)  # kept only if a caller asks for intermediates
         return gamma

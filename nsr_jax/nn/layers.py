@@ -1,4 +1,4 @@
-"""Convolutions: weight-normalised, and sparse with a bank of weight-normalised kernels."""
+"""Convolutions: weight-normalised, sparse with a bank of weight-normalised kernels, and pruned."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,8 @@ from jax import lax
 
 from nsr_jax.nn import gates
 from nsr_jax.nn.initializers import uniform_by_fan_in
-from nsr_jax.ops.conv import add_bias, sample_conv, select, sparse_conv, static_conv
+from nsr_jax.nn.pruning import Pruning
+from nsr_jax.ops.conv import add_bias, mix, sample_conv, select, sparse_conv, static_conv
 from nsr_jax.ops.extents import clear_outside
 
 
@@ -55,6 +56,32 @@ def _normalized(direction_or_kernel: jax.Array, scale: jax.Array | None = None) 
     return direction_or_kernel if scale is None else normalize_weights(direction_or_kernel, scale)
 
 
+@jax.custom_vjp
+def _choose(parameters: tuple[jax.Array, ...], gamma: jax.Array) -> jax.Array:
+    """As `_mix`, for weights of 0 and 1: the groups of weight 0 are not even read."""
+    choice = jnp.argmax(gamma, axis=1)
+    return jax.vmap(_normalized)(*(select(parameter, choice) for parameter in parameters))
+
+
+def _mix(parameters: tuple[jax.Array, ...], gamma: jax.Array) -> jax.Array:
+    return mix(_normalized(*parameters), gamma)
+
+
+_choose.defvjp(
+    lambda parameters, gamma: (_choose(parameters, gamma), (parameters, gamma)),
+    lambda residuals, gradient: jax.vjp(_mix, *residuals)[1](gradient),
+)
+
+
+@jax.checkpoint  # as in `sparse_conv`
+def _choose_and_convolve(
+    x: jax.Array, parameters: tuple[jax.Array, ...], bias: jax.Array, gamma: jax.Array
+) -> jax.Array:
+    """As `sparse_conv` with the normalised bank, for weights of 0 and 1."""
+    biases = _choose((bias[None, None, None],), gamma)[:, 0, 0, 0]
+    return sample_conv(x, _choose(parameters, gamma).astype(x.dtype), biases)
+
+
 class WeightNormConv(nn.Module):
     """A weight-normalised convolution, zero padding, stride 1.
 
@@ -90,6 +117,7 @@ class SparseConv(nn.Module):
         activation: as in `gates.Gate`.
         pooling: as in `gates.Gate`.
         logit_scale: as in `gates.Gate`.
+        noise: as in `gates.Gate`.
         kernel_size: side of the square kernels, odd.
         initial_scale: the norm of each filter at the start.
         dtype: what the convolution is computed in; gate, normalisation and mixing are float32.
@@ -101,6 +129,7 @@ class SparseConv(nn.Module):
     activation: gates.Activation = gates.softmax
     pooling: gates.Pooling = gates.mean
     logit_scale: float = 1.0
+    noise: float = 0.0
     kernel_size: int = 3
     initial_scale: float = 1.0
     dtype: jnp.dtype = jnp.float32
@@ -117,11 +146,57 @@ class SparseConv(nn.Module):
         # is added. Otherwise XLA computes the sums of all later blocks anew in each block, which takes a twelfth of the
         # time of a step with 16 blocks.
         x = x * 1
-        gate = gates.Gate(self.groups, self.cardinality, self.activation, self.pooling, self.logit_scale, name='gate')
-        gamma = gate(x, inside)
+        gamma = gates.Gate(
+            self.groups,
+            self.cardinality,
+            activation=self.activation,
+            pooling=self.pooling,
+            logit_scale=self.logit_scale,
+            noise=self.noise,
+            name='gate',
+        )(x, inside)
         x = x.astype(self.dtype)
-        if self.activation is gates.hard:  # the other groups are not even read
-            choice = jnp.argmax(gamma, axis=1)
-            kernels = jax.vmap(_normalized)(*(select(parameter, choice) for parameter in parameters))
-            return sample_conv(x, kernels.astype(self.dtype), select(bias, choice))
+        if self.activation in gates.ONE_HOT:
+            return _choose_and_convolve(x, parameters, bias, gamma)
         return sparse_conv(x, _normalized(*parameters), bias, gamma)
+
+
+def squeeze_excitation_conv(features: int, **fields: Any) -> SparseConv:
+    """A convolution whose output channels are weighted for each sample (Hu et al., 2018): `SparseConv` with d = Cout.
+
+    The weights come from the pooled input, by a single layer.
+    """
+    return SparseConv(features, groups=1, cardinality=features, activation=gates.squeeze_excitation, **fields)
+
+
+class PrunedConv(nn.Module):
+    """A convolution with one of k weight-normalised kernels for each output channel, the same one for all inputs.
+
+    The other filters are neither computed nor trained.
+
+    Attributes:
+        features: Cout.
+        groups: k.
+        pruning: chooses the kernels, as in `pruning.PRUNINGS`.
+        kernel_size: side of the square kernels, odd.
+        initial_scale: the norm of each filter at the start.
+        dtype: what the convolution is computed in; parameters and normalisation are float32.
+    """
+
+    features: int
+    groups: int
+    pruning: Pruning
+    kernel_size: int = 3
+    initial_scale: float = 1.0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, inside: jax.Array | None = None) -> jax.Array:
+        """Map `(B, H, W, Cin)` to `(B, H, W, features)` of `dtype`; `inside` is as in `ops.extents`."""
+        x = clear_outside(x, inside)
+        filters = (self.groups, self.features, 1)
+        parameters = _kernel_parameters(self, (self.kernel_size, self.kernel_size, x.shape[-1], *filters))
+        bias = self.param('bias', nn.initializers.zeros, filters, jnp.float32)
+        kept = self.pruning(_normalized(*parameters)[..., 0], '/'.join(self.path))[None]
+        kernel = _normalized(*(select(parameter, kept)[0] for parameter in parameters)).astype(self.dtype)
+        return add_bias(static_conv(x.astype(self.dtype), kernel), select(bias, kept)[0])

@@ -59,6 +59,7 @@ def compare_and_differentiate(
     losses: WeightedLosses,
     mesh: Mesh,
     microbatch_size: int,
+    noise_keys: jax.Array | None = None,
 ) -> tuple[Comparison, dict]:
     """Compare a batch's restored images with the targets, and differentiate the loss.
 
@@ -68,6 +69,8 @@ def compare_and_differentiate(
         targets: `(B, sP, sP, C)` on [0, 1], split over the mesh.
         mesh: both of its axes split the batch.
         microbatch_size: how many samples a device computes at once; divides B / devices.
+        noise_keys: `(B,)`, split over the mesh, of a network that draws noise; samples that are computed at once draw
+            by the key of the first of them.
 
     Returns:
         the comparison, and the gradient of its loss with respect to `params`.
@@ -75,12 +78,16 @@ def compare_and_differentiate(
     specs = jax.tree.map(lambda sharding: sharding.spec, state_shardings(mesh, params))
     whole, split = PartitionSpec(), PartitionSpec(BATCH_AXES)
 
-    def compare(kernels: dict, inputs: jax.Array, targets: jax.Array) -> tuple[jax.Array, Comparison]:
-        prediction = network.apply({'params': kernels}, inputs)
+    def compare(
+        kernels: dict, inputs: jax.Array, targets: jax.Array, keys: jax.Array | None
+    ) -> tuple[jax.Array, Comparison]:
+        prediction = network.apply({'params': kernels}, inputs, rngs=None if keys is None else {'noise': keys[0]})
         loss, terms = weighted_sum(losses, prediction, targets)
         return loss, Comparison(loss, terms, jnp.mean(jnp.square(prediction - targets)))
 
-    def on_one_device(parts: dict, inputs: jax.Array, targets: jax.Array) -> tuple[Comparison, dict]:
+    def on_one_device(
+        parts: dict, inputs: jax.Array, targets: jax.Array, keys: jax.Array | None
+    ) -> tuple[Comparison, dict]:
         kernels, unfold = jax.vjp(fold_weight_norm, jax.tree.map(_gather, parts, specs))
 
         def add(sums, microbatch):
@@ -89,15 +96,17 @@ def compare_and_differentiate(
 
         zero = jnp.zeros((), jnp.float32)
         zeros = Comparison(zero, dict.fromkeys(losses, zero), zero), jax.tree.map(jnp.zeros_like, kernels)
-        microbatches = [images.reshape(-1, microbatch_size, *images.shape[1:]) for images in (inputs, targets)]
+        microbatches = jax.tree.map(
+            lambda samples: samples.reshape(-1, microbatch_size, *samples.shape[1:]), (inputs, targets, keys)
+        )
         sums, _ = lax.scan(add, zeros, microbatches)
         found, gradients = jax.tree.map(lambda leaf: leaf / (len(microbatches[0]) * mesh.size), sums)
         return lax.psum(found, BATCH_AXES), jax.tree.map(_sum, *unfold(gradients), specs)
 
     on_devices = jax.shard_map(
-        on_one_device, mesh=mesh, in_specs=(specs, split, split), out_specs=(whole, specs), check_vma=False
+        on_one_device, mesh=mesh, in_specs=(specs, split, split, split), out_specs=(whole, specs), check_vma=False
     )
-    return on_devices(params, inputs, targets)
+    return on_devices(params, inputs, targets, noise_keys)
 
 
 def _gather(part: jax.Array, spec: PartitionSpec) -> jax.Array:

@@ -15,6 +15,7 @@ from jax import lax
 
 from nsr_jax import markdown
 from nsr_jax.atomic_files import make_output_folder, write_atomically
+from nsr_jax.data.sampling import sample_keys
 from nsr_jax.errors import UserError
 from nsr_jax.images.writing import write_image
 from nsr_jax.losses import weighted_sum
@@ -64,7 +65,8 @@ def replay(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, batch
             raise UserError(f'the run stops before batch {batch}: its loss is not finite from batch {state.step} on')
         indices = jnp.arange(config.batch_size, dtype=jnp.int32)
         inputs, targets = jax.jit(run.images.make_batch)(feed.take(1), step, step, indices)
-    predictions, numbers = _apply(run, state.params, inputs, targets)
+    keys = None if run.noise_key is None else sample_keys(run.noise_key, step, indices)
+    predictions, numbers = _apply(run, state.params, inputs, targets, keys)
     text = (
         f'Batch {batch} with the weights of step {batch}, computed from those of step {started}. '
         f'Loss {numbers["loss"].mean():.5g}, gradient norm {numbers["batch_gradient_norm"]:.5g}.\n\n'
@@ -76,25 +78,28 @@ def replay(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, batch
     return text
 
 
-def _apply(run: Run, params: Any, inputs: jax.Array, targets: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+def _apply(
+    run: Run, params: Any, inputs: jax.Array, targets: jax.Array, keys: jax.Array | None
+) -> tuple[jax.Array, dict[str, Any]]:
     """The predictions, and for each sample its loss, PSNR and gradient norm."""
 
-    def loss(params, pair):
-        prediction = run.network.apply({'params': params}, pair[0][None])
-        return weighted_sum(run.losses, prediction, pair[1][None])[0], prediction[0]
+    def loss(params, sample):
+        given, target, key = sample
+        prediction = run.network.apply({'params': params}, given[None], rngs=None if key is None else {'noise': key})
+        return weighted_sum(run.losses, prediction, target[None])[0], prediction[0]
 
-    def of_each(params, inputs, targets):
-        def of_one(pair):
-            (value, prediction), gradient = jax.value_and_grad(loss, has_aux=True)(params, pair)
-            psnr = -10 * jnp.log10(jnp.mean(jnp.square(prediction - pair[1])))
+    def of_each(params, samples):
+        def of_one(sample):
+            (value, prediction), gradient = jax.value_and_grad(loss, has_aux=True)(params, sample)
+            psnr = -10 * jnp.log10(jnp.mean(jnp.square(prediction - sample[1])))
             return prediction, value, psnr, gradient
 
-        predictions, losses, psnrs, gradients = lax.map(of_one, (inputs, targets))
+        predictions, losses, psnrs, gradients = lax.map(of_one, samples)
         norms = jax.vmap(optax.tree.norm)(gradients)
         whole = optax.tree.norm(jax.tree.map(lambda leaf: leaf.mean(axis=0), gradients))
         return predictions, {'loss': losses, 'psnr': psnrs, 'gradient_norm': norms, 'batch_gradient_norm': whole}
 
-    return jax.jit(of_each)(params, inputs, targets)
+    return jax.jit(of_each)(params, (inputs, targets, keys))
 
 
 def _table(places: Sequence[tuple[str, int, int]], numbers: dict[str, Any], inputs: jax.Array) -> str:

@@ -17,6 +17,7 @@ from nsr_jax.errors import UserError
 from nsr_jax.losses import WeightedLosses, find_losses, weighted_sum
 from nsr_jax.models.build import Network, build_network
 from nsr_jax.models.cost import count_multi_adds, count_parameters
+from nsr_jax.ops.settings import new_key
 from nsr_jax.optimizers import Schedule, find_optimizer, find_schedule
 from nsr_jax.training.gradients import find_microbatch_size
 from nsr_jax.training.sharding import make_mesh
@@ -25,6 +26,8 @@ from nsr_jax.training.step import make_train_steps
 from nsr_jax.training.training_images import TrainingImages, find_store_folder, make_corruption
 from nsr_jax.training.warm_start import check_warm_start
 from nsr_jax.training.workdir import check_workdir
+
+_NOISE = 2**32 - 1  # in place of a step, which the keys of batches are folded with
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,6 +43,7 @@ class Run:
         abstract: the state's shapes, dtypes and shardings.
         create_state: makes the state of a new run.
         train_steps: the jitted function, as `make_train_steps` describes it.
+        noise_key: of the whole run; None if the network draws no noise.
     """
 
     network: Network
@@ -50,6 +54,7 @@ class Run:
     abstract: TrainState
     create_state: Callable[[], TrainState]
     train_steps: jax.stages.Wrapped
+    noise_key: jax.Array | None
 
 
 def prepare_run(config: ml_collections.ConfigDict) -> Run:
@@ -77,6 +82,7 @@ def prepare_run(config: ml_collections.ConfigDict) -> Run:
     learning_rate, optimizer = make_optimizer(config)
     has_ema = config.ema_decay > 0
     abstract = abstract_state(network, optimizer, mesh, has_ema)
+    noise_key = jax.random.fold_in(new_key(config.seed), _NOISE) if network.draws_noise else None
     train_steps = make_train_steps(
         network,
         images.make_batch,
@@ -89,6 +95,7 @@ def prepare_run(config: ml_collections.ConfigDict) -> Run:
         abstract=abstract,
         ema_decay=config.ema_decay,
         streamed=images.is_streamed,
+        noise_key=noise_key,
     )
     return Run(
         network=network,
@@ -99,6 +106,7 @@ def prepare_run(config: ml_collections.ConfigDict) -> Run:
         abstract=abstract,
         create_state=functools.partial(create_state, network, optimizer, mesh, config.seed, has_ema),
         train_steps=train_steps,
+        noise_key=noise_key,
     )
 
 
@@ -156,5 +164,3 @@ def check_names(config: ml_collections.ConfigDict) -> None:
     jax.eval_shape(functools.partial(weighted_sum, find_losses(config.loss)), patches, patches)
     build_network(config.model, config.compute_dtype, config.remat)
     make_corruption(config)
-    if config.model.get('gate') == 'hard':
-        raise UserError("config.model.gate 'hard' has no gradient: train with softmax, sigmoid or uniform")

@@ -8,7 +8,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
-from nsr_jax.data.sampling import Regions
+from nsr_jax.data.sampling import Regions, sample_keys
 from nsr_jax.data.store import ImageStore
 from nsr_jax.inference.devices import replicated
 from nsr_jax.losses import WeightedLosses
@@ -37,6 +37,7 @@ def make_train_steps(
     abstract: TrainState,
     ema_decay: float = 0.0,
     streamed: bool = False,
+    noise_key: jax.Array | None = None,
 ) -> jax.stages.Wrapped:
     """Make the jitted `train_steps(state, images, count)`.
 
@@ -50,6 +51,7 @@ def make_train_steps(
         abstract: the state's shapes and shardings.
         ema_decay: of the average of the weights, if the state has one.
         streamed: whether the images are a call's `Regions`, split over the devices, rather than a resident store.
+        noise_key: of the whole run, for a network that draws noise.
 
     Returns:
         A function that takes the state (donated), the images and the number of steps (which may differ from call to
@@ -65,7 +67,14 @@ def make_train_steps(
         with jax.named_scope('sample'):
             inputs, targets = make_batch(images, first_step, state.step, indices)
         found, gradients = compare_and_differentiate(
-            network, state.params, inputs, targets, losses=losses, mesh=mesh, microbatch_size=microbatch_size
+            network,
+            state.params,
+            inputs,
+            targets,
+            losses=losses,
+            mesh=mesh,
+            microbatch_size=microbatch_size,
+            noise_keys=None if noise_key is None else sample_keys(noise_key, state.step, indices),
         )
         with jax.named_scope('optimizer'):
             gradient_norm = optax.tree.norm(gradients)

@@ -81,3 +81,28 @@ def test_shapes_are_of_the_tree_that_init_makes():
     parameters = jax.jit(network.init)(jax.random.key(0, impl='rbg'), jnp.zeros((1, 4, 4, 3)))['params']
     assert jax.tree.map(jnp.shape, parameters) == jax.tree.map(jnp.shape, parameter_shapes(network))
     assert count_parameters(network) == sum(leaf.size for leaf in jax.tree.leaves(parameters))
+
+
+# Of one block of 8 features with 3 groups: parameters and Multi-Adds that are added to those of the plain network.
+BANKS = 2 * 2 * (9 * 8 * 8 + 8 + 8)  # two more kernels, with their scales and biases, in both convolutions
+GATES = 2 * (8 + 1) * 3 * 4  # from 8 means to 3 groups at 4 positions
+LOGITS, MIXING = 2 * 8 * 3 * 4, 2 * 3 * (9 * 8 * 8 + 8)
+CONSTRAINTS = {
+    'softmax': ({'groups': 3, 'cardinality': 4}, BANKS + GATES, LOGITS + MIXING),
+    'gumbel': ({'groups': 3, 'cardinality': 4, 'gate': 'gumbel'}, BANKS + GATES, LOGITS),
+    'hard': ({'groups': 3, 'cardinality': 4, 'gate': 'hard'}, BANKS + GATES, LOGITS),
+    'se': ({'gate': 'se'}, 2 * (8 + 1) * 8, 2 * (8 * 8 + 9 * 8 * 8 + 8)),
+    'pruned': ({'groups': 3, 'pruning': 'random'}, BANKS, 0),
+    'pruned by magnitude': ({'groups': 3, 'cardinality': 4, 'pruning': 'magnitude'}, BANKS, 0),
+    'soft thresholds': ({'threshold': 'soft'}, 8, 0),
+}
+
+
+@pytest.mark.parametrize('name', CONSTRAINTS)
+def test_what_a_constraint_costs(name):
+    fields, parameters, once = CONSTRAINTS[name]
+    plain = PLAIN | {'features': 8, 'num_blocks': 1}
+    network, reference = RestorationNetwork(**plain | fields), RestorationNetwork(**plain)
+    assert count_parameters(network) - count_parameters(reference) == parameters
+    cost, expected = count_multi_adds(network), count_multi_adds(reference)
+    assert cost == MultiAdds(expected.convolutions, once)

@@ -1,12 +1,14 @@
 """The network against the slow float64 one of tests/oracle.py, and against its own parts."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nsr_jax.errors import UserError
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.models.residual import RestorationNetwork
 from tests import oracle
@@ -118,6 +120,38 @@ def test_initial_values():
         np.testing.assert_array_equal(layer['bias'], 0.0)
         assert_uniform(layer['direction'], 1 / np.sqrt(np.prod(layer['direction'].shape[:3])))
     assert_uniform(jnp.concatenate([first['gate']['kernel'].ravel(), first['gate']['bias'].ravel()]), 1 / np.sqrt(8))
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'gate': 'top2'}, "unknown gate 'top2': one of softmax, sigmoid, gumbel, hard, uniform, se"),
+        ({'gate': 'se'}, "gate 'se' needs groups 1, not 3"),
+        ({'pruning': 'all'}, "unknown pruning 'all': one of '', random, magnitude"),
+        ({'threshold': 'hard'}, "unknown threshold 'hard': one of relu, soft"),
+        ({'groups': 1, 'cardinality': 1, 'pruning': 'random'}, "pruning 'random' needs groups > 1"),
+        ({'groups': 1}, 'cardinality 4 needs groups > 1'),
+    ],
+)
+def test_fields_that_do_not_fit(fields, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        RestorationNetwork(**SPARSE | fields)
+
+
+def test_which_networks_have_gates_and_which_draw_noise():
+    cases = [
+        (PLAIN, False, False),
+        (PLAIN | {'gate': 'gumbel'}, False, False),
+        (PLAIN | {'gate': 'se'}, True, False),
+        (SPARSE, True, False),
+        (SPARSE | {'pruning': 'magnitude'}, False, False),
+        (SPARSE | {'gate': 'gumbel'}, True, True),
+        (SPARSE | {'gate': 'gumbel', 'gate_noise': 0.0}, True, False),
+        (SPARSE | {'gate': 'gumbel', 'pruning': 'random'}, False, False),
+    ]
+    for fields, is_gated, draws_noise in cases:
+        network = RestorationNetwork(**fields)
+        assert (network.is_gated, network.draws_noise) == (is_gated, draws_noise), fields
 
 
 def assert_uniform(values, bound):

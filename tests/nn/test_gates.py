@@ -19,6 +19,7 @@ def by_numpy(name, logits):
         'uniform': lambda v: np.full(len(v), 1 / len(v)),
         'hard': lambda v: np.array([float(index == np.argmax(v)) for index in range(len(v))]),
     }
+    formulas |= {'gumbel': formulas['hard'], 'se': formulas['sigmoid']}  # without noise
     out = np.zeros(logits.shape)
     for sample in range(logits.shape[0]):
         for position in range(logits.shape[2]):
@@ -41,7 +42,7 @@ def gamma_by_numpy(name, parameters, x):
     return by_numpy(name, logits)
 
 
-@pytest.mark.parametrize('name', ['softmax', 'sigmoid', 'uniform', 'hard'])
+@pytest.mark.parametrize('name', gates.GATES)
 def test_formulas(name):
     logits = np.random.default_rng(1).normal(0, 3, (4, GROUPS, CARDINALITY)).astype(np.float32)
     out = gates.GATES[name](jnp.asarray(logits))
@@ -129,3 +130,49 @@ def test_the_scale_multiplies_logits():
     np.testing.assert_allclose(scaled, gates.Gate(GROUPS, CARDINALITY).apply({'params': larger}, x), rtol=1e-5)
     with pytest.raises(UserError, match="unknown gate_pooling 'max': one of mean, normalized_mean"):
         gates.find_pooling('max')
+
+
+def test_hard_is_softmax_at_temperature_zero():
+    _, parameters = random_gate()
+    x = np.random.default_rng(2).normal(0, 4, (4, 3, 5, CHANNELS)).astype(np.float32)
+    cold = gates.Gate(GROUPS, CARDINALITY, logit_scale=1e6).apply({'params': parameters}, x)
+    np.testing.assert_array_equal(random_gate(gates.hard)[0].apply({'params': parameters}, x), cold)
+
+
+@pytest.mark.parametrize('name', ['hard', 'gumbel'])
+def test_a_choice_has_the_gradient_of_softmax(name):
+    logits, weights = np.random.default_rng(5).normal(size=(2, 4, GROUPS, CARDINALITY)).astype(np.float32)
+    gradients = [
+        jax.grad(lambda x, gate=gate: (gates.GATES[gate](x) * weights).sum())(logits) for gate in (name, 'softmax')
+    ]
+    np.testing.assert_array_equal(*gradients)
+    assert np.abs(gradients[0]).max() > 0.1
+
+
+def gumbel_gammas(key, noise=1.0, samples=4000, scale=1.0):
+    """The gammas of many equal images, for random biases alone, and the probabilities that softmax gives these."""
+    gate = gates.Gate(GROUPS, CARDINALITY, gates.gumbel, logit_scale=scale, noise=noise)
+    _, parameters = random_gate()
+    rngs = {} if key is None else {'noise': jax.random.key(key, impl='rbg')}
+    x = jnp.zeros((samples, 1, 1, CHANNELS))
+    return np.asarray(gate.apply({'params': parameters}, x, rngs=rngs)), gates.softmax(parameters['bias'])
+
+
+def test_gumbel_chooses_each_group_as_often_as_softmax_says():
+    gammas, shares = gumbel_gammas(0)
+    np.testing.assert_array_equal(np.sort(gammas, axis=1), np.broadcast_to([[0], [0], [1]], gammas.shape))
+    np.testing.assert_allclose(gammas.mean(axis=0), shares, atol=5 * 0.5 / np.sqrt(len(gammas)))
+    # A lower temperature changes the gradient, and not how often a group is chosen.
+    np.testing.assert_array_equal(gumbel_gammas(0, scale=10.0)[0], gammas)
+    # Noise of half the size is that of logits of twice the size.
+    halved, _ = gumbel_gammas(0, noise=0.5)
+    squared = np.square(shares) / np.square(shares).sum(axis=0)
+    np.testing.assert_allclose(halved.mean(axis=0), squared, atol=5 * 0.5 / np.sqrt(len(gammas)))
+
+
+def test_gumbel_is_seeded_and_without_noise_in_evaluation():
+    one, same, other, still = (gumbel_gammas(key, samples=50)[0] for key in (0, 0, 1, None))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+    np.testing.assert_array_equal(still, gumbel_gammas(0, noise=0.0, samples=50)[0])
+    assert len(np.unique(still, axis=0)) == 1

@@ -7,7 +7,16 @@ import pytest
 from jax import lax
 
 from nsr_jax.nn import gates
-from nsr_jax.nn.layers import SparseConv, WeightNormConv, fold_weight_norm, normalize_weights
+from nsr_jax.nn.layers import (
+    PrunedConv,
+    SparseConv,
+    WeightNormConv,
+    fold_weight_norm,
+    normalize_weights,
+    squeeze_excitation_conv,
+)
+from nsr_jax.nn.pruning import PRUNINGS
+from nsr_jax.ops.conv import sparse_conv
 
 SPARSE = {'features': 6, 'groups': 3, 'cardinality': 2}
 
@@ -117,8 +126,13 @@ def test_initial_parameters(module, filters):
 
 @pytest.mark.parametrize(
     'module',
-    [WeightNormConv(6), SparseConv(**SPARSE), SparseConv(**SPARSE, activation=gates.hard)],
-    ids=['weight norm', 'sparse', 'hard'],
+    [
+        WeightNormConv(6),
+        SparseConv(**SPARSE),
+        SparseConv(**SPARSE, activation=gates.hard),
+        PrunedConv(6, 3, PRUNINGS['magnitude']),
+    ],
+    ids=['weight norm', 'sparse', 'hard', 'pruned'],
 )
 def test_kernels_that_were_normalised_before_give_the_same(module):
     x = random_input()
@@ -148,3 +162,69 @@ def test_bfloat16_computes_from_float32_parameters(kind):
     assert exact.dtype == jnp.float32
     difference = np.abs(out.astype(np.float32) - exact)
     assert 0 < difference.max() < 0.02 * np.abs(exact).max()
+
+
+def test_a_hard_gate_learns_straight_through():
+    x, module = random_input(), SparseConv(**SPARSE, activation=gates.hard)
+    parameters = randomized(module, x)
+    weights = np.random.default_rng(2).normal(size=(2, 5, 7, 6)).astype(np.float32)
+
+    def by_definition(parameters, x):
+        gate = gates.Gate(SPARSE['groups'], SPARSE['cardinality'], gates.hard)
+        gamma = gate.apply({'params': parameters['gate']}, x)
+        bank = normalize_weights(parameters['direction'], parameters['scale'])
+        return sparse_conv(x, bank, parameters['bias'], gamma, implementation='vmap')
+
+    ours, expected = (
+        jax.jit(jax.grad(lambda *each, function=function: (function(*each) * weights).sum(), argnums=(0, 1)))(
+            parameters, x
+        )
+        for function in (lambda parameters, x: module.apply({'params': parameters}, x), by_definition)
+    )
+    assert np.abs(expected[0]['gate']['kernel']).max() > 0.1
+    for one, other in zip(*map(jax.tree.leaves, (ours, expected)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
+
+
+def test_squeeze_and_excitation_by_hand():
+    x, module = random_input(), squeeze_excitation_conv(6)
+    parameters = randomized(module, x)
+    kernel = normalize_weights(parameters['direction'], parameters['scale']).reshape(3, 3, 4, 6)
+    offset, gate = parameters['bias'].reshape(6), parameters['gate']
+    squeezed = x.mean(axis=(1, 2))
+    excited = 1 / (1 + np.exp(-(squeezed @ gate['kernel'].reshape(4, 6) + gate['bias'].reshape(6))))
+    expected = [(convolve(image, kernel) + offset) * weight for image, weight in zip(x, excited, strict=True)]
+    np.testing.assert_allclose(module.apply({'params': parameters}, x), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', PRUNINGS)
+def test_pruned_nodes_are_zero_for_every_input_and_are_not_trained(name):
+    module = PrunedConv(6, 3, PRUNINGS[name])
+    x = random_input()
+    parameters = randomized(module, x)
+    bank = normalize_weights(parameters['direction'], parameters['scale']).reshape(3, 3, 4, 18)
+    # All k * Cout nodes for the first image; the output holds one of k at each channel, wherever the input comes from.
+    nodes = np.stack([convolve(image, bank) + parameters['bias'].reshape(18) for image in x]).reshape(2, 5, 7, 3, 6)
+    out = np.asarray(module.apply({'params': parameters}, x))
+    errors = np.abs(nodes - out[:, :, :, None]).max(axis=(1, 2))  # (images, k, Cout)
+    kept = errors.argmin(axis=1)
+    np.testing.assert_array_equal(kept[0], kept[1])
+    assert errors.min(axis=1).max() < 1e-5
+    if name == 'magnitude':
+        np.testing.assert_array_equal(kept[0], np.abs(bank).sum((0, 1, 2)).reshape(3, 6).argmax(axis=0))
+    else:
+        others = jax.tree.map(lambda leaf: leaf[..., ::-1, :, :] if leaf.ndim > 2 else leaf, parameters)
+        turned = np.asarray(module.apply({'params': others}, x))
+        np.testing.assert_allclose(turned[0], nodes[0][:, :, 2 - kept[0], np.arange(6)], rtol=0, atol=1e-5)
+        assert len(set(kept[0])) > 1
+    gradient = jax.jit(jax.grad(lambda each: (module.apply({'params': each}, x) ** 2).sum()))(parameters)
+    for leaf in gradient.values():
+        moved = np.abs(leaf).reshape(-1, 3, 6).max(axis=0) > 0
+        np.testing.assert_array_equal(moved, np.arange(3)[:, None] == kept[0])
+
+
+def test_each_layer_keeps_other_nodes_at_random():
+    kernels = jnp.zeros((3, 3, 1, 4, 64))
+    first, second = (PRUNINGS['random'](kernels, name) for name in ('block_00/conv_1', 'block_00/conv_2'))
+    assert (first != second).any()
+    assert set(np.unique(first)) == {0, 1, 2, 3}

@@ -71,3 +71,31 @@ def test_a_device_computes_one_sample_at_once_or_the_given_number():
     assert [find(asked) for asked in (0, 1, 4, 12)] == [1, 1, 4, 12]  # on a CPU
     with pytest.raises(UserError, match=r'microbatch_size 5 does not divide the 12 samples of each device'):
         find(5)
+
+
+def test_each_sample_draws_noise_by_its_own_key():
+    network = NETWORK.clone(gate='gumbel')
+    inputs, targets = jnp.linspace(0, 1, 4 * 75).reshape(4, 5, 5, 3), jnp.zeros((4, 10, 10, 3))
+    params = network.init(jax.random.key(0, impl='rbg'), inputs)['params']
+    keys = jax.random.split(jax.random.key(1, impl='rbg'), 4)
+    mesh = make_mesh(data=-1, fsdp=1, batch_size=4)
+    found, gradients = jax.jit(
+        lambda params: compare_and_differentiate(
+            network, params, inputs, targets, losses=LOSSES, mesh=mesh, microbatch_size=1, noise_keys=keys
+        )
+    )(params)
+
+    @jax.jit
+    @jax.value_and_grad
+    def by_definition(params):
+        images = [
+            network.apply({'params': params}, inputs[index, None], rngs={'noise': keys[index]}) for index in range(4)
+        ]
+        error = jnp.concatenate(images) - targets
+        return jnp.abs(error).mean() + 0.5 * jnp.square(error).mean()
+
+    loss, expected = by_definition(params)
+    np.testing.assert_allclose(found.loss, loss, rtol=1e-6)
+    for ours, theirs in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6 * np.abs(theirs).max())
+    assert np.abs(gradients['block_00']['conv_1']['gate']['kernel']).max() > 0

@@ -147,7 +147,6 @@ def test_the_host_looks_at_the_device_only_to_log(tmp_path, config, monkeypatch)
         ({'task': 'colouring'}, "unknown task 'colouring': one of sr, denoise, jpeg"),
         ({'task': 'denoise'}, 'scale must be 1 for task denoise, not 2'),
         ({'compute_dtype': 'float8'}, "unknown compute_dtype 'float8': one of float32, bfloat16"),
-        ({'model.gate': 'hard'}, "'hard' has no gradient"),
         ({'model.gate': 'maybe'}, "unknown gate 'maybe': one of softmax"),
         ({'model.cardinality': 3}, 'features 8 must be a multiple of cardinality 3'),
         ({'data.patch_size': 64}, r'0.png is too small to train on.* 60 pixels.* need 136'),

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import subprocess
@@ -30,7 +31,7 @@ def batch_of(step, indices, side=10):
     return inputs, jnp.repeat(jnp.repeat(inputs, 2, axis=1), 2, axis=2)
 
 
-def program_of(mesh, network, make_batch=None, side=10, microbatch_size=1, ema_decay=0.0):
+def program_of(mesh, network, make_batch=None, side=10, microbatch_size=1, ema_decay=0.0, noise_key=None):
     """`train_steps` of a network, with the empty store that `batch_of` does not read."""
     train_steps = make_train_steps(
         network,
@@ -43,6 +44,7 @@ def program_of(mesh, network, make_batch=None, side=10, microbatch_size=1, ema_d
         microbatch_size=microbatch_size,
         abstract=abstract_state(network, ADAM, mesh, ema_decay > 0),
         ema_decay=ema_decay,
+        noise_key=noise_key,
     )
     empty = ImageStore(np.zeros((1, 2, 2, 3), np.uint8), np.zeros((1, 1, 1, 3), np.uint8), np.ones((1, 2), np.int32))
     return train_steps, jax.device_put(empty, replicated(mesh))
@@ -129,6 +131,21 @@ def test_a_step_that_is_not_finite_changes_nothing_and_too_many_end_the_run():
     assert (int(last.step), int(last.skipped), float(sums['skipped'])) == (6, 3, 3)
     assert same(last.params, third.params)
     assert int(take(last, 5)[0].step) == 6
+
+
+def test_noise_is_a_function_of_its_key_and_the_step():
+    mesh = make_mesh(data=-1, fsdp=1, batch_size=3)
+    network = NETWORK.clone(groups=2, cardinality=2, gate='gumbel')
+    make_batch = lambda store, first_step, step, indices: batch_of(0, indices)  # noqa: E731
+    losses = {}
+    for seed in (0, 1):
+        train_steps, store = program_of(mesh, network, make_batch, noise_key=jax.random.key(seed, impl='rbg'))
+        for step in (0, 0, 5):
+            state = create_state(network, ADAM, mesh, 0)
+            _, sums = train_steps(dataclasses.replace(state, step=state.step + step), store, 1)
+            losses.setdefault((seed, step), set()).add(float(sums['loss']))
+    assert [len(each) for each in losses.values()] == [1, 1, 1, 1]
+    assert len(set.union(*losses.values())) == 4
 
 
 def test_the_average_follows_the_weights_but_for_steps_that_are_skipped():
