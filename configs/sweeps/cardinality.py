@@ -3,8 +3,9 @@
     python -m nsr_jax.sweep configs/sweeps/cardinality.py --workdir=runs/cardinality
     python -m nsr_jax.sweep configs/sweeps/cardinality.py --workdir=runs/cardinality_laptop --scale=laptop
 
-EDSR-S with 4 sparsity groups, whose channels are split into d parts that choose on their own. The paper: the larger d,
-the better. With --scale=laptop, 4 blocks of 32 features learn from 379 photographs for 1,200 steps.
+EDSR-S with 4 sparsity groups, whose channels are split into d parts that choose on their own; `se` weighs the channels
+of a single group. The paper: the larger d, the better, and `se` is worse. With --scale=laptop, 4 blocks of 32 features
+learn from 379 photographs for 1,200 steps.
 """
 
 from typing import Any
@@ -17,5 +18,6 @@ SEEDS = (0, 1, 2)
 
 
 def get_members() -> list[tuple[str, dict[str, Any]]]:
-    """One part to 32, each a divisor of the features at both scales."""
-    return [(f'd_{parts}', {'model.cardinality': parts}) for parts in (1, 2, 4, 8, 16, 32)]
+    """One part to 32, each a divisor of the features at both scales, and squeeze-and-excitation."""
+    cardinalities = [(f'd_{parts}', {'model.cardinality': parts}) for parts in (1, 2, 4, 8, 16, 32)]
+    return [*cardinalities, ('se', {'model.groups': 1, 'model.cardinality': 1, 'model.gate': 'se'})]
