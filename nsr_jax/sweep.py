@@ -23,7 +23,7 @@ from nsr_jax.models.cost import count_multi_adds, count_parameters
 from nsr_jax.paths import local_path
 from nsr_jax.studies.collecting import collect
 from nsr_jax.studies.launching import run_all
-from nsr_jax.studies.one_run import train_and_score
+from nsr_jax.studies.one_run import stopped_by_sigterm, train_and_score
 from nsr_jax.studies.study import Study, StudyRun, claim_workdir, describe, read_study
 from nsr_jax.training.run import check_names
 
@@ -59,7 +59,8 @@ def main(argv: Sequence[str]) -> int | None:
         if not 0 <= INDEX.value < len(study.runs):
             raise UserError(f'--index={INDEX.value}: the runs of this sweep are 0 to {len(study.runs) - 1}')
         claim_workdir(workdir, study)
-        train_and_score(study.runs[INDEX.value], workdir)
+        with stopped_by_sigterm():
+            train_and_score(study.runs[INDEX.value], workdir)
         return None
     open_held_out(study.runs[0].config)  # raises now if its images are missing
     claim_workdir(workdir, study)

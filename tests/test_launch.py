@@ -18,6 +18,7 @@ import yaml
 
 from configs import sr
 from nsr_jax.images.writing import write_image
+from nsr_jax.studies.study import read_study
 from nsr_jax.trained import load_model
 from tests.processes import SLURM_PORT, free_port
 
@@ -141,7 +142,14 @@ def test_the_scripts_are_shell(path):
 @pytest.mark.parametrize('path', TEXTS, ids=lambda path: path.name)
 def test_flags_and_fields_in_scripts_and_documentation_exist(path):
     """Of this project's commands, of Slurm's and Google's, and of the config."""
-    files = ('train.py', 'eval.py', 'nsr_jax/command_line.py', 'benchmarks/scaling.py', 'benchmarks/train_step.py')
+    files = (
+        'train.py',
+        'eval.py',
+        'nsr_jax/command_line.py',
+        'nsr_jax/sweep.py',
+        'benchmarks/scaling.py',
+        'benchmarks/train_step.py',
+    )
     known = {
         name
         for file in files
@@ -227,7 +235,7 @@ def test_several_nodes_that_slurm_stops_are_queued_again_and_go_on(place, tiny):
         assert len(lines(folder / 'run' / 'metrics.jsonl')) == reached
 
 
-@pytest.mark.parametrize('script', ['slurm_array.sh', 'slurm_multi_node.sh'])
+@pytest.mark.parametrize('script', ['slurm_array.sh', 'slurm_sweep.sh', 'slurm_multi_node.sh'])
 @pytest.mark.parametrize(
     ('code', 'restarts', 'again'),
     [(75, None, True), (134, 49, True), (75, 50, False), (0, None, False), (2, None, False), (137, None, False)],
@@ -244,10 +252,22 @@ def test_a_task_of_an_array_has_its_own_seed_and_workdir(place):
     assert run('slurm_array.sh', environment | {'CODE': '0'}, '--config=configs/sr.py:scale=2') == 0
     own = ['--config.seed=3', f'--workdir={folder / "shared" / "seed_3"}']
     assert lines(folder / 'python') == ['train.py', '--config=configs/sr.py:scale=2', *own]
-    options = dict(line.removeprefix('#SBATCH --').split('=') for line in sbatch_lines('slurm_array.sh') if '=' in line)
+    check_options('slurm_array.sh')
+
+
+def test_a_task_of_an_array_is_one_run_of_a_sweep(place):
+    folder, environment = place
+    assert run('slurm_sweep.sh', environment | {'CODE': '0'}, 'configs/sweeps/gates.py', '--scale=laptop') == 0
+    own = [f'--workdir={folder / "shared" / "gates"}', '--index=3']
+    assert lines(folder / 'python') == ['-m', 'nsr_jax.sweep', 'configs/sweeps/gates.py', '--scale=laptop', *own]
+    check_options('slurm_sweep.sh')
+
+
+def check_options(script):
+    options = dict(line.removeprefix('#SBATCH --').split('=') for line in sbatch_lines(script) if '=' in line)
     assert options['signal'] == 'TERM@120'
     assert options['gpus-per-node'] == options['ntasks'] == '1'
-    assert '#SBATCH --requeue' in sbatch_lines('slurm_array.sh')
+    assert '#SBATCH --requeue' in sbatch_lines(script)
 
 
 def sbatch_lines(script):
@@ -294,6 +314,20 @@ def test_pods_find_each_other_and_are_started_again(manifest):
     (by_code,) = (rule for rule in rules if 'onExitCodes' in rule)
     assert by_code['action'] == 'Ignore'
     assert by_code['onExitCodes'] == {'containerName': container['name'], 'operator': 'In', 'values': [75, 134]}
+    assert {each['name'] for each in container['volumeMounts']} == {each['name'] for each in pod['volumes']}
+
+
+def test_each_pod_of_a_sweep_is_one_run(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    job = yaml.safe_load((LAUNCH / 'kubernetes_sweep.yaml').read_text(encoding='utf-8'))
+    pod = job['spec']['template']['spec']
+    (container,) = pod['containers']
+    interpreter, option, command, sweep, *flags = container['command']  # no shell between Kubernetes and Python
+    assert (interpreter, option, command) == ('python', '-m', 'nsr_jax.sweep')
+    assert '--index=$(JOB_COMPLETION_INDEX)' in flags
+    assert job['spec']['completions'] == len(read_study(sweep).runs)
+    rules = [rule for rule in job['spec']['podFailurePolicy']['rules'] if 'onExitCodes' in rule]
+    assert {rule['action']: rule['onExitCodes']['values'] for rule in rules} == {'Ignore': [75], 'FailIndex': [2]}
     assert {each['name'] for each in container['volumeMounts']} == {each['name'] for each in pod['volumes']}
 
 

@@ -131,7 +131,7 @@ def gate_entropy(gamma: np.ndarray) -> float:
     gamma = gamma.astype(np.float64)
     shares = gamma / gamma.sum(axis=-2, keepdims=True)
     logarithms = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
-    return float(-(shares * logarithms).sum(axis=-2).mean())
+    return float(0 - (shares * logarithms).sum(axis=-2).mean())  # a minus sign alone would make -0 of 0
 
 
 def block_entropies(maps: GateMaps) -> dict[str, float]:

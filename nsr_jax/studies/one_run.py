@@ -1,15 +1,19 @@
 """One run of a sweep: train as train.py does, then score on the validation images and keep the result."""
 
+import contextlib
 import json
 import math
 import pathlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 from absl import logging
 
 from nsr_jax import agreement
 from nsr_jax.atomic_files import write_atomically
-from nsr_jax.errors import UserError
+from nsr_jax.errors import StoppedError, UserError
 from nsr_jax.evaluation.gate_statistics import measure_gates
 from nsr_jax.evaluation.validation import open_held_out, open_validation
 from nsr_jax.models.build import build_network
@@ -21,6 +25,20 @@ from nsr_jax.training.run import check_run
 
 RESULT = 'result.json'
 FAILURE = 'failure.txt'
+
+
+@contextlib.contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """Raise `StoppedError` when SIGTERM comes inside the block; while it trains, training itself hears the signal."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise StoppedError('as asked to before or after training: the same command goes on')
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def train_and_score(run: StudyRun, workdir: pathlib.Path) -> None:

@@ -101,6 +101,29 @@ def test_its_scores_are_those_of_the_validation(swept):
     assert 0 < scores['gates/entropy'] < 1 and scores['gates/deviation'] > 0
 
 
+STOPPED_WHILE_SCORING = """
+import os, signal
+from nsr_jax import sweep
+from nsr_jax.studies import one_run
+one_run.measure_gates = lambda *arguments: os.kill(os.getpid(), signal.SIGTERM)
+sweep.start()
+"""
+
+
+def test_sigterm_while_a_run_is_scored_ends_it_with_75(swept, folder):
+    result = swept[2] / 'paper' / 'seed_3' / 'result.json'
+    before = result.read_bytes()
+    result.unlink()
+    options = [str(folder / 'tiny.py'), f'--workdir={swept[2]}', '--set=learning_rate_factor=0.5', '--index=0']
+    process = subprocess.run(
+        [sys.executable, '-c', STOPPED_WHILE_SCORING, *options], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 75, process.stderr
+    assert 'stopped: as asked to before or after training' in process.stderr
+    assert not result.exists()
+    result.write_bytes(before)
+
+
 def test_a_run_that_was_killed_before_its_result_is_not_trained_again(swept, folder, monkeypatch):
     monkeypatch.chdir(ROOT)
     result, metrics = (swept[2] / 'paper' / 'seed_3' / name for name in ('result.json', 'metrics.jsonl'))
