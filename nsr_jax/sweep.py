@@ -6,12 +6,12 @@ Each member with each seed is a training run like train.py's in WORKDIR/MEMBER/s
 at its end. Runs that are done are not repeated, and a run that was stopped resumes. If a run fails, the others go on;
 the failed one is named at the end, and the exit code is 1. At the end, and whenever --collect is given,
 table.{md,csv,json} and differences.png show the results so far. `--index=3` starts the fourth run only, as a task of a
-Slurm array does.
+Slurm array does. `--list` prints the members and their costs, and with --timed the hours that they would take here.
 """
 
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import flags, logging
 
@@ -25,12 +25,14 @@ from nsr_jax.studies.collecting import collect
 from nsr_jax.studies.launching import run_all
 from nsr_jax.studies.one_run import stopped_by_sigterm, train_and_score
 from nsr_jax.studies.study import Study, StudyRun, claim_workdir, describe, read_study
+from nsr_jax.studies.timing import time_members
 from nsr_jax.training.run import check_names
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder for all runs of the sweep, and for its tables.')
 INDEX = flags.DEFINE_integer('index', None, 'Start one run only, in this process: its number in --list.')
 JOBS = flags.DEFINE_integer('jobs', 1, 'How many runs this machine trains at a time.', lower_bound=1)
 LIST = flags.DEFINE_bool('list', False, 'Print the members of the sweep, and run nothing.')
+TIMED = flags.DEFINE_bool('timed', False, 'With --list: time a few steps of each member, and print expected hours.')
 COLLECT = flags.DEFINE_bool('collect', False, 'Write the tables of the finished runs, and run nothing.')
 SCALE = flags.DEFINE_enum('scale', 'full', ['full', 'laptop'], "laptop: apply the sweep's LAPTOP overrides.")
 SET = flags.DEFINE_multi_string('set', [], 'NAME=VALUE: override a field of the configs of all members.')
@@ -42,16 +44,18 @@ def main(argv: Sequence[str]) -> int | None:
         raise UserError(f'name one sweep, such as configs/sweeps/gates.py, not {" ".join(argv[1:]) or "none"}')
     if sum((INDEX.value is not None, LIST.value, COLLECT.value)) > 1:
         raise UserError('--index, --list and --collect exclude one another')
+    if TIMED.value and not LIST.value:
+        raise UserError('--timed needs --list')
     path = local_path(argv[1], 'the sweep')
     study = read_study(path, laptop=SCALE.value == 'laptop', changes=SET.value)
     for run in study.runs[: len(study.members)]:
         _check(run, path)
+    workdir = None if WORKDIR.value is None else pathlib.Path(local_path(WORKDIR.value, '--workdir'))
     if LIST.value:
-        streams.print_text(_list(study))
+        streams.print_text(_list(study, time_members(study, workdir) if TIMED.value else {}))
         return None
-    if WORKDIR.value is None:
+    if workdir is None:
         raise UserError('--workdir must be given')
-    workdir = pathlib.Path(local_path(WORKDIR.value, '--workdir'))
     if COLLECT.value:
         logging.info('%s', collect(study, workdir))
         return None
@@ -83,21 +87,26 @@ def _command(run: StudyRun) -> list[str]:
     return [sys.executable, '-m', 'nsr_jax.sweep', *sys.argv[1:], f'--index={run.index}']
 
 
-def _list(study: Study) -> str:
-    rows = []
+def _list(study: Study, seconds: Mapping[str, float]) -> str:
+    """The members, with the hours that they train for if the seconds of their steps are known."""
+    rows, total = [], 0.0
     for run in study.runs[: len(study.members)]:
         network = build_network(run.config.model)
         multi_adds = f'{count_multi_adds(network).total / 1e9:.2f}'
         size = f'{count_parameters(network):,}', multi_adds, f'{run.config.num_steps:,}'
         numbers = [str(index) for index, other in enumerate(study.runs) if other.member == run.member]
-        rows.append([run.member, describe(study.members[run.member]), *size, ' '.join(numbers)])
-    head = ['member', 'overrides', 'parameters', 'G Multi-Adds', 'steps', '--index by seed']
-    return markdown.table(head, rows, left=2)
+        hours = [seconds[run.member] * run.config.num_steps / 3600] if seconds else []
+        total += sum(hours) * len(study.seeds)
+        cells = [*size, *(f'{each:.3g}' for each in hours), ' '.join(numbers)]
+        rows.append([run.member, describe(study.members[run.member]), *cells])
+    columns = ['parameters', 'G Multi-Adds', 'steps', *(['hours a seed'] if seconds else []), '--index by seed']
+    text = markdown.table(['member', 'overrides', *columns], rows, left=2)
+    return text + (f'\nAll {len(study.runs)} runs train for about {total:.3g} hours here.\n' if seconds else '')
 
 
 def start() -> None:
-    """Run this command. Only with --index does this process compute."""
-    command_line.run(main, computes=lambda: INDEX.value is not None)
+    """Run this command. Only with --index or --timed does this process compute."""
+    command_line.run(main, computes=lambda: INDEX.value is not None or TIMED.value)
 
 
 if __name__ == '__main__':

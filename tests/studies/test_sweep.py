@@ -142,6 +142,7 @@ def test_mistakes_get_one_line_each_before_anything_starts(folder):
         (sweep, new, '--index=2'): '--index=2: the runs of this sweep are 0 to 1',
         (sweep,): '--workdir must be given',
         (sweep, new, '--list', '--collect'): 'exclude one another',
+        (sweep, new, '--timed'): '--timed needs --list',
         (sweep, new, '--set=batch_size=0'): 'member paper: config.batch_size must be a whole number from 1',
         (sweep, new, '--set=data.source=nowhere'): 'nowhere',
     }
