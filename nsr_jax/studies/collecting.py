@@ -1,14 +1,17 @@
 """The results of a sweep: means and spreads over seeds, and the differences of each member from the first one."""
 
+import base64
 import csv
 import dataclasses
+import importlib.resources
 import io
 import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import jinja2
 import matplotlib.figure
 import numpy as np
 import scipy.stats
@@ -42,6 +45,15 @@ class Summary:
     high: float
 
 
+class _Section(NamedTuple):
+    """A table and the sentence above it; the first `left` columns hold text."""
+
+    text: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    left: int
+
+
 def summarize(values: Sequence[float]) -> Summary:
     """The mean of some numbers, their spread, and the confidence interval of the mean."""
     if len(values) < 2 or not np.all(np.isfinite(values)):
@@ -58,7 +70,7 @@ def differences(scores: Mapping[int, float], reference: Mapping[int, float]) -> 
 
 
 def collect(study: Study, workdir: pathlib.Path) -> str:
-    """Write table.md, table.csv, table.json and differences.png for all runs that are done.
+    """Write table.md, table.html, table.csv, table.json and differences.png for all runs that are done.
 
     Args:
         study: of the runs; the other members are compared with its first one.
@@ -98,16 +110,21 @@ def collect(study: Study, workdir: pathlib.Path) -> str:
         for member, each in scores.items()
         for name in names
     ]
-    text = _to_markdown(study, results, rows, names, notes)
+    sections = _sections(study, results, rows, names, notes)
+    text = _to_markdown(study, sections)
+    plot = _draw(study, scores, names[0]) if names else b''
     write_atomically(workdir / 'table.md', text)
+    write_atomically(workdir / 'table.html', _to_html(study, sections, plot))
     write_atomically(workdir / 'table.csv', _to_csv(rows))
     write_atomically(workdir / 'table.json', _to_json(study, results, rows, notes))
-    if names:
-        write_atomically(workdir / 'differences.png', _draw(study, scores, names[0]))
+    if plot:
+        write_atomically(workdir / 'differences.png', plot)
     return text
 
 
-def _to_markdown(study: Study, results: Mapping, rows: Sequence[dict], names: Sequence[str], notes: list) -> str:
+def _sections(
+    study: Study, results: Mapping, rows: Sequence[dict], names: Sequence[str], notes: list
+) -> list[_Section]:
     first = next(iter(study.members))
     by_member: dict[str, dict[str, dict]] = {}
     for row in rows:
@@ -124,19 +141,35 @@ def _to_markdown(study: Study, results: Mapping, rows: Sequence[dict], names: Se
         if member != first:
             compared.append([member, *(_interval(each['differences']) for each in cells)])
     head = ['member', 'overrides', 'parameters', 'G Multi-Adds', 'steps', 'seeds']
-    parts = [
-        f'# {study.name}: {study.config}\n\n',
-        'Scores of the validation images after the last step: mean ± standard deviation over seeds.\n\n',
-        markdown.table([*head, *names], values, left=2),
-    ]
+    scored = 'Scores of the validation images after the last step: mean ± standard deviation over seeds.'
+    sections = [_Section(scored, [*head, *names], values, left=2)]
     if compared:
-        parts += [
-            f'\nDifferences to `{first}`, seed by seed: mean and its {CONFIDENCE:.0%} confidence interval.\n\n',
-            markdown.table(['member', *names], compared),
-        ]
+        text = f'Differences to `{first}`, seed by seed: mean and its {CONFIDENCE:.0%} confidence interval.'
+        sections.append(_Section(text, ['member', *names], compared, left=1))
     if notes:
-        parts += ['\nMissing:\n\n', markdown.table(['run', 'why'], notes, left=2)]
-    return ''.join(parts)
+        sections.append(_Section('Missing:', ['run', 'why'], notes, left=2))
+    return sections
+
+
+def _title(study: Study) -> str:
+    return f'{study.name}: {study.config}'
+
+
+def _to_markdown(study: Study, sections: Sequence[_Section]) -> str:
+    tables = [f'{text}\n\n{markdown.table(head, rows, left)}' for text, head, rows, left in sections]
+    return f'# {_title(study)}\n\n' + '\n'.join(tables)
+
+
+def _to_html(study: Study, sections: Sequence[_Section], plot: bytes) -> str:
+    """A page that works offline; `plot` is a PNG, or empty."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    source = (importlib.resources.files('nsr_jax.studies') / 'table.html').read_text(encoding='utf-8')
+    return environment.from_string(source).render(
+        title=_title(study),
+        sections=sections,
+        plot=base64.b64encode(plot).decode(),
+        first=next(iter(study.members)),
+    )
 
 
 def _spread(summary: Summary) -> str:

@@ -1,8 +1,10 @@
 """Tables of made-up results against SciPy's own paired test and NumPy."""
 
+import base64
 import csv
 import json
 import math
+import xml.etree.ElementTree
 
 import ml_collections
 import numpy as np
@@ -81,6 +83,24 @@ def test_tables_are_paired_by_seed(tmp_path, study):
     assert '| worse, seed 1 | failed: it diverged |' in text
     assert '| worse, seed 3 | not done yet |' in text
     assert (tmp_path / 'differences.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_the_page_holds_the_same_tables_and_the_plot(tmp_path, study):
+    text = collect(study, tmp_path)
+    page = (tmp_path / 'table.html').read_text(encoding='utf-8')
+    root = xml.etree.ElementTree.fromstring('<html>' + page.partition('<body>')[2].partition('</body>')[0] + '</html>')
+    rows = [[''.join(cell.itertext()) for cell in row] for row in root.iter('tr')]
+    expected = [
+        line.strip('| ').split(' | ') for line in text.splitlines() if line.startswith('| ') and '---' not in line
+    ]
+    assert [[cell for cell in row if cell] for row in rows] == [
+        [cell for cell in row if cell.strip()] for row in expected
+    ]
+    (image,) = root.iter('img')
+    plot = base64.b64decode(image.attrib['src'].removeprefix('data:image/png;base64,'))
+    assert plot == (tmp_path / 'differences.png').read_bytes()
+    assert root.find('.//td[@class="number"]').text == '12,345'
+    assert "default-src 'none'" in page
 
 
 def test_json_holds_every_number(tmp_path, study):
