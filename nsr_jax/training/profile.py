@@ -19,7 +19,7 @@ from nsr_jax.data.sampling import Regions
 from nsr_jax.data.store import ImageStore
 from nsr_jax.errors import UserError
 from nsr_jax.ops.settings import without_x64
-from nsr_jax.training.run import Run, check_run, prepare_run
+from nsr_jax.training.run import Program, check_run, prepare_run
 
 FOLDER = 'profile'
 TABLE = 'profile.md'
@@ -68,7 +68,7 @@ def profile(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, num_
     started = time.perf_counter()
     feed = run.images.open_feed(0)
     images = feed.take(1)
-    program = _compile(run, images)
+    program = compile_anew(run, images)
     compile_seconds = time.perf_counter() - started
     state = run.create_state()
     state = jax.block_until_ready(program(state, images, np.int32(1)))[0]  # the first step allocates
@@ -101,14 +101,14 @@ def profile(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, num_
     return text
 
 
-def _compile(run: Run, images: ImageStore | Regions) -> jax.stages.Compiled:
-    """Compile the program anew, as a cached one may name its operations as another version of the code did."""
-    program = run.train_steps.lower(run.abstract, images, jax.ShapeDtypeStruct((), np.int32))
+def compile_anew(program: Program, images: ImageStore | Regions) -> jax.stages.Compiled:
+    """Compile the train steps anew, as a cached program may name its operations as another version of the code did."""
+    lowered = program.train_steps.lower(program.abstract, images, jax.ShapeDtypeStruct((), np.int32))
     uses_cache = jax.config.values['jax_enable_compilation_cache']
     try:
         jax.config.update('jax_enable_compilation_cache', False)
         compilation_cache.reset_cache()  # it reads the option once
-        return program.compile()
+        return lowered.compile()
     finally:
         jax.config.update('jax_enable_compilation_cache', uses_cache)
         compilation_cache.reset_cache()

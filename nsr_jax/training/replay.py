@@ -64,7 +64,7 @@ def replay(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, batch
         if int(state.step) < batch:
             raise UserError(f'the run stops before batch {batch}: its loss is not finite from batch {state.step} on')
         indices = jnp.arange(config.batch_size, dtype=jnp.int32)
-        inputs, targets = jax.jit(run.images.make_batch)(feed.take(1), step, step, indices)
+        inputs, targets = jax.jit(run.make_batch)(feed.take(1), step, step, indices)
     keys = None if run.noise_key is None else sample_keys(run.noise_key, step, indices)
     predictions, numbers = _apply(run, state.params, inputs, targets, keys)
     text = (

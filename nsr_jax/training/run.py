@@ -23,7 +23,12 @@ from nsr_jax.training.gradients import find_microbatch_size
 from nsr_jax.training.sharding import make_mesh
 from nsr_jax.training.state import TrainState, abstract_state, create_state
 from nsr_jax.training.step import make_train_steps
-from nsr_jax.training.training_images import TrainingImages, find_store_folder, make_corruption
+from nsr_jax.training.training_images import (
+    BatchMaker,
+    TrainingImages,
+    find_store_folder,
+    make_corruption,
+)
 from nsr_jax.training.warm_start import check_warm_start
 from nsr_jax.training.workdir import check_workdir
 
@@ -31,15 +36,15 @@ _NOISE = 2**32 - 1  # in place of a step, which the keys of batches are folded w
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Run:
-    """Everything that a run needs before its first step.
+class Program:
+    """What is compiled for a run, which depends on its config and on the kind of devices.
 
     Attributes:
         network: what is trained.
         mesh: the devices.
-        images: what it is trained on.
         losses: what is minimised.
         learning_rate: from a step to its learning rate.
+        make_batch: inputs and targets of a step.
         abstract: the state's shapes, dtypes and shardings.
         create_state: makes the state of a new run.
         train_steps: the jitted function, as `make_train_steps` describes it.
@@ -48,13 +53,24 @@ class Run:
 
     network: Network
     mesh: jax.sharding.Mesh
-    images: TrainingImages
     losses: WeightedLosses
     learning_rate: Schedule
+    make_batch: BatchMaker
     abstract: TrainState
     create_state: Callable[[], TrainState]
     train_steps: jax.stages.Wrapped
     noise_key: jax.Array | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run(Program):
+    """Everything that a run needs before its first step.
+
+    Attributes:
+        images: what it is trained on.
+    """
+
+    images: TrainingImages
 
 
 def prepare_run(config: ml_collections.ConfigDict) -> Run:
@@ -64,6 +80,25 @@ def prepare_run(config: ml_collections.ConfigDict) -> Run:
         UserError: as `check_run`; data are missing or do not fit; or the processes of a job have different configs,
             versions or images.
     """
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.batch_size)
+    with agreement.agreed():
+        images = TrainingImages(config, mesh)
+    versions = {'nsr_jax': nsr_jax.__version__, 'jax': jax.__version__}
+    agreement.check_alike({'version': versions, 'config': config.to_dict(), 'what is trained on': images.identity})
+    return Run(**vars(build_program(config, mesh, images.is_streamed)), images=images)
+
+
+def build_program(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, is_streamed: bool) -> Program:
+    """Build the network and the train step for devices, which need not be there.
+
+    Args:
+        config: a whole config.
+        mesh: the devices.
+        is_streamed: whether the images are streamed.
+
+    Raises:
+        UserError: as `check_names`, or the microbatch does not divide the samples of a device.
+    """
     network = build_network(config.model, config.compute_dtype, config.remat)
     multi_adds = count_multi_adds(network)
     logging.info(
@@ -72,20 +107,15 @@ def prepare_run(config: ml_collections.ConfigDict) -> Run:
         multi_adds.total / 1e9,
         multi_adds.once / 1e9,
     )
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.batch_size)
-    with agreement.agreed():
-        images = TrainingImages(config, mesh)
-    versions = {'nsr_jax': nsr_jax.__version__, 'jax': jax.__version__}
-    agreement.check_alike({'version': versions, 'config': config.to_dict(), 'what is trained on': images.identity})
-
     losses = find_losses(config.loss)
     learning_rate, optimizer = make_optimizer(config)
     has_ema = config.ema_decay > 0
     abstract = abstract_state(network, optimizer, mesh, has_ema)
     noise_key = jax.random.fold_in(new_key(config.seed), _NOISE) if network.draws_noise else None
+    make_batch = BatchMaker(config)
     train_steps = make_train_steps(
         network,
-        images.make_batch,
+        make_batch,
         losses=losses,
         optimizer=optimizer,
         batch_size=config.batch_size,
@@ -94,15 +124,15 @@ def prepare_run(config: ml_collections.ConfigDict) -> Run:
         microbatch_size=find_microbatch_size(config.microbatch_size, config.batch_size, mesh),
         abstract=abstract,
         ema_decay=config.ema_decay,
-        streamed=images.is_streamed,
+        streamed=is_streamed,
         noise_key=noise_key,
     )
-    return Run(
+    return Program(
         network=network,
         mesh=mesh,
-        images=images,
         losses=losses,
         learning_rate=learning_rate,
+        make_batch=make_batch,
         abstract=abstract,
         create_state=functools.partial(create_state, network, optimizer, mesh, config.seed, has_ema),
         train_steps=train_steps,

@@ -1,5 +1,8 @@
 """The device mesh and how state and batches lie on it."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -9,7 +12,7 @@ from nsr_jax.inference.devices import on_first_device, replicated
 BATCH_AXES = ('data', 'fsdp')  # the batch is split over both
 
 
-def make_mesh(data: int, fsdp: int, batch_size: int) -> Mesh:
+def make_mesh(data: int, fsdp: int, batch_size: int, devices: Sequence[Any] | None = None) -> Mesh:
     """Arrange all devices as (data, fsdp).
 
     Args:
@@ -17,11 +20,12 @@ def make_mesh(data: int, fsdp: int, batch_size: int) -> Mesh:
             CPU it takes no more than divide the batch.
         fsdp: devices along the axis that splits parameters and optimizer state.
         batch_size: the global batch, a multiple of the number of devices.
+        devices: these instead of those that JAX finds.
 
     Raises:
         UserError: the sizes do not fit the number of devices, or the batch does not divide over them.
     """
-    devices = jax.devices()
+    devices = devices or jax.devices()
     if fsdp < 1 or (data < 1 and data != -1):
         raise UserError(f'mesh (data={data}, fsdp={fsdp}): sizes must be from 1, or data=-1 for all that are left')
     if data == -1:

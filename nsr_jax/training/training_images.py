@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from nsr_jax.data.mapped_store import open_store
 from nsr_jax.data.region_stream import sample_regions
 from nsr_jax.data.sampling import Regions, draw_places, region_size, sample_patches
-from nsr_jax.data.sources import records_folder
+from nsr_jax.data.sources import Source, records_folder
 from nsr_jax.data.store import ImageStore, Needs
 from nsr_jax.data.validation_split import open_training_images, read_validation_images
 from nsr_jax.inference.devices import replicate
@@ -40,70 +40,53 @@ def find_store_folder(config: ml_collections.ConfigDict) -> pathlib.Path:
     return records_folder(config.data.tfds_dir) / 'image_stores'
 
 
-class TrainingImages:
-    """The decoded images of a run's source, without those that are held out for validation.
+def find_region_size(config: ml_collections.ConfigDict) -> int:
+    """The side in input pixels of the region that a patch needs."""
+    return region_size(config.data.patch_size, config.model.channels, make_corruption(config))
 
-    Attributes:
-        identity: a text that changes when the images do.
-        is_streamed: whether they exceed `config.data.resident_megabytes`, and so are not held on each device.
+
+def open_images(config: ml_collections.ConfigDict) -> tuple[Source, Needs]:
+    """The images of a run's source without those that are held out for validation, and what training needs of each.
 
     Raises:
         UserError: data are missing or do not fit.
     """
+    task = find_task(config.task)
+    needs = Needs(
+        scale=config.model.scale,
+        channels=config.model.channels,
+        smallest=find_region_size(config) + 2 * config.data.margin,
+        has_inputs=task.inputs != 'made',
+        to_gray=task.to_gray if config.model.channels == 1 else None,
+    )
+    source = open_training_images(
+        config.data.source,
+        config.data.split,
+        config.model.scale,
+        read_validation_images(config.validation),
+        inputs=task.inputs,
+        data_dir=config.data.data_dir,
+        tfds_dir=config.data.tfds_dir,
+        check=needs.check,
+    )
+    return source, needs
 
-    def __init__(self, config: ml_collections.ConfigDict, mesh: Mesh):
-        self._config, self._mesh = config, mesh
+
+class BatchMaker:
+    """Makes the batches of a run from its images: a pure function of the step, for use inside the jitted step."""
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        self._config = config
         self._corruption = make_corruption(config)
-        self._region_size = region_size(config.data.patch_size, config.model.channels, self._corruption)
         self._key = new_key(config.seed)
-        task = find_task(config.task)
-        needs = Needs(
-            scale=config.model.scale,
-            channels=config.model.channels,
-            smallest=self._region_size + 2 * config.data.margin,
-            has_inputs=task.inputs != 'made',
-            to_gray=task.to_gray if config.model.channels == 1 else None,
-        )
-        source = open_training_images(
-            config.data.source,
-            config.data.split,
-            config.model.scale,
-            read_validation_images(config.validation),
-            inputs=task.inputs,
-            data_dir=config.data.data_dir,
-            tfds_dir=config.data.tfds_dir,
-            check=needs.check,
-        )
-        budget = round(config.data.resident_megabytes * 1e6)
-        self._names = source.names
-        self._store = open_store(source, find_store_folder(config), needs, budget=budget)
-        self.identity = f'{len(source)} images {source.fingerprint}'
-        self.is_streamed = self._store.nbytes > budget
-        place = 'streamed, as config.data.resident_megabytes asks for' if self.is_streamed else 'on each device'
-        logging.info('%d images of %s, %.0f MB, %s', len(source), source.name, self._store.nbytes / 1e6, place)
 
-    def places(self, step: int) -> list[tuple[str, int, int]]:
-        """For each sample of a step's batch, the image's name, and row and column of its first input pixel."""
-        images, corners = draw_places(
-            jnp.asarray(self._store.sizes),
-            self._key,
-            step,
-            jnp.arange(self._config.batch_size, dtype=jnp.int32),
-            size=self._region_size,
-            margin=self._config.data.margin,
-        )
-        return [
-            (self._names[image], row, column)
-            for image, (row, column) in zip(images.tolist(), corners.tolist(), strict=True)
-        ]
-
-    def make_batch(
+    def __call__(
         self, images: ImageStore | Regions, first_step: jax.Array, step: jax.Array, indices: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Inputs and targets of a step, as `sample_patches` returns them; for use inside the jitted step.
+        """Inputs and targets of a step, as `sample_patches` returns them.
 
         Args:
-            images: as a feed of `open_feed` gives them.
+            images: as a feed of `TrainingImages.open_feed` gives them.
             first_step: of the call of the compiled function.
         """
         data, key, corruption = self._config.data, self._key, self._corruption
@@ -121,6 +104,45 @@ class TrainingImages:
             margin=data.margin,
             corruption=corruption,
         )
+
+
+class TrainingImages:
+    """The decoded images of a run's source, without those that are held out for validation.
+
+    Attributes:
+        identity: a text that changes when the images do.
+        is_streamed: whether they exceed `config.data.resident_megabytes`, and so are not held on each device.
+
+    Raises:
+        UserError: data are missing or do not fit.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, mesh: Mesh):
+        self._config, self._mesh = config, mesh
+        self._region_size = find_region_size(config)
+        source, needs = open_images(config)
+        budget = round(config.data.resident_megabytes * 1e6)
+        self._names = source.names
+        self._store = open_store(source, find_store_folder(config), needs, budget=budget)
+        self.identity = f'{len(source)} images {source.fingerprint}'
+        self.is_streamed = self._store.nbytes > budget
+        place = 'streamed, as config.data.resident_megabytes asks for' if self.is_streamed else 'on each device'
+        logging.info('%d images of %s, %.0f MB, %s', len(source), source.name, self._store.nbytes / 1e6, place)
+
+    def places(self, step: int) -> list[tuple[str, int, int]]:
+        """For each sample of a step's batch, the image's name, and row and column of its first input pixel."""
+        images, corners = draw_places(
+            jnp.asarray(self._store.sizes),
+            new_key(self._config.seed),
+            step,
+            jnp.arange(self._config.batch_size, dtype=jnp.int32),
+            size=self._region_size,
+            margin=self._config.data.margin,
+        )
+        return [
+            (self._names[image], row, column)
+            for image, (row, column) in zip(images.tolist(), corners.tolist(), strict=True)
+        ]
 
     def open_feed(self, first_step: int) -> ResidentFeed | StreamedFeed:
         """The feed that gives the images of each call of the compiled function, from this step on."""
