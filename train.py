@@ -10,7 +10,6 @@ Instead of training, `--profile=20` shows how 20 steps spend their time, and `--
 
 import json
 import pathlib
-
 from collections.abc import Sequence
 
 from absl import flags, logging
