@@ -9,7 +9,7 @@ QUICKSTART_FLAGS ?=
 # Processes that share the tests, a file at a time; each takes up to 3 GB.
 TEST_PROCESSES ?= 2
 
-.PHONY: quickstart test test-slow lint setup docs
+.PHONY: quickstart test test-compile test-slow lint setup docs
 
 setup: $(VENV)/.installed
 
@@ -35,7 +35,11 @@ lint: setup
 test: lint
 	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m 'not slow'
 
-# Huge images and wheels in environments of their own: minutes each.
+# Programs for TPUs and GPUs that are not there. A test is skipped if libtpu or the CUDA plugin of JAX is missing.
+test-compile: setup
+	$(RUN) -m pytest -m compile
+
+# Huge images, wheels in environments of their own, and what test-compile runs: minutes each.
 test-slow: setup
 	$(RUN) -m pytest -m slow
 

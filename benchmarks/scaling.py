@@ -17,7 +17,7 @@ import math
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,8 @@ from nsr_jax.losses import find_losses
 from nsr_jax.models.build import Network, build_network
 from nsr_jax.models.cost import count_multi_adds, count_parameters, parameter_shapes
 from nsr_jax.optimizers import find_optimizer, find_schedule
+from nsr_jax.planning import hlo
+from nsr_jax.planning.collectives import Collective, find_collectives
 from nsr_jax.training.sharding import BATCH_AXES, make_mesh, state_shardings
 from nsr_jax.training.state import abstract_state
 from nsr_jax.training.step import make_train_steps
@@ -41,32 +43,6 @@ from nsr_jax.training.step import make_train_steps
 CHECKED_PRESET, CHECKED_MESHES = 'edsr_s_nsr', ((8, 1), (2, 4), (1, 8))
 TOLERANCE = 0.002  # by which the bytes that a device sends may differ, as a share
 SCALE = 2  # of the super-resolution presets
-
-_BYTES = {'pred': 1, 's8': 1, 'u8': 1, 'bf16': 2, 'f16': 2, 's32': 4, 'u32': 4, 'f32': 4, 's64': 8, 'u64': 8, 'f64': 8}
-_INSTRUCTION = re.compile(r'\s*(?:ROOT )?%?\S+ = (.+?) ((?:all|collective|reduce-scatter|ragged)[a-z-]*)\((.*)')
-_GROUPS = re.compile(r'replica_groups=(mesh\[.*?\{.*?\}|\{\{.*?\}\}|\[\S+)')
-
-
-class Collective(NamedTuple):
-    """One operation that devices perform together.
-
-    Attributes:
-        kind: all-reduce, all-gather, reduce-scatter or all-to-all.
-        nbytes: size of the array that each device holds before or afterwards, whichever is larger.
-        devices: how many take part.
-        axes: of the mesh that these devices lie along; () if unknown.
-    """
-
-    kind: str
-    nbytes: float
-    devices: int
-    axes: tuple[str, ...] = ()
-
-    @property
-    def sent(self) -> float:
-        """Bytes that each device sends in a ring; an all-reduce counts as a reduce-scatter and an all-gather."""
-        rounds = 2 if self.kind == 'all-reduce' else 1
-        return rounds * (self.devices - 1) / self.devices * self.nbytes
 
 
 def predict(network: Network, data: int, fsdp: int) -> Iterator[Collective]:
@@ -97,31 +73,11 @@ def predict(network: Network, data: int, fsdp: int) -> Iterator[Collective]:
 
 
 def read(program: str) -> Iterator[Collective]:
-    """The collectives of one step in the text of a compiled program, each listed once.
-
-    Raises:
-        ArithmeticError: the model does not count the kind of one of them.
-    """
-    for line in program.splitlines():
-        if (match := _INSTRUCTION.match(line)) is None:
-            continue
-        shapes, kind, rest = match.groups()
-        if kind not in ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all'):
-            raise ArithmeticError(f'{kind} is not counted: {line.strip()[:200]}')
-        devices = _group_size(_GROUPS.search(rest)[1])
-        arrays = re.findall(r'([a-z]+\d*)\[([\d,]*)\]', shapes)
-        nbytes = sum(_BYTES[dtype] * math.prod(map(int, filter(None, axes.split(',')))) for dtype, axes in arrays)
-        yield Collective(kind, nbytes * devices if kind == 'reduce-scatter' else nbytes, devices)
-
-
-def _group_size(groups: str) -> int:
-    """The size of replica groups, which XLA writes in one of three ways: a mesh with axes, sizes, or a list."""
-    if groups.startswith('mesh['):
-        sizes = {axis: int(size) for axis, size in re.findall(r"'(\w+)'=(\d+)", groups)}
-        return math.prod(sizes[axis] for axis in re.findall(r"'(\w+)'", groups[groups.rindex('{') :]))
-    if match := re.match(r'\[(\d+),(\d+)\]<=', groups):
-        return int(match[2])
-    return len(re.match(r'\{\{([\d,]+)\}', groups)[1].split(','))
+    """The collectives of one step in the text of a compiled program, each listed once."""
+    parsed = hlo.parse(program)
+    for computation in parsed.computations.values():
+        for instruction in computation.values():
+            yield from find_collectives(parsed, instruction)
 
 
 def compiled_step(network: Network, data: int, fsdp: int) -> str:

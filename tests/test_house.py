@@ -21,7 +21,7 @@ ORDER = (
     ('shipped',),
     ('inference',),
     ('training', 'evaluation', 'restoring'),
-    ('studies',),
+    ('studies', 'planning'),
 )
 ALLOWED = {part: {each for row in ORDER[:level] for each in row} for level, parts in enumerate(ORDER) for part in parts}
 COMMANDS = {

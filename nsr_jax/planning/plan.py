@@ -122,7 +122,8 @@ def read_work(text: str) -> Work:
         by_kind[hlo.find_kind(program, each.instruction)] += cycles
         by_part[parts.get(each.instruction.name) or 'loops'] += cycles
         moved += nbytes
-        collectives += each.times * list(find_collectives(program, each.instruction))
+        found = (one for one in find_collectives(program, each.instruction) if one.devices > 1)
+        collectives += each.times * list(found)
     return Work(moved, by_kind, by_part, collectives, of_call['cycles'], of_call['moved'])
 
 

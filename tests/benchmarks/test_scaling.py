@@ -9,7 +9,7 @@ import types
 import pytest
 
 from benchmarks import scaling
-from benchmarks.scaling import Collective, predict, read
+from benchmarks.scaling import Collective, predict
 from nsr_jax.errors import UserError
 from nsr_jax.models.cost import count_parameters
 from nsr_jax.models.residual import RestorationNetwork
@@ -20,39 +20,6 @@ SPARSE = RestorationNetwork(scale=2, channels=3, num_blocks=1, features=64, grou
 OPTIONS = types.SimpleNamespace(
     batch_size=16, patch_size=48, devices_per_host=8, host_bandwidth=400.0, bandwidth=50.0, devices=['1', '8'], fsdp=4
 )
-
-PROGRAM = """
-  %all-reduce.1 = (f32[3,3,8,8]{3,2,1,0}, f32[]) all-reduce(%a), channel_id=1, replica_groups=[2,4]<=[8], to_apply=%sum
-  ROOT %g = bf16[16,10]{1,0} all-gather(%c), replica_groups={{0,2},{1,3}}, dimensions={0}
-  %r = f32[10]{0} reduce-scatter(%d), replica_groups=mesh['a'=2,'b'=4], device_ids=([2,4]T(1,0)) {'b'}, dimensions={0}
-  %e = (f32[5]{0}, f32[5]{0}) all-to-all(%f, %h), replica_groups=mesh['a'=8,'b'=1] {'a'}
-  %fusion = f32[4] fusion(%all-reduce.1), calls=%all-gather.2
-"""
-
-
-def test_collectives_in_a_program():
-    assert list(read(PROGRAM)) == [
-        ('all-reduce', 4 * 577, 4, ()),
-        ('all-gather', 320, 2, ()),
-        ('reduce-scatter', 160, 4, ()),
-        ('all-to-all', 40, 8, ()),
-    ]
-    with pytest.raises(ArithmeticError, match='collective-permute is not counted'):
-        list(read('  %p = f32[4]{0} collective-permute(%a), source_target_pairs={{0,1},{1,0}}'))
-
-
-def ring_all_reduce(pieces):
-    """What one of `len(pieces)` devices sends while sums go round and then results go round, a piece at a time."""
-    devices = len(pieces)
-    return sum(pieces[(0 - step) % devices] for step in range(devices - 1)) + sum(
-        pieces[(1 - step) % devices] for step in range(devices - 1)
-    )
-
-
-def test_what_a_device_sends_in_a_ring():
-    assert Collective('all-reduce', 800, 8).sent == ring_all_reduce([100] * 8) == 1400
-    assert Collective('all-gather', 800, 8).sent == Collective('reduce-scatter', 800, 8).sent == 700
-    assert Collective('all-reduce', 800, 1).sent == 0
 
 
 def test_data_parallel_devices_sum_every_gradient_once():
