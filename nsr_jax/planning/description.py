@@ -68,6 +68,8 @@ def _describe_step(step: Mapping[str, Any], steps_per_call: int, peak: float) ->
         'reaches all of them.',
     ]
     if step['estimated_cycles']:
+        millions = step['estimated_cycles'] / 1e6
+        lines += ['', f'The compiler estimates {millions:,.2f} million cycles for a step:']
         for what, shares in (('kind of work', step['share_by_kind']), ('part of the step', step['share_by_part'])):
             lines += ['', markdown.table([what, '% of the estimated cycles'], _percent(shares)).rstrip()]
         lines += ['', "The compiler's estimates of cycles are loose; kernels of our own have none."]

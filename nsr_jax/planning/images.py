@@ -1,6 +1,6 @@
 """The training images of a planned run, as shapes: no image is decoded."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def plan_images(config: ml_collections.ConfigDict, mesh: Mesh) -> PlannedImages:
     description = f'{len(layout.sizes)} images of at most {width}x{height}'
     side, channels = find_region_size(config), layout.channels
 
-    def array(dtype, sharding, *shape: int) -> jax.ShapeDtypeStruct:
+    def array(dtype, sharding, *shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     if layout.nbytes > round(config.data.resident_megabytes * 1e6):

@@ -74,7 +74,8 @@ def test_a_step_is_computation_and_then_communication():
 def test_a_model_that_is_off_is_a_failure(monkeypatch):
     def compiled(network, data, fsdp):
         floats = count_parameters(network) + (400 if fsdp == 2 else 4)
-        return f'  %r = f32[{floats}]{{0}} all-reduce(%a), replica_groups=[1,{data * fsdp}]<=[{data * fsdp}]'
+        groups = f'[1,{data * fsdp}]<=[{data * fsdp}]'
+        return f'ENTRY %main () -> f32[] {{\n  %r = f32[{floats}]{{0}} all-reduce(%a), replica_groups={groups}\n}}'
 
     monkeypatch.setattr(scaling, 'compiled_step', compiled)
     monkeypatch.setattr(scaling, 'predict', lambda network, data, fsdp: predict(network, data * fsdp, 1))
