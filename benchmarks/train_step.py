@@ -49,6 +49,7 @@ from nsr_jax.models.cost import count_multi_adds, count_parameters
 from nsr_jax.optimizers import find_optimizer, find_schedule
 from nsr_jax.tasks.denoise import Noise
 from nsr_jax.training.gradients import compare_and_differentiate, find_microbatch_size
+from nsr_jax.training.placing import place_store
 from nsr_jax.training.sharding import make_mesh, over_batch
 from nsr_jax.training.state import TrainState, abstract_state, create_state
 from nsr_jax.training.step import make_train_steps
@@ -158,7 +159,7 @@ class Training:
         generator, shapes = np.random.default_rng(0), self.abstract_store()
         images = jax.tree.map(lambda leaf: generator.integers(0, 256, leaf.shape, np.uint8), shapes)
         side = self._patch + 2 * self._margin + MARGIN
-        return jax.device_put(images.replace(sizes=np.full((IMAGES, 2), side, np.int32)), replicated(self._mesh))
+        return place_store(images.replace(sizes=np.full((IMAGES, 2), side, np.int32)), self._mesh)
 
     @functools.cached_property
     def initial(self) -> TrainState:

@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 
 from nsr_jax.data.sampling import Regions
 from nsr_jax.data.store import ImageStore, StoreLayout, measure_images
-from nsr_jax.inference.devices import replicated
 from nsr_jax.tasks import find_task
+from nsr_jax.training.placing import store_formats
 from nsr_jax.training.sharding import over_calls
 from nsr_jax.training.training_images import find_region_size, open_images
 
@@ -58,10 +58,11 @@ def plan_images(config: ml_collections.ConfigDict, mesh: Mesh) -> PlannedImages:
         )
         nbytes = sum(leaf.size for leaf in jax.tree.leaves(shapes)) // mesh.size
         return PlannedImages(shapes, True, nbytes, f'{description}, streamed; here the regions of a call')
-    whole = replicated(mesh)
+    formats = store_formats(mesh)
+    images, whole = (formats.targets, formats.sizes) if isinstance(formats, ImageStore) else (formats, formats)
     store = ImageStore(
-        array(jnp.uint8, whole, *layout.targets),
-        array(jnp.uint8, whole, *layout.inputs) if layout.inputs else None,
+        array(jnp.uint8, images, *layout.targets),
+        array(jnp.uint8, images, *layout.inputs) if layout.inputs else None,
         array(jnp.int32, whole, *layout.sizes.shape),
     )
     return PlannedImages(store, False, layout.nbytes, f'{description}, all on each device')

@@ -14,6 +14,7 @@ from nsr_jax.inference.devices import replicated
 from nsr_jax.losses import WeightedLosses
 from nsr_jax.models.build import Network
 from nsr_jax.training.gradients import compare_and_differentiate
+from nsr_jax.training.placing import store_formats
 from nsr_jax.training.sharding import over_batch, over_calls
 from nsr_jax.training.state import TrainState, average_weights
 
@@ -118,7 +119,7 @@ def make_train_steps(
     whole = replicated(mesh)
     return jax.jit(
         train_steps,
-        in_shardings=(state_sharding, over_calls(mesh) if streamed else whole, whole),
+        in_shardings=(state_sharding, over_calls(mesh) if streamed else store_formats(mesh), whole),
         out_shardings=(state_sharding, whole),
         donate_argnums=0,
         compiler_options=_COMPILER_OPTIONS.get(mesh.devices.flat[0].platform),

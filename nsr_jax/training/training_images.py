@@ -14,12 +14,12 @@ from nsr_jax.data.sampling import Regions, draw_places, region_size, sample_patc
 from nsr_jax.data.sources import Source, records_folder
 from nsr_jax.data.store import ImageStore, Needs
 from nsr_jax.data.validation_split import open_training_images, read_validation_images
-from nsr_jax.inference.devices import replicate
 from nsr_jax.ops.settings import new_key
 from nsr_jax.paths import local_path
 from nsr_jax.tasks import find_task
 from nsr_jax.tasks.task import Corruption
 from nsr_jax.training.feed import ResidentFeed, StreamedFeed
+from nsr_jax.training.placing import place_store
 
 
 def make_corruption(config: ml_collections.ConfigDict) -> Corruption | None:
@@ -148,4 +148,4 @@ class TrainingImages:
         """The feed that gives the images of each call of the compiled function, from this step on."""
         if self.is_streamed:
             return StreamedFeed(self._store, self._config, self._region_size, first_step, self._mesh)
-        return ResidentFeed(replicate(self._store, self._mesh))
+        return ResidentFeed(place_store(self._store, self._mesh))
