@@ -43,6 +43,7 @@ CASES = {
     ),
     'no data': ([f'--config={SR}', '--config.data.source=nowhere'], "'nowhere'"),
     'no DIV2K': ([f'--config={SR}', '--config.validation.fraction=0.0'], 'DIV2K_train_HR.zip'),
+    'unknown chips': ([f'--config={SR}', '--compile_for=v9:2x2'], '--compile_for=v9:2x2 names no chips'),
 }
 
 
