@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh, AxisType
 
 from configs import sr
 from nsr_jax.errors import UserError
@@ -16,7 +17,7 @@ from nsr_jax.planning.images import plan_images
 from nsr_jax.planning.plan import make_plan
 from nsr_jax.planning.target import Target
 from nsr_jax.training.run import prepare_run
-from nsr_jax.training.sharding import make_mesh
+from nsr_jax.training.sharding import BATCH_AXES, make_mesh
 from tests.planning.test_hlo import TEXT
 from tests.training.conftest import image_folder, make_config, tfds_dir  # noqa: F401  fixtures
 
@@ -55,6 +56,14 @@ def test_the_planned_images_are_those_of_training(config, megabytes):
     for shape, array in zip(jax.tree.leaves(planned.shapes), jax.tree.leaves(given), strict=True):
         assert array.sharding.is_equivalent_to(shape.sharding, array.ndim)
     assert planned.nbytes == sum(leaf.addressable_data(0).nbytes for leaf in jax.tree.leaves(given))
+
+
+def test_devices_share_the_regions_of_a_call(config):
+    config.data.resident_megabytes = 0
+    one, two = (
+        plan_images(config, AbstractMesh((size, 1), BATCH_AXES, axis_types=(AxisType.Auto,) * 2)) for size in (1, 2)
+    )
+    assert one.nbytes == 2 * two.nbytes > 0
 
 
 def test_div2k_is_planned_without_having_it():
