@@ -200,19 +200,19 @@ def count_moved(program: Program, execution: Execution) -> int:
     read = 0
     for place, name in enumerate(instruction.operands):
         if name in computation and (size := count_bytes(computation[name].shape, in_memory_alone=True)):
-            read += min(size, _count_sliced(program, instruction, place))
+            read += min(size, _count_sliced(program, instruction, place, size))
     return written + read
 
 
-def _count_sliced(program: Program, instruction: Instruction, place: int) -> float:
-    """The bytes that an instruction reads of one operand if it only cuts pieces from it, else infinity."""
+def _count_sliced(program: Program, instruction: Instruction, place: int, whole: int) -> int:
+    """The bytes that an instruction reads of one operand if it only cuts pieces from it, else `whole`."""
     if instruction.opcode in _SLICES:
-        return count_bytes(instruction.shape) if place == 0 else math.inf
+        return count_bytes(instruction.shape) if place == 0 else whole
     if instruction.opcode != 'fusion':
-        return math.inf
+        return whole
     inner = program.computations[instruction.called[0]]
     (name,) = (each.name for each in inner.values() if each.opcode == 'parameter' and each.rest.startswith(f'{place})'))
     users = [each for each in inner.values() if name in each.operands]
     if all(each.opcode in _SLICES and each.operands[0] == name for each in users):
         return sum(count_bytes(each.shape) for each in users)
-    return math.inf
+    return whole

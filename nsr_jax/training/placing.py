@@ -1,11 +1,13 @@
 """How a store that is held on each device lies there."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental.layout import Format, Layout
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from nsr_jax.data.store import ImageStore
 from nsr_jax.inference.devices import replicate, replicated
@@ -16,13 +18,11 @@ _PLATFORM, _LAYOUT = 'tpu', Layout(major_to_minor=(0, 3, 1, 2))
 _PIECE = 2**26  # bytes
 
 
-def store_formats(mesh: Mesh) -> NamedSharding | ImageStore:
-    """Where and how the arrays of a store lie, as `jax.jit` takes it for an argument."""
-    whole = replicated(mesh)
-    if mesh.devices.flat[0].platform != _PLATFORM:
-        return whole
-    images = Format(_LAYOUT, whole)
-    return ImageStore(images, images, whole)  # pyright: ignore[reportArgumentType]
+def store_formats(mesh: Mesh) -> Any:
+    """Where and how a store lies, as `jax.jit` takes it for an argument: one sharding, or one for each array."""
+    whole: Any = replicated(mesh)
+    form: Any = _image_format(mesh)
+    return ImageStore(form, form, whole) if form else whole
 
 
 def place_store(store: ImageStore, mesh: Mesh) -> ImageStore:
@@ -30,11 +30,16 @@ def place_store(store: ImageStore, mesh: Mesh) -> ImageStore:
 
     CPU devices share the host's memory: nothing may write to the store afterwards.
     """
-    formats = store_formats(mesh)
-    if not isinstance(formats, ImageStore):
+    form = _image_format(mesh)
+    if form is None:
         return replicate(store, mesh)
-    inputs = None if store.inputs is None else _put_in_pieces(np.asarray(store.inputs), formats.inputs)
-    return ImageStore(_put_in_pieces(np.asarray(store.targets), formats.targets), inputs, replicate(store.sizes, mesh))
+    inputs = None if store.inputs is None else _put_in_pieces(np.asarray(store.inputs), form)
+    return ImageStore(_put_in_pieces(np.asarray(store.targets), form), inputs, replicate(store.sizes, mesh))
+
+
+def _image_format(mesh: Mesh) -> Format | None:
+    """Of the images; None: the one that a device chooses by itself."""
+    return Format(_LAYOUT, replicated(mesh)) if mesh.devices.flat[0].platform == _PLATFORM else None
 
 
 def _put_in_pieces(images: np.ndarray, form: Format) -> jax.Array:
