@@ -51,7 +51,8 @@ def test_no_image_is_copied_in_a_call(plan):
 def test_devices_exchange_nothing_but_the_gradients_once(plan):
     found = plan['step']['collectives']
     assert list(found) == ['all-reduce']
-    assert plan['memory']['parameters'] <= found['all-reduce']['bytes'] < plan['memory']['parameters'] + 1e3
+    # The metrics go along, and the biases of tail and skip have one gradient.
+    assert abs(found['all-reduce']['bytes'] - plan['memory']['parameters']) < 1e3
 
 
 def test_the_compiler_says_where_the_time_goes(plan):
