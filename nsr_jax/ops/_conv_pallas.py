@@ -1,0 +1,254 @@
+"""The sparse convolution on TPUs: a kernel for the forward and one for the backward pass, in Pallas (Mosaic).
+
+A program of the grid computes one sample from its image and the whole bank, which both lie in the chip's fast memory.
+Mixing and its derivative happen there too, so that no sample's kernel and no kernel's gradient ever leaves it.
+
+A matrix product takes 128 channels at a time, and fewer leave most of the unit idle. So with fewer channels two rows
+of the image are folded: they lie side by side in the channels, and are convolved at once. They need the rows below and
+above them too, so that a folded row has blocks of input channels for four rows, and of output channels for two. The
+three columns of a kernel are three matrix products, which are moved by a column and added.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas
+from jax.experimental.pallas import tpu
+
+_SIDE = 3  # of the kernels, in pixels
+_LANES = 128  # channels that a matrix product takes at a time
+_TILE_BYTES = 32  # rows of a tile in memory times bytes of a number
+_CHANNELS = range(32, 257)
+_MOST_BYTES = 60 * 2**20  # chips since v5e have 64 MiB of fast memory or more
+
+
+def applies(x: jax.Array, bank: jax.Array) -> bool:
+    """Whether the kernels here can compute `conv.sparse_conv(x, bank, ...)` and its gradients."""
+    if any(jax.export.is_symbolic_dim(length) for length in x.shape):
+        return False
+    inputs, outputs = x.shape[3], bank.shape[4] * bank.shape[5]
+    return (
+        bank.shape[:2] == (_SIDE, _SIDE)
+        and inputs in _CHANNELS
+        and outputs in _CHANNELS
+        and x.dtype in (jnp.float32, jnp.bfloat16)
+        and bank.dtype == jnp.float32
+        and x.shape[1] > 2
+    )
+
+
+def convolve(
+    x: jax.Array, bank: jax.Array, gamma: jax.Array, biases: jax.Array, *, interpret: bool = False
+) -> jax.Array:
+    """As `conv.sparse_conv`, of biases that are mixed already.
+
+    Args:
+        x: `(B, H, W, Cin)`.
+        bank: `(3, 3, Cin, k, d, Cout / d)`.
+        gamma: `(B, k, d)`.
+        biases: `(B, Cout)`.
+        interpret: run it in Pallas' interpreter, on any platform.
+
+    Returns:
+        `(B, H, W, Cout)` of x's dtype.
+    """
+    batch, height, width, inputs = x.shape
+    outputs = biases.shape[1]
+    folded = _fold(x, min(inputs, outputs))
+    weights = _spread(gamma, outputs)
+    bank = bank.reshape(_SIDE, _SIDE, inputs, -1)
+    y = jax.ShapeDtypeStruct((*folded.shape[:4], outputs), x.dtype)
+    y = pallas.pallas_call(
+        _convolve,
+        grid=(batch,),
+        in_specs=[_sample(folded), _whole(bank), _sample(weights), _sample(biases[:, None])],
+        out_specs=_sample(y),
+        out_shape=y,
+        compiler_params=tpu.CompilerParams(dimension_semantics=('parallel',), vmem_limit_bytes=_MOST_BYTES),
+        interpret=interpret,
+        name='sparse_conv',
+    )(folded, bank, weights, biases[:, None])
+    return _unfold(y, height, width)
+
+
+def differentiate(
+    x: jax.Array, bank: jax.Array, gamma: jax.Array, output_gradient: jax.Array, *, interpret: bool = False
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """The gradients of `sum(output_gradient * convolve(x, bank, gamma, biases))` with respect to the four arguments.
+
+    Args:
+        x: `(B, H, W, Cin)`.
+        bank: `(3, 3, Cin, k, d, Cout / d)`.
+        gamma: `(B, k, d)`.
+        output_gradient: `(B, H, W, Cout)` of x's dtype.
+        interpret: as in `convolve`.
+    """
+    batch, height, width, inputs = x.shape
+    outputs = output_gradient.shape[3]
+    folded, folded_gradient = (_fold(images, min(inputs, outputs)) for images in (x, output_gradient))
+    weights = _spread(gamma, outputs)
+    flat_bank = bank.reshape(_SIDE, _SIDE, inputs, -1)
+    results = (
+        jax.ShapeDtypeStruct(folded.shape, x.dtype),
+        jax.ShapeDtypeStruct(flat_bank.shape, jnp.float32),
+        jax.ShapeDtypeStruct(weights.shape, jnp.float32),
+        jax.ShapeDtypeStruct((batch, 1, outputs), jnp.float32),
+    )
+    x_gradient, bank_gradient, weights_gradient, biases_gradient = pallas.pallas_call(
+        _differentiate,
+        grid=(batch,),
+        in_specs=[_sample(folded), _whole(flat_bank), _sample(weights), _sample(folded_gradient)],
+        out_specs=[_sample(results[0]), _whole(results[1]), _sample(results[2]), _sample(results[3])],
+        out_shape=results,
+        # One sample after another adds to the bank's gradient.
+        compiler_params=tpu.CompilerParams(dimension_semantics=('arbitrary',), vmem_limit_bytes=_MOST_BYTES),
+        interpret=interpret,
+        name='sparse_conv_gradients',
+    )(folded, flat_bank, weights, folded_gradient)
+    gamma_gradient = weights_gradient.reshape(*gamma.shape, -1).sum(axis=-1).astype(gamma.dtype)
+    return (
+        _unfold(x_gradient, height, width),
+        bank_gradient.reshape(bank.shape),
+        gamma_gradient,
+        biases_gradient[:, 0],
+    )
+
+
+def _fold(x: jax.Array, fewest_channels: int) -> jax.Array:
+    """`(B, H, W, C)` to `(B, H / rows, rows, W, C)`, the rows to be folded; zeros fill up what does not divide."""
+    rows = 2 if fewest_channels < _LANES else 1
+    columns = _TILE_BYTES // x.dtype.itemsize
+    x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % rows), (0, -x.shape[2] % columns), (0, 0)))
+    return x.reshape(x.shape[0], -1, rows, *x.shape[2:])
+
+
+def _unfold(x: jax.Array, height: int, width: int) -> jax.Array:
+    """The inverse of `_fold`: `(B, height, width, C)`."""
+    return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :height, :width]
+
+
+def _spread(gamma: jax.Array, outputs: int) -> jax.Array:
+    """A weight for each channel of each group: `(B, k, d)` to float32 `(B, 1, k Cout)`."""
+    batch, _, cardinality = gamma.shape
+    return jnp.repeat(gamma.astype(jnp.float32), outputs // cardinality, axis=2).reshape(batch, 1, -1)
+
+
+def _sample(array: jax.Array | jax.ShapeDtypeStruct) -> pallas.BlockSpec:
+    """Each program sees its own sample of an array `(B, ...)`."""
+    return pallas.BlockSpec((None, *array.shape[1:]), lambda index: (index, *[0] * (len(array.shape) - 1)))
+
+
+def _whole(array: jax.Array | jax.ShapeDtypeStruct) -> pallas.BlockSpec:
+    """All programs see the whole array, of which one copy is enough."""
+    return pallas.BlockSpec(array.shape, lambda _: (0,) * len(array.shape), pipeline_mode=pallas.Buffered(1))
+
+
+# The kernels. Their arguments are one sample's: images (h, rows, W, C), the bank (3, 3, Cin, k Cout), weights
+# (1, k Cout), biases (1, Cout). Below, n is h W and `around` means the folded rows, the next one and the previous one.
+
+
+def _convolve(x, bank, weights, biases, y):
+    height, rows, width, outputs = y.shape
+    own, around = _rows_of(rows)
+    images = _around(x)
+    kernel = _mix(bank, weights, outputs).astype(x.dtype)
+    total = _add(
+        _move(_multiply(images, _matrix(kernel[:, column], around, own), (1, 0)), width, column - 1)
+        for column in range(_SIDE)
+    )
+    for row in own:
+        channels = total[:, row * outputs : (row + 1) * outputs] + biases[...]
+        y[:, row] = channels.reshape(height, width, outputs).astype(y.dtype)
+
+
+def _differentiate(x, bank, weights, y_gradient, x_gradient, bank_gradient, weights_gradient, biases_gradient):
+    height, rows, width, inputs = x.shape
+    outputs = y_gradient.shape[-1]
+    own, around = _rows_of(rows)
+    gradients = _around(y_gradient)
+
+    # With respect to x it is a convolution with the transposed kernel, whose columns move the other way.
+    kernel = _mix(bank, weights, outputs).astype(x.dtype)
+    total = _add(
+        _move(_multiply(gradients, _matrix(kernel[:, column], own, around), (1, 1)), width, 1 - column)
+        for column in range(_SIDE)
+    )
+    for row in own:
+        channels = total[:, row * inputs : (row + 1) * inputs]
+        x_gradient[:, row] = channels.reshape(height, width, inputs).astype(x.dtype)
+
+    # With respect to the kernel it is one product over all pixels, of which each tap is some blocks.
+    images = jnp.concatenate([x[:, row].astype(jnp.float32) for row in own], axis=-1).reshape(height * width, -1)
+    moved = [_move(images, width, column - 1).astype(x.dtype) for column in range(_SIDE)]
+    products = _multiply(jnp.concatenate(moved, axis=1), gradients, (0, 0))
+
+    @pallas.when(pallas.program_id(0) == 0)
+    def _():
+        bank_gradient[...] = jnp.zeros_like(bank_gradient)
+
+    sums = jnp.zeros((inputs, weights.shape[1]), jnp.float32)
+    for tap in range(_SIDE):
+        for column in range(_SIDE):
+            blocks = _add(
+                products[(column * rows + i) * inputs :, j * outputs :][:inputs, :outputs]
+                for i, input_row in enumerate(own)
+                for j, output_row in enumerate(around)
+                if input_row - output_row + 1 == tap
+            )
+            groups = jnp.concatenate([blocks] * (weights.shape[1] // outputs), axis=1)
+            bank_gradient[tap, column] += weights[...] * groups
+            sums += bank[tap, column] * groups
+    weights_gradient[...] = jnp.sum(sums, axis=0, keepdims=True)
+    by_row = (y_gradient[:, row].astype(jnp.float32).reshape(-1, outputs) for row in own)
+    biases_gradient[...] = jnp.sum(_add(by_row), axis=0, keepdims=True)
+
+
+def _rows_of(rows: int) -> tuple[Sequence[int], Sequence[int]]:
+    """Numbers of the folded rows, and of these and the rows around them in the order of `_around`."""
+    return range(rows), (*range(rows), rows, -1)
+
+
+def _add(arrays):
+    return functools.reduce(jnp.add, arrays)
+
+
+def _around(images) -> jax.Array:
+    """Folded rows, the row below and the row above them in the channels: `(n, (rows + 2) C)`, zeros outside."""
+    height, rows, width, _ = images.shape
+    own = [images[:, row] for row in range(rows)]
+    outside = jnp.zeros_like(own[0][:1])
+    below, above = jnp.concatenate([own[0][1:], outside]), jnp.concatenate([outside, own[-1][:-1]])
+    return jnp.concatenate([*own, below, above], axis=-1).reshape(height * width, -1)
+
+
+def _mix(bank, weights, outputs: int) -> jax.Array:
+    """The sample's kernel: float32 `(3, 3, Cin, Cout)`."""
+    weighted = bank[...] * weights[...][None, None]
+    return _add(weighted[..., first : first + outputs] for first in range(0, weighted.shape[-1], outputs))
+
+
+def _matrix(taps: jax.Array, input_rows: Sequence[int], output_rows: Sequence[int]) -> jax.Array:
+    """The taps `(3, Cin, Cout)` of a column as a matrix from the channels of input rows to those of output rows."""
+    outside = jnp.zeros_like(taps[0])
+    blocks = [
+        [taps[i - o + 1] if 0 <= i - o + 1 < _SIDE else outside for o in output_rows] for i in input_rows
+    ]
+    return jnp.concatenate([jnp.concatenate(line, axis=1) for line in blocks], axis=0)
+
+
+def _multiply(first: jax.Array, second: jax.Array, axes: tuple[int, int]) -> jax.Array:
+    """A matrix product over the given axis of each, in float32."""
+    dimensions = (axes[:1], axes[1:]), ((), ())
+    return lax.dot_general(first, second, dimensions, preferred_element_type=jnp.float32)
+
+
+def _move(images: jax.Array, width: int, columns: int) -> jax.Array:
+    """Take each pixel of `(n, C)` from so many columns to the right, zeros outside."""
+    if columns == 0:
+        return images
+    source = lax.broadcasted_iota(jnp.int32, images.shape, 0) % width + columns
+    moved = tpu.roll(images, -columns % images.shape[0], 0)
+    return jnp.where((source >= 0) & (source < width), moved, 0)
