@@ -10,7 +10,7 @@ three columns of a kernel are three matrix products, which are moved by a column
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,10 @@ from jax.experimental import pallas
 from jax.experimental.pallas import tpu
 
 _SIDE = 3  # of the kernels, in pixels
+_COLUMNS = range(_SIDE)
 _LANES = 128  # channels that a matrix product takes at a time
 _TILE_BYTES = 32  # rows of a tile in memory times bytes of a number
+_PIXELS = 192  # that are convolved at once: what lies between a product and its sum stays in registers
 _CHANNELS = range(32, 257)
 _MOST_BYTES = 60 * 2**20  # chips since v5e have 64 MiB of fast memory or more
 
@@ -40,6 +42,7 @@ def applies(x: jax.Array, bank: jax.Array) -> bool:
     )
 
 
+@functools.partial(jax.jit, static_argnames='interpret')  # so that layers of one shape are traced once
 def convolve(
     x: jax.Array, bank: jax.Array, gamma: jax.Array, biases: jax.Array, *, interpret: bool = False
 ) -> jax.Array:
@@ -74,6 +77,7 @@ def convolve(
     return _unfold(y, height, width)
 
 
+@functools.partial(jax.jit, static_argnames='interpret')
 def differentiate(
     x: jax.Array, bank: jax.Array, gamma: jax.Array, output_gradient: jax.Array, *, interpret: bool = False
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
@@ -147,7 +151,7 @@ def _whole(array: jax.Array | jax.ShapeDtypeStruct) -> pallas.BlockSpec:
 
 
 # The kernels. Their arguments are one sample's: images (h, rows, W, C), the bank (3, 3, Cin, k Cout), weights
-# (1, k Cout), biases (1, Cout). Below, n is h W and `around` means the folded rows, the next one and the previous one.
+# (1, k Cout), biases (1, Cout).
 
 
 def _convolve(x, bank, weights, biases, y):
@@ -155,13 +159,14 @@ def _convolve(x, bank, weights, biases, y):
     own, around = _rows_of(rows)
     images = _around(x)
     kernel = _mix(bank, weights, outputs).astype(x.dtype)
-    total = _add(
-        _move(_multiply(images, _matrix(kernel[:, column], around, own), (1, 0)), width, column - 1)
-        for column in range(_SIDE)
-    )
-    for row in own:
-        channels = total[:, row * outputs : (row + 1) * outputs] + biases[...]
-        y[:, row] = channels.reshape(height, width, outputs).astype(y.dtype)
+    matrix = jnp.concatenate([_matrix(kernel[:, column], around, own) for column in _COLUMNS], axis=1)
+    for first in range(0, height, max(1, _PIXELS // width)):
+        block = slice(first, min(first + max(1, _PIXELS // width), height))
+        products = _multiply(images[block.start * width : block.stop * width], matrix, (1, 0))
+        total = _add_columns(products, width, range(-1, 2))
+        for row in own:
+            channels = total[:, row * outputs : (row + 1) * outputs] + biases[...]
+            y[block, row] = channels.reshape(-1, width, outputs).astype(y.dtype)
 
 
 def _differentiate(x, bank, weights, y_gradient, x_gradient, bank_gradient, weights_gradient, biases_gradient):
@@ -172,18 +177,16 @@ def _differentiate(x, bank, weights, y_gradient, x_gradient, bank_gradient, weig
 
     # With respect to x it is a convolution with the transposed kernel, whose columns move the other way.
     kernel = _mix(bank, weights, outputs).astype(x.dtype)
-    total = _add(
-        _move(_multiply(gradients, _matrix(kernel[:, column], own, around), (1, 1)), width, 1 - column)
-        for column in range(_SIDE)
-    )
+    matrix = jnp.concatenate([_matrix(kernel[:, column], own, around) for column in _COLUMNS], axis=0)
+    total = _add_columns(_multiply(gradients, matrix, (1, 1)), width, range(1, -2, -1))
     for row in own:
         channels = total[:, row * inputs : (row + 1) * inputs]
         x_gradient[:, row] = channels.reshape(height, width, inputs).astype(x.dtype)
 
     # With respect to the kernel it is one product over all pixels, of which each tap is some blocks.
     images = jnp.concatenate([x[:, row].astype(jnp.float32) for row in own], axis=-1).reshape(height * width, -1)
-    moved = [_move(images, width, column - 1).astype(x.dtype) for column in range(_SIDE)]
-    products = _multiply(jnp.concatenate(moved, axis=1), gradients, (0, 0))
+    moved = [_move(width, column - 1, images).astype(x.dtype) for column in _COLUMNS]
+    products = _multiply(gradients, jnp.concatenate(moved, axis=1), (0, 0)).T
 
     @pallas.when(pallas.program_id(0) == 0)
     def _():
@@ -191,7 +194,7 @@ def _differentiate(x, bank, weights, y_gradient, x_gradient, bank_gradient, weig
 
     sums = jnp.zeros((inputs, weights.shape[1]), jnp.float32)
     for tap in range(_SIDE):
-        for column in range(_SIDE):
+        for column in _COLUMNS:
             blocks = _add(
                 products[(column * rows + i) * inputs :, j * outputs :][:inputs, :outputs]
                 for i, input_row in enumerate(own)
@@ -245,7 +248,12 @@ def _multiply(first: jax.Array, second: jax.Array, axes: tuple[int, int]) -> jax
     return lax.dot_general(first, second, dimensions, preferred_element_type=jnp.float32)
 
 
-def _move(images: jax.Array, width: int, columns: int) -> jax.Array:
+def _add_columns(products: jax.Array, width: int, moves: Iterable[int]) -> jax.Array:
+    """Add the results of a kernel's columns, `(n, 3 C)`, after each has been taken from so many pixels to the right."""
+    return _add(map(functools.partial(_move, width), moves, jnp.split(products, _SIDE, axis=1)))
+
+
+def _move(width: int, columns: int, images: jax.Array) -> jax.Array:
     """Take each pixel of `(n, C)` from so many columns to the right, zeros outside."""
     if columns == 0:
         return images

@@ -8,14 +8,14 @@ A gate gives, for each sample b, weights `gamma[b, k, d]` over k sparsity groups
 linearity the weighted sum of the groups' outputs is one convolution with the weighted sum of their kernels, so a sparse
 convolution costs what a single group does.
 
-XLA sees `vmap` of a convolution as one grouped convolution with B groups, which no backend does well. Two other forms
-are better: a loop over samples for CPUs (`_conv_cpu`), and a batched matrix product of patches and kernels for GPUs
-and TPUs (`_conv_matmul`).
+XLA sees `vmap` of a convolution as one grouped convolution with B groups, which no backend does well. Other forms are
+better: a loop over samples for CPUs (`_conv_cpu`), kernels of our own for TPUs that mix and convolve (`_conv_pallas`),
+and a batched matrix product of patches and kernels (`_conv_matmul`) for GPUs and for what those kernels do not take.
 """
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,10 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from nsr_jax.ops import _conv_cpu, _conv_matmul
+from nsr_jax.ops import _conv_cpu, _conv_matmul, _conv_pallas
 
 Form = Literal['loop', 'matmul']
-Implementation = Literal['loop', 'matmul', 'mix_last', 'vmap']
+Implementation = Literal['loop', 'matmul', 'pallas', 'mix_last', 'vmap']
 
 
 def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
@@ -202,8 +202,8 @@ def _compute(
 
 
 def _on_each_device(
-    function: Callable[..., jax.Array], batches: Sequence[jax.Array], shared: Sequence[jax.Array] = ()
-) -> jax.Array:
+    function: Callable[..., Any], batches: Sequence[jax.Array], shared: Sequence[jax.Array] = ()
+) -> Any:
     """Apply a function of independent samples, on each device to the samples that it holds.
 
     The mesh of the context (`jax.set_mesh`, or `use_abstract_mesh` while functions are traced) tells which samples a
@@ -212,7 +212,7 @@ def _on_each_device(
     batch; the results are right all the same.
 
     Args:
-        function: of `*batches` and `*shared`; gives (B, ...).
+        function: of `*batches` and `*shared`; gives one or more arrays (B, ...).
         batches: each (B, ...).
         shared: arrays that are the same for all samples.
     """
@@ -304,6 +304,81 @@ def _conv_then_mix(x: jax.Array, bank: jax.Array, gamma: jax.Array) -> jax.Array
     return mixed.reshape(*x.shape[:3], -1).astype(x.dtype)
 
 
+def _mix_and_convolve(form: Form | Literal['vmap'] | None, x, bank, gamma, biases) -> jax.Array:
+    kernels = mix(bank, gamma).astype(x.dtype)
+    if form == 'vmap':
+        return add_bias(_conv_by_vmap(x, kernels), biases[:, None, None])
+    return sample_conv(x, kernels, biases, form)
+
+
+# The same by the kernels for TPUs. These have gradients, and the gradients' own are those of the other form.
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _conv_by_kernels(elsewhere: Literal['interpret'] | None, x, bank, gamma, biases) -> jax.Array:
+    """As `_mix_and_convolve`, with `_conv_pallas` on TPUs.
+
+    Args:
+        elsewhere: how to compute it on other platforms: in Pallas' interpreter, or in the form that suits them.
+        x: `(B, H, W, Cin)`.
+        bank: `(3, 3, Cin, k, d, Cout / d)`.
+        gamma: `(B, k, d)`.
+        biases: `(B, Cout)`.
+    """
+
+    def convolve(x, gamma, biases, bank):
+        default = functools.partial(_mix_and_convolve, None)
+        if elsewhere == 'interpret':
+            default = functools.partial(_conv_pallas.convolve, interpret=True)
+        return lax.platform_dependent(x, bank, gamma, biases, tpu=_conv_pallas.convolve, default=default)
+
+    return _on_each_device(convolve, [x, gamma, biases], shared=[bank])
+
+
+def _conv_by_kernels_forward(elsewhere, x, bank, gamma, biases):
+    return _conv_by_kernels(elsewhere, x, bank, gamma, biases), (x, bank, gamma)
+
+
+def _conv_by_kernels_backward(elsewhere, residuals, output_gradient):
+    return _gradients_by_kernels(elsewhere, *residuals, output_gradient)
+
+
+_conv_by_kernels.defvjp(_conv_by_kernels_forward, _conv_by_kernels_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _gradients_by_kernels(elsewhere, x, bank, gamma, output_gradient) -> tuple[jax.Array, ...]:
+    def differentiate(x, gamma, output_gradient, bank):
+        default = _gradients
+        if elsewhere == 'interpret':
+            default = functools.partial(_conv_pallas.differentiate, interpret=True)
+        x, bank, *others = lax.platform_dependent(
+            x, bank, gamma, output_gradient, tpu=_conv_pallas.differentiate, default=default
+        )
+        return x, bank[None], *others  # each device has a gradient of the bank, by its own samples
+
+    x, bank, *others = _on_each_device(differentiate, [x, gamma, output_gradient], shared=[bank])
+    return x, bank.sum(axis=0), *others
+
+
+def _gradients(x, bank, gamma, output_gradient) -> tuple[jax.Array, ...]:
+    biases = jnp.zeros((x.shape[0], output_gradient.shape[3]), jnp.float32)  # no gradient depends on them
+    convolve = jax.checkpoint(functools.partial(_mix_and_convolve, None))
+    return jax.vjp(convolve, x, bank, gamma, biases)[1](output_gradient)
+
+
+def _gradients_by_kernels_forward(elsewhere, *arguments):
+    return _gradients_by_kernels(elsewhere, *arguments), arguments
+
+
+def _gradients_by_kernels_backward(elsewhere, arguments, cotangents):
+    del elsewhere
+    return jax.vjp(_gradients, *arguments)[1](cotangents)
+
+
+_gradients_by_kernels.defvjp(_gradients_by_kernels_forward, _gradients_by_kernels_backward)
+
+
 def sparse_conv(
     x: jax.Array,
     bank: jax.Array,
@@ -319,9 +394,11 @@ def sparse_conv(
         bank: `(kh, kw, Cin, k, d, Cout / d)`, kh and kw odd: k groups of kernels, split in d cardinal groups.
         bias: `(k, d, Cout / d)`, mixed as the kernels are.
         gamma: `(B, k, d)`, the gate's weights.
-        implementation: 'loop' and 'matmul' are the forms of `sample_conv`; 'mix_last' computes every group's
-            convolution and then the sum of their outputs, k times the computation; 'vmap' is the definition. None
-            chooses by the platform, 'loop' on CPUs and 'matmul' elsewhere.
+        implementation: 'loop' and 'matmul' are the forms of `sample_conv`; 'pallas' is that of TPUs, for 3x3 kernels
+          of 32 to 256 channels (for others it is as None, and on other platforms Pallas' interpreter runs it, slowly);
+          'mix_last' computes every group's convolution and then the sum of their outputs, k times the computation;
+          'vmap' is the definition. None chooses by the platform: 'loop' on CPUs, 'pallas' on TPUs where it can, and
+          'matmul' elsewhere.
 
     Returns:
         `(B, H, W, Cout)` of x's dtype.
@@ -337,16 +414,12 @@ def sparse_conv(
     if implementation == 'mix_last':
         return add_bias(_conv_then_mix(x, bank, gamma), biases[:, None, None])
 
+    if implementation in (None, 'pallas') and _conv_pallas.applies(x, bank):
+        return _conv_by_kernels('interpret' if implementation == 'pallas' else None, x, bank, gamma, biases)
     # The backward pass keeps x, the bank and gamma and mixes again: B mixed kernels for each layer would fill the
     # memory (2.4 GB for EDSR-L at batch 64), and mixing is 0.2 % of the convolution.
-    @jax.checkpoint
-    def mix_and_convolve(x, bank, gamma, biases):
-        kernels = mix(bank, gamma).astype(x.dtype)
-        if implementation == 'vmap':
-            return add_bias(_conv_by_vmap(x, kernels), biases[:, None, None])
-        return sample_conv(x, kernels, biases, implementation)
-
-    return mix_and_convolve(x, bank, gamma, biases)
+    form = None if implementation == 'pallas' else implementation
+    return jax.checkpoint(functools.partial(_mix_and_convolve, form))(x, bank, gamma, biases)
 
 
 def _check_shapes(x: jax.Array, bank: jax.Array, bias: jax.Array, gamma: jax.Array) -> None:
