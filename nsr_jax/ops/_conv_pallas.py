@@ -154,45 +154,47 @@ def _whole(array: jax.Array | jax.ShapeDtypeStruct) -> pallas.BlockSpec:
 # (1, k Cout), biases (1, Cout).
 
 
-def _convolve(x, bank, weights, biases, y):
-    height, rows, width, outputs = y.shape
+def _convolve(x_ref, bank_ref, weights_ref, biases_ref, y_ref):
+    height, rows, width, outputs = y_ref.shape
     own, around = _rows_of(rows)
-    images = _around(x)
-    kernel = _mix(bank, weights, outputs).astype(x.dtype)
+    images = _around(x_ref)
+    kernel = _mix(bank_ref, weights_ref, outputs).astype(x_ref.dtype)
     matrix = jnp.concatenate([_matrix(kernel[:, column], around, own) for column in _COLUMNS], axis=1)
-    for first in range(0, height, max(1, _PIXELS // width)):
-        block = slice(first, min(first + max(1, _PIXELS // width), height))
-        products = _multiply(images[block.start * width : block.stop * width], matrix, (1, 0))
+    step = max(1, _PIXELS // width)
+    for first in range(0, height, step):
+        last = min(first + step, height)
+        products = _multiply(images[first * width : last * width], matrix, (1, 0))
         total = _add_columns(products, width, range(-1, 2))
         for row in own:
-            channels = total[:, row * outputs : (row + 1) * outputs] + biases[...]
-            y[block, row] = channels.reshape(-1, width, outputs).astype(y.dtype)
+            channels = total[:, row * outputs : (row + 1) * outputs] + biases_ref[...]
+            y_ref[first:last, row] = channels.reshape(-1, width, outputs).astype(y_ref.dtype)
 
 
-def _differentiate(x, bank, weights, y_gradient, x_gradient, bank_gradient, weights_gradient, biases_gradient):
-    height, rows, width, inputs = x.shape
-    outputs = y_gradient.shape[-1]
+def _differentiate(x_ref, bank_ref, weights_ref, y_gradient_ref, *gradient_refs):
+    x_gradient_ref, bank_gradient_ref, weights_gradient_ref, biases_gradient_ref = gradient_refs
+    height, rows, width, inputs = x_ref.shape
+    outputs = y_gradient_ref.shape[-1]
     own, around = _rows_of(rows)
-    gradients = _around(y_gradient)
+    gradients = _around(y_gradient_ref)
 
     # With respect to x it is a convolution with the transposed kernel, whose columns move the other way.
-    kernel = _mix(bank, weights, outputs).astype(x.dtype)
+    kernel = _mix(bank_ref, weights_ref, outputs).astype(x_ref.dtype)
     matrix = jnp.concatenate([_matrix(kernel[:, column], own, around) for column in _COLUMNS], axis=0)
     total = _add_columns(_multiply(gradients, matrix, (1, 1)), width, range(1, -2, -1))
     for row in own:
         channels = total[:, row * inputs : (row + 1) * inputs]
-        x_gradient[:, row] = channels.reshape(height, width, inputs).astype(x.dtype)
+        x_gradient_ref[:, row] = channels.reshape(height, width, inputs).astype(x_ref.dtype)
 
-    # With respect to the kernel it is one product over all pixels, of which each tap is some blocks.
-    images = jnp.concatenate([x[:, row].astype(jnp.float32) for row in own], axis=-1).reshape(height * width, -1)
-    moved = [_move(width, column - 1, images).astype(x.dtype) for column in _COLUMNS]
-    products = _multiply(gradients, jnp.concatenate(moved, axis=1), (0, 0)).T
+    # With respect to the kernel it is one product over all pixels; each tap is the sum of some of its blocks.
+    images = jnp.concatenate([x_ref[:, row].astype(jnp.float32) for row in own], axis=-1)
+    moved = [_move(width, column - 1, images.reshape(height * width, -1)) for column in _COLUMNS]
+    products = _multiply(gradients, jnp.concatenate(moved, axis=1).astype(x_ref.dtype), (0, 0)).T
 
     @pallas.when(pallas.program_id(0) == 0)
     def _():
-        bank_gradient[...] = jnp.zeros_like(bank_gradient)
+        bank_gradient_ref[...] = jnp.zeros_like(bank_gradient_ref)
 
-    sums = jnp.zeros((inputs, weights.shape[1]), jnp.float32)
+    weights_gradient = jnp.zeros((inputs, weights_ref.shape[1]), jnp.float32)
     for tap in range(_SIDE):
         for column in _COLUMNS:
             blocks = _add(
@@ -201,12 +203,12 @@ def _differentiate(x, bank, weights, y_gradient, x_gradient, bank_gradient, weig
                 for j, output_row in enumerate(around)
                 if input_row - output_row + 1 == tap
             )
-            groups = jnp.concatenate([blocks] * (weights.shape[1] // outputs), axis=1)
-            bank_gradient[tap, column] += weights[...] * groups
-            sums += bank[tap, column] * groups
-    weights_gradient[...] = jnp.sum(sums, axis=0, keepdims=True)
-    by_row = (y_gradient[:, row].astype(jnp.float32).reshape(-1, outputs) for row in own)
-    biases_gradient[...] = jnp.sum(_add(by_row), axis=0, keepdims=True)
+            groups = jnp.concatenate([blocks] * (weights_ref.shape[1] // outputs), axis=1)
+            bank_gradient_ref[tap, column] += weights_ref[...] * groups
+            weights_gradient += bank_ref[tap, column] * groups
+    weights_gradient_ref[...] = jnp.sum(weights_gradient, axis=0, keepdims=True)
+    by_row = (y_gradient_ref[:, row].astype(jnp.float32).reshape(-1, outputs) for row in own)
+    biases_gradient_ref[...] = jnp.sum(_add(by_row), axis=0, keepdims=True)
 
 
 def _rows_of(rows: int) -> tuple[Sequence[int], Sequence[int]]:
@@ -214,22 +216,22 @@ def _rows_of(rows: int) -> tuple[Sequence[int], Sequence[int]]:
     return range(rows), (*range(rows), rows, -1)
 
 
-def _add(arrays):
+def _add(arrays: Iterable[jax.Array]) -> jax.Array:
     return functools.reduce(jnp.add, arrays)
 
 
-def _around(images) -> jax.Array:
-    """Folded rows, the row below and the row above them in the channels: `(n, (rows + 2) C)`, zeros outside."""
-    height, rows, width, _ = images.shape
-    own = [images[:, row] for row in range(rows)]
+def _around(images_ref) -> jax.Array:
+    """Folded rows, the row below and the row above them in the channels: `(h W, (rows + 2) C)`, zeros outside."""
+    height, rows, width, _ = images_ref.shape
+    own = [images_ref[:, row] for row in range(rows)]
     outside = jnp.zeros_like(own[0][:1])
     below, above = jnp.concatenate([own[0][1:], outside]), jnp.concatenate([outside, own[-1][:-1]])
     return jnp.concatenate([*own, below, above], axis=-1).reshape(height * width, -1)
 
 
-def _mix(bank, weights, outputs: int) -> jax.Array:
+def _mix(bank_ref, weights_ref, outputs: int) -> jax.Array:
     """The sample's kernel: float32 `(3, 3, Cin, Cout)`."""
-    weighted = bank[...] * weights[...][None, None]
+    weighted = bank_ref[...] * weights_ref[...][None, None]
     return _add(weighted[..., first : first + outputs] for first in range(0, weighted.shape[-1], outputs))
 
 
@@ -249,7 +251,7 @@ def _multiply(first: jax.Array, second: jax.Array, axes: tuple[int, int]) -> jax
 
 
 def _add_columns(products: jax.Array, width: int, moves: Iterable[int]) -> jax.Array:
-    """Add the results of a kernel's columns, `(n, 3 C)`, after each has been taken from so many pixels to the right."""
+    """Add the products `(n, 3 C)` of a kernel's columns, after each has been taken from so many pixels to the right."""
     return _add(map(functools.partial(_move, width), moves, jnp.split(products, _SIDE, axis=1)))
 
 
