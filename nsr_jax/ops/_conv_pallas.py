@@ -23,22 +23,28 @@ _COLUMNS = range(_SIDE)
 _LANES = 128  # channels that a matrix product takes at a time
 _TILE_BYTES = 32  # rows of a tile in memory times bytes of a number
 _PIXELS = 192  # that are convolved at once: what lies between a product and its sum stays in registers
+_MEMORY = 60 * 2**20  # chips since v5e have 64 MiB of fast memory or more
+# What the kernels take: the largest images and banks for which they were compiled. Larger ones exceed the memory, and
+# compile for minutes.
 _CHANNELS = range(32, 257)
-_MOST_BYTES = 60 * 2**20  # chips since v5e have 64 MiB of fast memory or more
+_MOST_IMAGE_BYTES = 96 * 96 * 256 * 2
+_MOST_BANK_BYTES = 9 * 256 * 256 * 4 * 4
 
 
 def applies(x: jax.Array, bank: jax.Array) -> bool:
     """Whether the kernels here can compute `conv.sparse_conv(x, bank, ...)` and its gradients."""
     if any(jax.export.is_symbolic_dim(length) for length in x.shape):
         return False
-    inputs, outputs = x.shape[3], bank.shape[4] * bank.shape[5]
+    _, height, width, inputs = x.shape
+    outputs = bank.shape[4] * bank.shape[5]
     return (
         bank.shape[:2] == (_SIDE, _SIDE)
-        and inputs in _CHANNELS
-        and outputs in _CHANNELS
+        and {inputs, outputs} <= set(_CHANNELS)
         and x.dtype in (jnp.float32, jnp.bfloat16)
         and bank.dtype == jnp.float32
-        and x.shape[1] > 2
+        and height > 2
+        and height * width * max(inputs, outputs, _LANES) * x.dtype.itemsize <= _MOST_IMAGE_BYTES
+        and bank.size * bank.dtype.itemsize <= _MOST_BANK_BYTES
     )
 
 
@@ -70,7 +76,7 @@ def convolve(
         in_specs=[_sample(folded), _whole(bank), _sample(weights), _sample(biases[:, None])],
         out_specs=_sample(y),
         out_shape=y,
-        compiler_params=tpu.CompilerParams(dimension_semantics=('parallel',), vmem_limit_bytes=_MOST_BYTES),
+        compiler_params=tpu.CompilerParams(dimension_semantics=('parallel',), vmem_limit_bytes=_MEMORY),
         interpret=interpret,
         name='sparse_conv',
     )(folded, bank, weights, biases[:, None])
@@ -108,7 +114,7 @@ def differentiate(
         out_specs=[_sample(results[0]), _whole(results[1]), _sample(results[2]), _sample(results[3])],
         out_shape=results,
         # One sample after another adds to the bank's gradient.
-        compiler_params=tpu.CompilerParams(dimension_semantics=('arbitrary',), vmem_limit_bytes=_MOST_BYTES),
+        compiler_params=tpu.CompilerParams(dimension_semantics=('arbitrary',), vmem_limit_bytes=_MEMORY),
         interpret=interpret,
         name='sparse_conv_gradients',
     )(folded, flat_bank, weights, folded_gradient)

@@ -16,10 +16,11 @@ from nsr_jax import agreement
 from nsr_jax.errors import UserError
 from nsr_jax.losses import WeightedLosses, find_losses, weighted_sum
 from nsr_jax.models.build import Network, build_network
-from nsr_jax.models.cost import count_multi_adds, count_parameters
+from nsr_jax.models.cost import count_multi_adds, count_parameters, parameter_shapes
 from nsr_jax.ops.settings import new_key
 from nsr_jax.optimizers import Schedule, find_optimizer, find_schedule
 from nsr_jax.training.gradients import find_microbatch_size
+from nsr_jax.training.self_check import check_sparse_convolutions
 from nsr_jax.training.sharding import make_mesh
 from nsr_jax.training.state import TrainState, abstract_state, create_state
 from nsr_jax.training.step import make_train_steps
@@ -74,12 +75,16 @@ class Run(Program):
 
 
 def prepare_run(config: ml_collections.ConfigDict) -> Run:
-    """Build the network, the mesh, the images and the train step; nothing is compiled yet.
+    """Build the network, the mesh, the images and the train step; nothing is compiled yet but the check of a TPU.
 
     Raises:
-        UserError: as `check_run`; data are missing or do not fit; or the processes of a job have different configs,
-            versions or images.
+        UserError: as `check_run`; a TPU computes the convolutions wrongly; data are missing or do not fit; or the
+            processes of a job have different configs, versions or images.
     """
+    if jax.default_backend() == 'tpu':
+        with agreement.agreed():
+            shapes = parameter_shapes(build_network(config.model))
+            check_sparse_convolutions(shapes, config.data.patch_size, config.compute_dtype)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.batch_size)
     with agreement.agreed():
         images = TrainingImages(config, mesh)

@@ -42,7 +42,9 @@ def value_and_gradients(implementation, arguments):
 def test_values_and_gradients_equal_the_definition(image, inputs, outputs, dtype, tolerance):
     arguments = random_arguments(image, inputs, outputs, dtype)
     assert _conv_pallas.applies(*arguments[:2])
-    computed = jax.jit(functools.partial(value_and_gradients, 'pallas'))(arguments)
+    # The interpreted kernel is long, and runs once: it is not worth optimizing.
+    fast = {'xla_backend_optimization_level': 0}
+    computed = jax.jit(functools.partial(value_and_gradients, 'pallas'), compiler_options=fast)(arguments)
     exact = [argument.astype(jnp.float32) for argument in arguments]
     expected = jax.jit(functools.partial(value_and_gradients, 'vmap'))(exact)
     for name, actual, wanted in zip(NAMES, computed, expected, strict=True):
@@ -51,8 +53,7 @@ def test_values_and_gradients_equal_the_definition(image, inputs, outputs, dtype
         np.testing.assert_allclose(actual, wanted, rtol=0, atol=tolerance * np.abs(wanted).max(), err_msg=name)
 
 
-@pytest.mark.parametrize('implementation', ['pallas', None])
-def test_second_gradients_equal_the_definition(implementation):
+def test_second_gradients_equal_the_definition():
     arguments = random_arguments((3, 4), 32, 32, jnp.float32, batch=1, groups=2, cardinality=2)
 
     def second(implementation, arguments):
@@ -61,7 +62,7 @@ def test_second_gradients_equal_the_definition(implementation):
 
         return jax.grad(size)(arguments)
 
-    computed = jax.jit(functools.partial(second, implementation))(arguments)
+    computed = jax.jit(functools.partial(second, None))(arguments)
     for name, actual, wanted in zip(NAMES[1:], computed, jax.jit(functools.partial(second, 'vmap'))(arguments)):
         np.testing.assert_allclose(actual, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max(), err_msg=name)
 
@@ -88,7 +89,9 @@ BOTH = {'sparse_conv', 'sparse_conv_gradients'}
         ({'platform': 'cpu'}, set()),
         ({'platform': 'cuda'}, set()),
         ({'shape': (2, 2, 8, 64)}, set()),  # nothing to fold with
-        ({'shape': (2, 1000, 1000, 64)}, set()),  # too large for the fast memory
+        ({'shape': (2, 97, 192, 64)}, set()),  # too large for the fast memory
+        ({'bank': (3, 3, 64, 300, 16, 4)}, set()),
+        ({'dtype': jnp.float16}, set()),
         ({'shape': (2, 8, 8, 64), 'bank': (3, 3, 64, 4, 1, 24)}, set()),  # few channels
         ({'shape': (2, 8, 8, 64), 'bank': (5, 3, 64, 4, 16, 4)}, set()),
     ],
