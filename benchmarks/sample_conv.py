@@ -100,6 +100,8 @@ def convolutions() -> dict[str, tuple[str, Callable[..., jax.Array]]]:
     found = {'static, XLA': (_STATIC, static_by_xla), 'static, ours': (_STATIC, static_by_us)}
     for kind in (_SHARED, _SPARSE):
         for name in get_args(Implementation):
+            if name == 'pallas' and jax.default_backend() != 'tpu':  # interpreted elsewhere
+                continue
             if (kind, name) != (_SHARED, 'vmap'):  # a grouped convolution even with one kernel, so never the floor
                 label = name if kind == _SPARSE else f'{name}, one kernel'
                 found[label] = kind, functools.partial(sparse_conv, implementation=name)

@@ -244,9 +244,7 @@ def _mix(bank_ref, weights_ref, outputs: int) -> jax.Array:
 def _matrix(taps: jax.Array, input_rows: Sequence[int], output_rows: Sequence[int]) -> jax.Array:
     """The taps `(3, Cin, Cout)` of a column as a matrix from the channels of input rows to those of output rows."""
     outside = jnp.zeros_like(taps[0])
-    blocks = [
-        [taps[i - o + 1] if 0 <= i - o + 1 < _SIDE else outside for o in output_rows] for i in input_rows
-    ]
+    blocks = [[taps[i - o + 1] if 0 <= i - o + 1 < _SIDE else outside for o in output_rows] for i in input_rows]
     return jnp.concatenate([jnp.concatenate(line, axis=1) for line in blocks], axis=0)
 
 

@@ -63,7 +63,8 @@ def test_second_gradients_equal_the_definition():
         return jax.grad(size)(arguments)
 
     computed = jax.jit(functools.partial(second, None))(arguments)
-    for name, actual, wanted in zip(NAMES[1:], computed, jax.jit(functools.partial(second, 'vmap'))(arguments)):
+    expected = jax.jit(functools.partial(second, 'vmap'))(arguments)
+    for name, actual, wanted in zip(NAMES[1:], computed, expected, strict=True):
         np.testing.assert_allclose(actual, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max(), err_msg=name)
 
 
@@ -108,5 +109,7 @@ def test_compiles_for_a_tpu(dtype, monkeypatch):
     monkeypatch.setenv('TPU_WORKER_HOSTNAMES', 'localhost')
     device = topologies.get_topology_desc(platform='tpu', topology_name='v5e:2x2').devices[0]
     shapes = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in random_arguments((7, 9), 64, 64, dtype)]
-    function = jax.jit(lambda *arguments: value_and_gradients(None, arguments), in_shardings=SingleDeviceSharding(device))
+    function = jax.jit(
+        lambda *arguments: value_and_gradients(None, arguments), in_shardings=SingleDeviceSharding(device)
+    )
     assert function.lower(*shapes).compile().as_text().count('custom_call_target="tpu_custom_call"') == 2

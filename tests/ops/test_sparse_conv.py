@@ -267,6 +267,9 @@ def loss(x, gamma, kernel, bank, bias):
     return jnp.mean(jnp.square(sparse_conv(static_conv(x, kernel), bank, bias, gamma)))
 
 once = jax.value_and_grad(loss, argnums=range(5))
+# As many channels as TPUs' kernels take: the bank's gradient is then summed on each device, and then over devices.
+wide_shapes = ((16, 3, 4, 6), (16, 2, 2), (3, 3, 6, 32), (3, 3, 32, 2, 2, 16), (2, 2, 16))
+wide = tuple(generator.normal(size=shape).astype(np.float32) for shape in wide_shapes)
 
 def descend(x, gamma, kernel, bank, bias):
     def step(_, parameters):
@@ -275,7 +278,11 @@ def descend(x, gamma, kernel, bank, bias):
     return lax.fori_loop(0, 3, step, (kernel, bank, bias))
 
 report = {}
-for name, function, results in (('once', once, (whole, shardings)), ('loop', descend, (whole,) * 3)):
+for name, function, results, arguments in (
+    ('once', once, (whole, shardings), arguments),
+    ('loop', descend, (whole,) * 3, arguments),
+    ('wide', once, (whole, shardings), wide),
+):
     def in_mesh(*a, function=function):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return function(*a)
@@ -315,6 +322,12 @@ def test_a_sharded_batch_stays_where_it_is(on_eight_devices, name):
     assert {kernel, bank, bias} <= set(collectives['all-reduce']) <= {kernel, bank, bias, scalar}
 
 
-@pytest.mark.parametrize('name', ['once', 'loop'])
+def test_gradients_of_the_kernels_for_tpus_stay_where_they_are(on_eight_devices):
+    collectives = on_eight_devices['wide']['collectives']
+    assert set(collectives) == {'all-reduce'}
+    assert set(collectives['all-reduce']) == {3 * 3 * 6 * 32, 3 * 3 * 32 * 2 * 2 * 16, 2 * 2 * 16, 1}
+
+
+@pytest.mark.parametrize('name', ['once', 'loop', 'wide'])
 def test_eight_devices_compute_what_one_does(on_eight_devices, name):
     assert max(on_eight_devices[name]['errors']) < 5e-6
