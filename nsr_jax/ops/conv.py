@@ -340,7 +340,8 @@ def _conv_by_kernels_forward(elsewhere, x, bank, gamma, biases):
 
 
 def _conv_by_kernels_backward(elsewhere, residuals, output_gradient):
-    return _gradients_by_kernels(elsewhere, *residuals, output_gradient)
+    gradients: Any = _gradients_by_kernels(elsewhere, *residuals, output_gradient)
+    return gradients
 
 
 _conv_by_kernels.defvjp(_conv_by_kernels_forward, _conv_by_kernels_backward)
