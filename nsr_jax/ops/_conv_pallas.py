@@ -24,8 +24,7 @@ _LANES = 128  # channels that a matrix product takes at a time
 _TILE_BYTES = 32  # rows of a tile in memory times bytes of a number
 _PIXELS = 192  # that are convolved at once: what lies between a product and its sum stays in registers
 _MEMORY = 60 * 2**20  # chips since v5e have 64 MiB of fast memory or more
-# What the kernels take: the largest images and banks for which they were compiled. Larger ones exceed the memory, and
-# compile for minutes.
+# What the kernels take: the largest images and banks for which they were compiled, which takes more than a minute.
 _CHANNELS = range(32, 257)
 _MOST_IMAGE_BYTES = 96 * 96 * 256 * 2
 _MOST_BANK_BYTES = 9 * 256 * 256 * 4 * 4
@@ -251,7 +250,9 @@ def _matrix(taps: jax.Array, input_rows: Sequence[int], output_rows: Sequence[in
 def _multiply(first: jax.Array, second: jax.Array, axes: tuple[int, int]) -> jax.Array:
     """A matrix product over the given axis of each, in float32."""
     dimensions = (axes[:1], axes[1:]), ((), ())
-    return lax.dot_general(first, second, dimensions, preferred_element_type=jnp.float32)
+    # JAX's setting of the precision is for float32; Mosaic refuses to multiply bfloat16 in another one.
+    precision = lax.Precision.DEFAULT if first.dtype == jnp.bfloat16 else None
+    return lax.dot_general(first, second, dimensions, precision=precision, preferred_element_type=jnp.float32)
 
 
 def _add_columns(products: jax.Array, width: int, moves: Iterable[int]) -> jax.Array:

@@ -36,7 +36,7 @@ def value_and_gradients(implementation, arguments):
     [
         ((5, 7), 32, 36, jnp.float32, 2e-6),  # a row and a column are filled up
         ((4, 3), 40, 32, jnp.bfloat16, 0.01),
-        ((3, 5), 128, 132, jnp.float32, 2e-6),  # no rows are folded
+        ((3, 8), 128, 132, jnp.float32, 2e-6),  # no rows are folded, and nothing is filled up
     ],
 )
 def test_values_and_gradients_equal_the_definition(image, inputs, outputs, dtype, tolerance):
