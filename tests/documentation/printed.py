@@ -77,7 +77,7 @@ def commands_of(line, place):
         is_module = _MODULE.fullmatch(word) and before == '-m'
         if is_program or is_module or (begins and (_SCRIPT.fullmatch(word) or _MODULE.fullmatch(word))):
             starts.append((index, word))
-        elif word in _SHORT or _LAUNCHERS.fullmatch(word):
+        elif word in _SHORT or (_LAUNCHERS.fullmatch(word) and 'sweep' not in word):  # these choose a workdir
             starts.append((index, _SHORT.get(word, 'train.py')))
     found = []
     for index, program in starts:
