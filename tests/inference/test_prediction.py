@@ -30,6 +30,10 @@ class StandIn:
     mean: float = 0.5
     traced: collections.Counter = dataclasses.field(default_factory=collections.Counter, compare=False)
 
+    @property
+    def is_gated(self):
+        return self.groups > 1
+
     def apply(self, variables, x, method='__call__'):
         self.traced[method, x.shape] += 1
         p = variables['params']
