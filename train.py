@@ -22,8 +22,8 @@ from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.validation import open_validation
 from nsr_jax.paths import local_path
+from nsr_jax.planning.compiled_step import make_plan
 from nsr_jax.planning.description import describe
-from nsr_jax.planning.plan import make_plan
 from nsr_jax.planning.target import EXAMPLES, hide_accelerators
 from nsr_jax.training.loop import train
 from nsr_jax.training.profile import profile

@@ -9,12 +9,11 @@ from jax.sharding import AbstractMesh, AxisType
 
 from configs import sr
 from nsr_jax.errors import UserError
-from nsr_jax.planning import hlo
-from nsr_jax.planning import plan as planning
+from nsr_jax.planning import compiled_step, hlo
 from nsr_jax.planning.chips import CHIPS, Chip
+from nsr_jax.planning.compiled_step import make_plan
 from nsr_jax.planning.description import describe
 from nsr_jax.planning.images import plan_images
-from nsr_jax.planning.plan import make_plan
 from nsr_jax.planning.target import Target
 from nsr_jax.training.run import prepare_run
 from nsr_jax.training.sharding import BATCH_AXES, make_mesh
@@ -35,7 +34,7 @@ def target(monkeypatch):
 
     def replace(chip=CHIP):
         found = Target('v5e:2x2', 'v5e', chip, jax.devices()[:1], 1, 1)
-        monkeypatch.setattr(planning, 'find_target', lambda name: found)
+        monkeypatch.setattr(compiled_step, 'find_target', lambda name: found)
 
     replace()
     return replace
@@ -90,7 +89,7 @@ def test_a_plan(config, target, monkeypatch):
         compiled.append(lowered.compile({'xla_backend_optimization_level': '0'}))
         return compiled[0]
 
-    monkeypatch.setattr(planning, 'compile_anew', compile_fast)
+    monkeypatch.setattr(compiled_step, 'compile_anew', compile_fast)
     plan = make_plan(config, 'v5e:2x2')
     assert plan['mesh'] == {'data': 1, 'fsdp': 1} and plan['batch_size'] == 4
     memory = plan['memory']
@@ -108,7 +107,7 @@ def test_a_plan(config, target, monkeypatch):
 
     # The same plan for a chip with less memory than its images take.
     target(Chip(1e5, 1e9, 1e12, 1e8, ''))
-    monkeypatch.setattr(planning, 'compile_anew', lambda program, images: compiled[0])
+    monkeypatch.setattr(compiled_step, 'compile_anew', lambda program, images: compiled[0])
     plan = make_plan(config, 'v5e:2x2')
     assert not plan['fits']
     assert '**It does not fit.**' in describe(plan) and '- --config.data.resident_megabytes=0' in describe(plan)
@@ -118,7 +117,7 @@ def test_a_program_that_the_compiler_refuses_gives_a_plan_too(config, target, mo
     def refuse(program, images):
         raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Ran out of memory on HBM: 21G of 15.75G\nmore')
 
-    monkeypatch.setattr(planning, 'compile_anew', refuse)
+    monkeypatch.setattr(compiled_step, 'compile_anew', refuse)
     target(Chip(1e5, 1e9, 1e12, 1e8, ''))
     plan = make_plan(config, 'v5e:2x2')
     assert not plan['fits'] and 'step' not in plan and 'peak' not in plan['memory']
@@ -128,7 +127,7 @@ def test_a_program_that_the_compiler_refuses_gives_a_plan_too(config, target, mo
 
 
 def test_the_work_of_a_program():
-    work = planning.read_work(TEXT)
+    work = compiled_step.read_work(TEXT)
     assert work.by_kind == {
         hlo.PRODUCTS: 3000,
         hlo.MOVES: 4 * 2000 + 50,
@@ -147,7 +146,7 @@ def test_collectives_at_the_speed_of_links():
     bound = {}
     for name, kind, per_host in (('v5e:2x2', 'v5e', 4), ('h100:4', 'h100', 4), ('h100:2x2', 'h100', 2)):
         target = Target(name, kind, CHIPS[kind], [None] * 4, 1, per_host)
-        bound[name] = planning._bound_step(target, 10**12, planning.read_work(TEXT))
+        bound[name] = compiled_step._bound_step(target, 10**12, compiled_step.read_work(TEXT))
     sent = 2 * 3 / 4 * 4096
     seconds = {name: step['seconds_at_least_by']['collectives'] for name, step in bound.items()}
     assert seconds == {'v5e:2x2': sent / 200e9, 'h100:4': sent / 450e9, 'h100:2x2': sent / 50e9}
