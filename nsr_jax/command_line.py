@@ -96,7 +96,28 @@ def run(main: Callable[[Sequence[str]], int | None], computes: Callable[[], bool
         os._exit(code)
 
     streams.prepare()
-    app.run(guarded, flags_parser=_parse_flags)
+    app.run(guarded, flags_parser=parse_flags)
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parse a command line, `argv[0]` its program, as absl does; what is wrong ends the process with one line and 2.
+
+    Returns:
+        the arguments that are no flags, after `argv[0]`.
+    """
+    try:
+        rest = flags.FLAGS(argv)
+        if 'config' in flags.FLAGS:
+            _check_config_file()
+        return rest
+    except UserError as error:
+        sys.exit(_report(error))
+    except AttributeError as error:  # an override of a field that the config does not have
+        sys.exit(_report(f'--config has no such field: {" ".join(str(error.args[0].args[0]).split())}'))
+    except flags.Error as error:
+        sys.exit(_report(_origin(error) if 'Error whilst parsing config file' in str(error) else error))
+    except (LookupError, TypeError, ValueError, OSError) as error:  # from ml_collections, for wrong names and values
+        sys.exit(_report(f'--config or one of its fields has a wrong value: {error}'))
 
 
 def describe(module: str) -> None:
@@ -225,22 +246,6 @@ def _keep_compiled_programs() -> None:
         logging.info('compiled programs are not kept: %s', reason)
     else:
         logging.info('compiled programs are kept in %s', folder)
-
-
-def _parse_flags(argv: Sequence[str]) -> list[str]:
-    try:
-        rest = flags.FLAGS(argv)
-        if 'config' in flags.FLAGS:
-            _check_config_file()
-        return rest
-    except UserError as error:
-        sys.exit(_report(error))
-    except AttributeError as error:  # an override of a field that the config does not have
-        sys.exit(_report(f'--config has no such field: {" ".join(str(error.args[0].args[0]).split())}'))
-    except flags.Error as error:
-        sys.exit(_report(_origin(error) if 'Error whilst parsing config file' in str(error) else error))
-    except (LookupError, TypeError, ValueError, OSError) as error:  # from ml_collections, for wrong names and values
-        sys.exit(_report(f'--config or one of its fields has a wrong value: {error}'))
 
 
 def _check_config_file() -> None:

@@ -77,7 +77,7 @@ def ask(program, arguments, main):
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
         try:
-            rest = command_line._parse_flags(list(sys.argv))
+            rest = command_line.parse_flags(list(sys.argv))
             if program in BEGINNINGS:
                 main(rest)
         except AcceptedError:

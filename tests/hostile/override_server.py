@@ -31,13 +31,14 @@ def answer(arguments, workdir):
     try:
         with contextlib.redirect_stderr(errors):
             try:
-                command_line._parse_flags(list(sys.argv))
+                command_line.parse_flags(list(sys.argv))
                 command_line.check_config(train.base.check, flags.FLAGS.config)
                 check_run(flags.FLAGS.config, workdir)
                 train.open_validation(flags.FLAGS.config)
                 code = 0
             except UserError as error:
-                code = command_line._report(error)
+                code = 2
+                sys.stderr.write(f'error: {error}\n')
             except SystemExit as error:
                 code = error.code
     except Exception:  # any is a failure of the test, which shows this traceback

@@ -1,8 +1,10 @@
 """Writing strip by strip: what other readers find in the files, and what is left when something goes wrong."""
 
 import io
+import itertools
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -14,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsr_jax.errors import UserError
-from nsr_jax.images import writing
 from nsr_jax.images.reading import read_image, read_photo
 from nsr_jax.images.writing import write_image, write_photo
 
@@ -88,15 +89,19 @@ def test_tifffile_reads_the_same_from_several_strips(channels, dtype):
         np.testing.assert_array_equal(page.asarray().reshape(image.shape), image)
 
 
-def test_a_huge_tiff_has_offsets_of_64_bits(monkeypatch):
+@pytest.mark.slow
+def test_a_huge_tiff_has_offsets_of_64_bits(tmp_path):
     tifffile = pytest.importorskip('tifffile')
-    monkeypatch.setattr('nsr_jax.images.tiff_file._LARGEST', 100)
-    image = noise(20, 30, 3, dtype=np.uint16)
-    data = written(image, 'TIFF')
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
+    strip = np.tile(noise(1, 1000, 3), (20, 70, 1))  # repeated, so that 4.2 GB become a file of some MB
+    path, count = tmp_path / 'huge.tif', 1000
+    size = {'height': count * len(strip), 'width': strip.shape[1], 'channels': 3, 'dtype': strip.dtype}
+    write_photo(path, (strip for _ in range(count)), format='TIFF', **size)
+    with tifffile.TiffFile(path) as file:
         assert file.is_bigtiff
-        np.testing.assert_array_equal(file.asarray(), image)
-    np.testing.assert_array_equal(read_photo(data).pixels, image)
+        (page,) = file.pages
+        assert page.shape == (20_000, 70_000, 3)
+        pieces = list(itertools.islice(page.segments(), 2))
+    np.testing.assert_array_equal(pieces[0][0][0], strip[: len(pieces[0][0][0])])
 
 
 @pytest.mark.parametrize('width', range(1, 12))
@@ -254,21 +259,22 @@ def test_a_missing_folder_is_named(tmp_path, form):
 
 
 @pytest.mark.parametrize('form', ['PNG', 'JPEG'])
-def test_a_full_disk_is_told_and_ends_the_work(tmp_path, monkeypatch, capfd, form):
+def test_a_full_disk_is_told_and_ends_the_work(tmp_path, capfd, form):
     """Though it happens in another thread, and libvips would say only that it failed."""
     pulled = []
-
-    def full(self, data):
-        raise OSError(28, 'No space left on device')
 
     def strips():
         for _ in range(400):
             pulled.append(1)
             yield noise(4, 2000, 3)
 
-    monkeypatch.setattr(writing._Output, 'write', full)
-    with pytest.raises(UserError, match='photo: cannot be written: No space left on device'):
-        write(tmp_path / 'photo', np.empty((1600, 2000, 3), np.uint8), form, strips())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))  # acts like a full disk
+    try:
+        with pytest.raises(UserError, match='photo: cannot be written: File too large'):
+            write(tmp_path / 'photo', np.empty((1600, 2000, 3), np.uint8), form, strips())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
     assert len(pulled) < 400
     assert capfd.readouterr().err == ''

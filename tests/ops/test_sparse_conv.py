@@ -55,15 +55,16 @@ SHAPES = [
     {'batch': 2, 'image': (6, 5), 'inputs': 3, 'groups': 3, 'cardinality': 4, 'width': 2, 'kernel': (3, 5)},
     {'batch': 1, 'image': (2, 1), 'inputs': 5, 'groups': 2, 'cardinality': 2, 'width': 2, 'kernel': (5, 3)},
 ]
+MANY_CHANNELS = {
+    'batch': 2, 'image': (5, 7), 'inputs': 32, 'groups': 2, 'cardinality': 2, 'width': 16, 'kernel': (3, 3),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ('shape', 'halved'),
     [
         pytest.param(shape, halved, id='{batch}x{image}x{inputs} k{groups} d{cardinality} {kernel}'.format(**shape))
-        for halved in (False, True)
-        for shape in SHAPES
-        if shape['kernel'][1] == 3 or not halved
+        for shape, halved in [*((shape, False) for shape in SHAPES), (MANY_CHANNELS, True)]
     ],
     indirect=['halved'],
 )
@@ -104,7 +105,8 @@ def test_equals_the_definition(implementation):
 
 @pytest.mark.usefixtures('lenient_promotion')
 def test_first_and_second_derivatives_numerically(halved):
-    arguments = random_arguments(2, (2, 3), 2, 2, 2, 1, (3, 3), np.float64)
+    inputs, width = (32, 16) if halved else (2, 1)
+    arguments = random_arguments(2, (2, 3), inputs, 2, 2, width, (3, 3), np.float64)
     with jax.enable_x64(True):
         traced_anew = jax.jit(lambda *arguments: sparse_conv(*arguments))
         check_grads(traced_anew, arguments, order=2, modes=['rev'], atol=1e-6, rtol=1e-6)
@@ -144,14 +146,14 @@ def test_kernel_gradients_are_summed_in_float32():
     np.testing.assert_array_equal(gradient[0, :, :, 0, 0], np.outer(counts, counts))
 
 
-@pytest.mark.parametrize('pixels_at_once', [None, 12, 1])  # the image as a whole; two rows, two more and one; each row
-@pytest.mark.parametrize('batch', [1, 2])
-@pytest.mark.parametrize(('inputs', 'outputs'), [(1, 7), (4, 4), (4, 7), (7, 4), (7, 1)])  # columns on x, or on y
-def test_correlation_equals_the_definition(batch, inputs, outputs, pixels_at_once, monkeypatch):
-    if pixels_at_once is not None:
-        monkeypatch.setattr('nsr_jax.ops._conv_cpu._PIXELS_AT_ONCE', pixels_at_once)
+@pytest.mark.parametrize(
+    ('batch', 'height', 'width'),
+    [(2, 5, 6), (1, 5, 6), (1, 100, 61), (2, 3, 2400)],  # on a CPU as a whole, by blocks of rows, and row by row
+)
+@pytest.mark.parametrize(('inputs', 'outputs'), [(1, 7), (4, 4), (7, 1)])  # columns on x, or on y
+def test_correlation_equals_the_definition(batch, height, width, inputs, outputs):
     generator = np.random.default_rng(0)
-    height, width, kernel_height, kernel_width = 5, 6, 3, 5
+    kernel_height, kernel_width = 3, 5
     x, y = (generator.normal(size=(batch, height, width, channels)) for channels in (inputs, outputs))
     padded = np.pad(x, ((0, 0), (1, 1), (2, 2), (0, 0)))
     expected = np.empty((batch, kernel_height, kernel_width, inputs, outputs))
@@ -251,11 +253,9 @@ import jax, jax.numpy as jnp, numpy as np
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from nsr_jax import cpu_cores
-from nsr_jax.ops import _conv_cpu
 from nsr_jax.ops.conv import sparse_conv, static_conv
 
 cpu_cores.count_cores = lambda: 8
-_conv_cpu._LEAST_CHANNELS = 1
 mesh = jax.make_mesh((4, 2), ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2)
 whole, batch = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
 generator = np.random.default_rng(0)
@@ -267,7 +267,8 @@ def loss(x, gamma, kernel, bank, bias):
     return jnp.mean(jnp.square(sparse_conv(static_conv(x, kernel), bank, bias, gamma)))
 
 once = jax.value_and_grad(loss, argnums=range(5))
-# As many channels as TPUs' kernels take: the bank's gradient is then summed on each device, and then over devices.
+# As many channels as TPUs' kernels take, and as halving the multiplications on a CPU: the bank's gradient is then
+# summed on each device, and then over devices.
 wide_shapes = ((16, 3, 4, 6), (16, 2, 2), (3, 3, 6, 32), (3, 3, 32, 2, 2, 16), (2, 2, 16))
 wide = tuple(generator.normal(size=shape).astype(np.float32) for shape in wide_shapes)
 

@@ -15,9 +15,13 @@ def xla_conv(x, kernel):
     return lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
-def random_arguments(kernel_size, batch=2, dtype=np.float32):
+FEW, MANY = (3, 4), (32, 32)
+
+
+def random_arguments(kernel_size, batch=2, dtype=np.float32, channels=FEW):
+    """An image with as many channels as the first of `channels`, and a kernel whose output has the second."""
     generator = np.random.default_rng(0)
-    shapes = ((batch, 5, 7, 3), (*kernel_size, 3, 4))
+    shapes = ((batch, 5, 7, channels[0]), (*kernel_size, *channels))
     return tuple(jnp.asarray(generator.normal(size=shape), dtype) for shape in shapes)
 
 
@@ -56,7 +60,7 @@ def test_value_first_and_second_derivatives(kernel_size, batch, platform, halved
 
     monkeypatch.setattr(lax, 'platform_dependent', platform_dependent)
     with jax.enable_x64(True):
-        arguments = random_arguments(kernel_size, batch, np.float64)
+        arguments = random_arguments(kernel_size, batch, np.float64, MANY if halved else FEW)
         actual, expected = (
             jax.jit(functools.partial(derivatives, conv))(*arguments) for conv in (static_conv, xla_conv)
         )
@@ -83,7 +87,7 @@ def test_bfloat16():
 
 
 def test_gradient_descent_inside_a_loop(halved):
-    x, kernel = random_arguments((3, 3))
+    x, kernel = random_arguments((3, 3), channels=MANY if halved else FEW)
 
     def descended(conv):
         def step(_, kernel):
