@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> None:
             network = build_network(model.config.model, config.compute_dtype)
             if GATES.value:
                 check_gates(network, GATES.value)
-            networks += network_contenders(name, network, model.params, model.step, tilings, ensembles)
+            networks += network_contenders(name, network, model.params, model.step, tilings, ensembles, model.label)
         sweep = Sweep([*baselines, *networks], sources, protocols, degradations, metrics)
     scores = run_sweep(sweep, output)
     show(

@@ -71,6 +71,11 @@ class LoadedModel:
         """The step and the kind of weights for tables and logs: 'step 30, EMA'."""
         return f'step {self.step}' + f', {self.kind}' * bool(self.kind)
 
+    @property
+    def label(self) -> str:
+        """A short name: that of the run's folder, or of the file with the weights."""
+        return self.path.parents[1].name if self.path.parent.name == FOLDER else self.path.stem
+
 
 def load_model(directory: str | pathlib.Path, which: str = 'best') -> LoadedModel:
     """Read a network's config and its weights, or the average of its weights if there is one, which is logged.

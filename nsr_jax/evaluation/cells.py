@@ -45,6 +45,7 @@ class Contender:
         network: a network and its parameters; None for a baseline.
         applied: entries of a network in scores.json: the digest of its 'weights', the optimizer's 'step', 'tiling', and
             'ensemble', the number of orientations that are averaged; empty for a baseline.
+        label: a short name; '' for that in tables. Several may have the same.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Contender:
     predictors: Callable[[Degradation], Sequence[Predictor]]
     network: tuple[Network, dict] | None = None
     applied: Mapping[str, str | int] = dataclasses.field(default_factory=dict)
+    label: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,13 +105,20 @@ def digest_weights(params: Mapping[str, Any]) -> str:
 
 
 def network_contenders(
-    name: str, network: Network, params: dict, step: int, tilings: Sequence[Tiling], ensembles: Sequence[int]
+    name: str,
+    network: Network,
+    params: dict,
+    step: int,
+    tilings: Sequence[Tiling],
+    ensembles: Sequence[int],
+    label: str = '',
 ) -> list[Contender]:
     """A network with each of several tilings and ensembles, with its weights on every local device.
 
     Args:
         params: its parameters, which this process holds in full.
         ensembles: over how many orientations predictions are averaged, 1 or 8.
+        label: a short name.
     """
     weights = digest_weights(params)
     contenders = []
@@ -122,6 +131,7 @@ def network_contenders(
                 lambda degradation, predictors=predictors: predictors,
                 (network, params),
                 {'weights': weights, 'step': step, 'tiling': str(tiling), 'ensemble': ensemble},
+                label,
             )
         )
     return contenders

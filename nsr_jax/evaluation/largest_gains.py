@@ -15,7 +15,7 @@ import numpy as np
 from nsr_jax import agreement
 from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.data.sources import Source
-from nsr_jax.evaluation.cells import Sweep
+from nsr_jax.evaluation.cells import Contender, Sweep
 from nsr_jax.evaluation.gate_maps import write_gate_maps
 from nsr_jax.evaluation.pictures import choose_crop, draw_comparison, plot_losses
 from nsr_jax.evaluation.protocols import round_prediction
@@ -153,6 +153,16 @@ def draw(found: SideBySide, sweep: Sweep, path: pathlib.Path) -> None:
     draw_comparison(path, title, panels, found.place(CROP_SIZE), CROP_SIZE)
 
 
+def labels_of(networks: Sequence[Contender]) -> dict[str, str]:
+    """Short names by those in tables; where several would be alike, they are numbered."""
+    labels = [each.label or each.name for each in networks]
+    numbered = [f'{label} ({labels[: index + 1].count(label)})' for index, label in enumerate(labels)]
+    return {
+        each.name: label if labels.count(label) == 1 else number
+        for each, label, number in zip(networks, labels, numbered, strict=True)
+    }
+
+
 def show(
     sweep: Sweep,
     scores: Sequence[Score],
@@ -196,7 +206,8 @@ def show(
                 network, params = first.network
                 write_gate_maps(folder / f'{name}{_GATES}', title, network, params, found.network_input, gates)
         if report:
-            title = '; '.join(network.name for network in sweep.networks)
-            write_report(output, f'Evaluation of {title or "baselines"}', scores, shown, curves)
+            labels = labels_of(sweep.networks)
+            title = f'Evaluation of {", ".join(labels.values()) or "baselines"}'
+            write_report(output, title, scores, shown, curves, labels)
 
     agreement.by_first(write)

@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import importlib.resources
 import io
 import math
 import os
@@ -10,7 +9,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import jinja2
 import matplotlib
 import matplotlib.figure
 import matplotlib.ticker
@@ -22,6 +20,7 @@ from nsr_jax.evaluation.pictures import read_curves
 from nsr_jax.evaluation.scores import Mean, Score, means
 from nsr_jax.evaluation.tables import metrics_of
 from nsr_jax.metrics import METRICS, Metric
+from nsr_jax.page import render
 from nsr_jax.tasks import all_protocols, published_for
 from nsr_jax.tasks.task import Published
 
@@ -66,6 +65,7 @@ def write_report(
     scores: Sequence[Score],
     pictures: Sequence[Picture],
     curves: Mapping[str, str | os.PathLike],
+    labels: Mapping[str, str] | None = None,
 ) -> None:
     """Write index.html, which contains everything it shows, into an existing folder.
 
@@ -76,25 +76,26 @@ def write_report(
             are marked and name their protocol; further tables show each image's scores.
         curves: metrics.jsonl of the training by model; the page draws the losses, and the scores during training by the
             metrics of `scores`.
+        labels: short names, which stand for those of models everywhere but in a legend of both.
 
     Raises:
         UserError: a metrics.jsonl cannot be read, or the page cannot be written.
     """
+    labels = labels or {}
     metrics = metrics_of(scores)
-    rows = _rows(scores, metrics)
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(
-        (importlib.resources.files('nsr_jax.evaluation') / 'report.html').read_text(encoding='utf-8')
-    )
-    page = template.render(
+    rows = _rows(scores, metrics, labels)
+    page = render(
+        'nsr_jax.evaluation',
+        'report.html',
         title=title,
         fields=_FIELDS,
         metrics=metrics,
         rows=rows,
         filters={name: list(dict.fromkeys(getattr(score, name) for score in scores)) for name in _FILTERS},
         protocols={row.protocol: all_protocols()[row.protocol].description for row in rows},
-        image_tables=_image_tables(scores, metrics),
-        pictures=[_picture_to_page(picture) for picture in pictures],
+        labels={short: model for model, short in labels.items() if short != model},
+        image_tables=_image_tables(scores, metrics, labels),
+        pictures=[_picture_to_page(picture, labels) for picture in pictures],
         legend={model: _line(i) for i, model in enumerate(curves)},
         curves=_draw_curves(curves, metrics),
     )
@@ -122,11 +123,12 @@ class _Row(NamedTuple):
     published: str | None  # training data of a published row, in words; None: the row is ours
 
 
-def _rows(scores: Sequence[Score], metrics: Mapping[str, Metric]) -> list[_Row]:
+def _rows(scores: Sequence[Score], metrics: Mapping[str, Metric], labels: Mapping[str, str]) -> list[_Row]:
     """Our means, then published scores for the same datasets, under the names that these have here."""
 
     def cells(row: Mean | Published, dataset: str, images: int | None) -> list[_Cell]:
-        texts = [_Cell(text, None) for text in (dataset, row.degradation, row.model, row.protocol)]
+        model = labels.get(row.model, row.model) if isinstance(row, Mean) else row.model
+        texts = [_Cell(text, None) for text in (dataset, row.degradation, model, row.protocol)]
         numbers = [_number(row.values.get(name), metric.decimals) for name, metric in metrics.items()]
         return [*texts, _number(images, 0), *numbers]
 
@@ -145,7 +147,9 @@ class _ImageTable(NamedTuple):
     rows: list[list[_Cell]]
 
 
-def _image_tables(scores: Sequence[Score], metrics: Mapping[str, Metric]) -> list[_ImageTable]:
+def _image_tables(
+    scores: Sequence[Score], metrics: Mapping[str, Metric], labels: Mapping[str, str]
+) -> list[_ImageTable]:
     """Tables with images as rows and each model's metrics as columns."""
     groups: dict[str, dict[tuple[str, str], Mapping[str, float]]] = {}
     for score in scores:
@@ -159,11 +163,11 @@ def _image_tables(scores: Sequence[Score], metrics: Mapping[str, Metric]) -> lis
             found = [group.get((image, model), {}) for model in models]
             numbers = [_number(values.get(name), each.decimals) for values in found for name, each in metrics.items()]
             rows.append([_Cell(image, None), *numbers])
-        tables.append(_ImageTable(heading, models, rows))
+        tables.append(_ImageTable(heading, [labels.get(model, model) for model in models], rows))
     return tables
 
 
-def _picture_to_page(picture: Picture) -> dict[str, object]:
+def _picture_to_page(picture: Picture, labels: Mapping[str, str]) -> dict[str, object]:
     """A picture as the template takes it: the window around the zoomed square, as data URIs."""
     sides = next(iter(picture.images.values())).shape[:2]
     window = [min(side, WINDOW_SIZE) for side in sides]
@@ -177,7 +181,8 @@ def _picture_to_page(picture: Picture) -> dict[str, object]:
     for label, image in picture.images.items():
         values = picture.scores.get(label, {})
         score = ', '.join(METRICS[name].text_with_unit(value) for name, value in values.items())
-        images.append((label, _webp(image[row : row + window[0], column : column + window[1]]), score))
+        shown = _webp(image[row : row + window[0], column : column + window[1]])
+        images.append((labels.get(label, label), shown, score))
     return {
         'heading': f'{picture.dataset}, {picture.name}',
         'images': images,

@@ -1,14 +1,12 @@
 """A page that shows images before and after restoring, with a slider for mouse, finger or keyboard."""
 
 import base64
-import importlib.resources
 import io
 import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jinja2
 import numpy as np
 import PIL.Image
 
@@ -16,6 +14,7 @@ from nsr_jax.atomic_files import write_atomically
 from nsr_jax.errors import UserError, printable
 from nsr_jax.images.reading import read_photo
 from nsr_jax.ops.imresize import imresize
+from nsr_jax.page import render
 from nsr_jax.restoring.plan import Job
 
 SIDE = 512  # the longest side of a preview, in pixels of the output
@@ -98,11 +97,8 @@ def write_page(path: str | os.PathLike, title: str, previews: Sequence[Preview],
     Raises:
         UserError: the file cannot be written.
     """
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(
-        (importlib.resources.files('nsr_jax.restoring') / 'compare.html').read_text(encoding='utf-8')
-    )
-    write_atomically(path, template.render(title=printable(title), previews=previews, left_out=left_out))
+    values = {'title': printable(title), 'previews': previews, 'left_out': left_out}
+    write_atomically(path, render('nsr_jax.restoring', 'compare.html', **values))
 
 
 def _most_detail(image: np.ndarray, side: int) -> tuple[int, int]:

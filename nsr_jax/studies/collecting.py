@@ -3,7 +3,6 @@
 import base64
 import csv
 import dataclasses
-import importlib.resources
 import io
 import json
 import math
@@ -11,7 +10,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jinja2
 import matplotlib.figure
 import numpy as np
 import scipy.stats
@@ -20,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from nsr_jax import markdown
 from nsr_jax.atomic_files import write_atomically
 from nsr_jax.errors import UserError
+from nsr_jax.page import render
 from nsr_jax.studies.one_run import read_failure, read_result
 from nsr_jax.studies.study import RECORD, Study, describe, read_record
 
@@ -162,9 +161,9 @@ def _to_markdown(study: Study, sections: Sequence[_Section]) -> str:
 
 def _to_html(study: Study, sections: Sequence[_Section], plot: bytes) -> str:
     """A page that works offline; `plot` is a PNG, or empty."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    source = (importlib.resources.files('nsr_jax.studies') / 'table.html').read_text(encoding='utf-8')
-    return environment.from_string(source).render(
+    return render(
+        'nsr_jax.studies',
+        'table.html',
         title=_title(study),
         sections=sections,
         plot=base64.b64encode(plot).decode(),

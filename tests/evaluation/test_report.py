@@ -133,6 +133,19 @@ def test_each_image(tmp_path):
     assert len(page.attributes('details')) == 3
 
 
+def test_short_names_stand_for_long_ones_but_in_the_legend(tmp_path):
+    long = 'runs/net, step 30 (tiling feathered 96/16)'
+    scores = [dataclasses.replace(each, model=long) if each.model == 'net' else each for each in SCORES]
+    picture = Picture('Set5', 'baby.png', {label: np.zeros((8, 8, 3), np.uint8) for label in ('a', long)}, {}, (0, 0))
+    write_report(tmp_path, 'A title', scores, [picture], {}, {long: 'net'})
+    text = (tmp_path / 'index.html').read_text(encoding='utf-8')
+    page = Page(text)
+    assert [row[2] for row in page.tables[0][:4]] == ['bicubic', 'net', 'net', 'net']
+    assert [image['alt'] for image in page.attributes('img')] == ['a', 'net']
+    assert text.count(long) == 1 and f'<dt>net</dt><dd>{long}</dd>' in text
+    assert '<h3 id="models-heading">' not in write(tmp_path)
+
+
 def test_a_metric_of_a_users_own_stands_everywhere(tmp_path, monkeypatch):
     monkeypatch.setitem(METRICS, 'mine', Metric(np.subtract, 'Mine', 'm', decimals=1, higher_is_better=False))
     scores = [Score('Set5', 'x2', 'net', 'sr-y', f'{i}', {'psnr': 30.0, 'mine': 1.26 + i}) for i in range(2)]

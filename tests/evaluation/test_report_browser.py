@@ -17,6 +17,8 @@ import pytest
 
 from nsr_jax.evaluation.report import Picture, write_report
 from nsr_jax.evaluation.scores import Score
+from nsr_jax.page import render
+from nsr_jax.restoring.before_after import make_preview, write_page
 from nsr_jax.tasks.task import Published
 
 FLAGS = (
@@ -303,9 +305,44 @@ def test_the_same_pixels_of_all_images_are_zoomed(page):
     assert first_pixels(page) == [[100 - 64, 200 - 64, 10 * i] for i in range(4)]
 
 
+@pytest.fixture(scope='module')
+def pages(report, tmp_path_factory):
+    """A page of each kind, with long names and wide tables."""
+    folder = tmp_path_factory.mktemp('pages')
+    image = np.random.default_rng(0).integers(0, 256, (300, 700, 3), np.uint8)
+    write_page(folder / 'before_after.html', HOSTILE, [make_preview('long' * 50, image, image)], 2)
+    head, rows = ['member', *(f'score {i}' for i in range(20))], [['name' * 20, *('30.12 ± 0.22' for _ in range(20))]]
+    section = {'text': 'Scores:', 'head': head, 'rows': rows, 'left': 1}
+    table = render('nsr_jax.studies', 'table.html', title=HOSTILE, sections=[section], plot='', first='a')
+    (folder / 'table.html').write_text(table, encoding='utf-8')
+    return {'report': report, 'before and after': folder / 'before_after.html', 'table': folder / 'table.html'}
+
+
+NAMELESS = """[...document.querySelectorAll('button, input, select, canvas, img, [tabindex], [role]')].filter(each =>
+  !(each.ariaLabel || each.alt || each.textContent.trim() || each.labels?.length ||
+    document.getElementById(each.getAttribute('aria-labelledby'))?.textContent)).map(each => each.outerHTML)"""
+# What is too wide for the window can be scrolled by the arrow keys, once it has the focus.
+UNREACHABLE = """[...document.querySelectorAll('body *')].filter(each => each.scrollWidth > each.clientWidth + 1 &&
+  getComputedStyle(each).overflowX === 'auto' && each.tabIndex !== 0).map(each => each.className)"""
+
+
+@pytest.mark.parametrize('kind', ['report', 'before and after', 'table'])
+def test_all_pages_have_labels_for_screen_readers_and_are_scrolled_by_keys(browser, pages, kind):
+    browser.show(360, 'light')
+    browser.open(pages[kind])
+    assert browser.complaints == []
+    assert browser.run('window.hostile') is None
+    assert browser.run('[document.documentElement.lang, document.querySelectorAll("h1, main").length]') == ['en', 2]
+    assert browser.run(NAMELESS) == []
+    assert browser.run(UNREACHABLE) == []
+
+
 @pytest.mark.parametrize('colours', ['light', 'dark'])
-def test_it_fits_a_phone_in_light_and_dark(page, colours):
+@pytest.mark.parametrize('kind', ['report', 'before and after', 'table'])
+def test_they_fit_a_phone_in_light_and_dark(browser, pages, kind, colours):
+    page = browser
     page.show(360, colours)
+    page.open(pages[kind])
     assert page.run('document.documentElement.scrollWidth') == 360
     paper, ink = page.run('(style => [style.backgroundColor, style.color])(getComputedStyle(document.body))')
     brightness = [sum(map(int, colour[4:-1].split(','))) for colour in (paper, ink)]
