@@ -17,9 +17,9 @@ from nsr_jax.evaluation.scores import Score
 from nsr_jax.evaluation.tables import to_json
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
-from nsr_jax.ops import _conv_cpu
 from nsr_jax.package_weights import package_weights
 from nsr_jax.training.checkpoints import save_model
+from tests.forks import forking
 
 # For tests and the processes that they start: whatever JAX would convert or broadcast by itself is an error, and
 # programs are compiled in a third of the time, as most of them run once; `optimized` turns the latter off.
@@ -52,6 +52,13 @@ def compilation_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
+def commands(compilation_cache):
+    """A function that runs a command in a process of its own, as tests.forks says."""
+    with forking('nsr_jax.planning.compiled_step', 'nsr_jax.evaluation.report', 'nsr_jax.studies.one_run') as run:
+        yield run
+
+
+@pytest.fixture(scope='session')
 def data_dir() -> pathlib.Path:
     """The folder of real benchmark and training images; the test is skipped where there is none."""
     folder = os.environ.get('NSR_DATA_DIR')
@@ -65,10 +72,9 @@ def data_dir() -> pathlib.Path:
 
 @pytest.fixture(params=[False, True], ids=['whole', 'halved'])
 def halved(request, monkeypatch):
-    """Both ways to convolve an image on a CPU: all multiplications, or half of them even for the fewest channels."""
+    """Both ways to convolve an image on a CPU: all multiplications, or half of them, which many channels need."""
     if request.param:
         monkeypatch.setattr(cpu_cores, 'are_devices', lambda: True)
-        monkeypatch.setattr(_conv_cpu, '_LEAST_CHANNELS', 1)
     return request.param
 
 

@@ -1,16 +1,13 @@
 """What a user sees who types train.py's command wrongly: real processes, one clear line each."""
 
 import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from nsr_jax.images.writing import write_image
+from tests.forks import forking
 
-ROOT = pathlib.Path(__file__).parents[1]
 SR = 'configs/sr.py:scale=2,preset=edsr_s_nsr'
 
 CASES = {
@@ -49,24 +46,24 @@ CASES = {
 
 @pytest.fixture(scope='module')
 def answers(tmp_path_factory):
-    """Exit code and standard error of every case; they run side by side."""
+    """How every case ended."""
     folder = tmp_path_factory.mktemp('train')
     environment = {name: value for name, value in os.environ.items() if name != 'NSR_DATA_DIR'}
     environment |= {'JAX_PLATFORMS': 'cpu', 'TFDS_DATA_DIR': str(folder / 'datasets')}
     for number in range(3):
         write_image(folder / 'small' / f'{number}.png', np.zeros((40, 12, 3), np.uint8))
-    processes = {}
-    for number, (name, (arguments, _)) in enumerate(CASES.items()):
-        arguments = [argument.format(folder=folder) for argument in arguments]
-        command = [sys.executable, 'train.py', f'--workdir={folder}/run{number}', *arguments]
-        processes[name] = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-    results = {name: (process.communicate(timeout=900)[1], process.returncode) for name, process in processes.items()}
+    results = {}
+    modules = ('nsr_jax.evaluation.validation', 'nsr_jax.planning.compiled_step', 'nsr_jax.training.loop')
+    with forking(*modules, environment=environment) as run:
+        for number, (name, (arguments, _)) in enumerate(CASES.items()):
+            arguments = [argument.format(folder=folder) for argument in arguments]
+            results[name] = run('train.py', f'--workdir={folder}/run{number}', *arguments)
     return folder, results
 
 
 @pytest.mark.parametrize('name', CASES)
 def test_a_mistake_gets_one_clear_line(answers, name):
-    error, code = answers[1][name]
+    code, error, _ = answers[1][name]
     assert code == 2
     assert CASES[name][1] in error
     assert 'Traceback' not in error

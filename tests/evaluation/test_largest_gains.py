@@ -1,11 +1,9 @@
 """A network compared with baselines, down to the files that eval.py writes."""
 
 import csv
-import os
+import dataclasses
 import pathlib
 import re
-import subprocess
-import sys
 import unicodedata
 
 import jax
@@ -19,6 +17,7 @@ from nsr_jax.evaluation.cells import Contender, Sweep, baseline_contenders, dige
 from nsr_jax.evaluation.largest_gains import (
     file_names,
     find_largest_gains,
+    labels_of,
     show,
 )
 from nsr_jax.evaluation.protocols import score
@@ -139,27 +138,23 @@ def test_noise_of_several_sigmas_beside_the_noisy_image_itself(tfds_dir, tmp_pat
     assert not (tmp_path / 'index.html').exists()
 
 
-def run_script(*arguments, config='configs/sr.py:scale=2,preset=edsr_s_nsr'):
-    return subprocess.run(
-        [sys.executable, 'eval.py', *([f'--config={config}'] if config else []), *arguments],
-        cwd=ROOT, env=os.environ | {'JAX_PLATFORMS': 'cpu'}, capture_output=True, text=True, timeout=900, check=False,
-    )  # fmt: skip
+CONFIG = '--config=configs/sr.py:scale=2,preset=edsr_s_nsr'
 
 
-def test_script(tfds_dir, photos, tmp_path):
+def test_script(commands, tfds_dir, photos, tmp_path):
     with get_config('scale=2,preset=edsr_s_nsr').unlocked() as config:
         config.model.update(TINY)
     model = build_network(config.model)
     params = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))['params']
     save_model(tmp_path / 'model', params, config, step=7)
     output = tmp_path / 'eval'
-    result = run_script(
-        *(f'--config.model.{name}={value}' for name, value in TINY.items()),
+    code, error, _ = commands(
+        'eval.py', CONFIG, *(f'--config.model.{name}={value}' for name, value in TINY.items()),
         f'--config.data.tfds_dir={tfds_dir}', f'--checkpoint={tmp_path / "model"}', '--datasets=photos',
         '--baselines=bicubic', '--protocol=sr-y,sr-rgb', '--metrics=psnr,mae', f'--output={output}',
     )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    told = set(re.findall(r'^I\d{4} \S+ +\d+ (\w+\.py):', result.stderr, re.MULTILINE))
+    assert code == 0, error
+    told = set(re.findall(r'^I\d{4} \S+ +\d+ (\w+\.py):', error, re.MULTILINE))
     assert 'eval.py' in told
     ours = {path.name for path in (*ROOT.glob('*.py'), *(ROOT / 'nsr_jax').rglob('*.py'))}
     assert told <= ours  # libraries do not report their steps
@@ -184,15 +179,15 @@ def test_script(tfds_dir, photos, tmp_path):
     assert Image.open(picture).size[0] > 1000
 
 
-def test_script_scores_a_shipped_network_as_restore_applies_it(tfds_dir, photos, tmp_path):
+def test_script_scores_a_shipped_network_as_restore_applies_it(commands, tfds_dir, photos, tmp_path):
     folder = tmp_path / 'crops'
     folder.mkdir()
     write_image(folder / 'cat.png', photos[0].hr[100:148, 100:160])
-    result = run_script(
-        '--shipped=sr_x2', f'--datasets={folder}', '--protocol=sr-y,sr-rgb', '--report',
-        f'--output={tmp_path / "eval"}', config='',
+    code, error, _ = commands(
+        'eval.py', '--shipped=sr_x2', f'--datasets={folder}', '--protocol=sr-y,sr-rgb', '--report',
+        f'--output={tmp_path / "eval"}',
     )  # fmt: skip
-    assert result.returncode == 0, result.stderr
+    assert code == 0, error
     scores = from_json((tmp_path / 'eval' / 'scores.json').read_text(encoding='utf-8'))
     (example,) = open_source(str(folder), '', 2, tfds_dir=tfds_dir)
     restored = Restorer.load('sr_x2')(example.lr) / 255
@@ -203,9 +198,9 @@ def test_script_scores_a_shipped_network_as_restore_applies_it(tfds_dir, photos,
     for each in scores:
         expected = score(PROTOCOLS[each.protocol], restored, example.hr, 2, USUAL)
         assert each.values == pytest.approx(expected, abs=1e-3)
-    assert 'Evaluation of sr_x2 (tiling feathered 96/16)' in (tmp_path / 'eval' / 'index.html').read_text(
-        encoding='utf-8'
-    )
+    page = (tmp_path / 'eval' / 'index.html').read_text(encoding='utf-8')
+    assert '<h1>Evaluation of sr_x2</h1>' in page
+    assert '<dt>sr_x2</dt><dd>sr_x2 (tiling feathered 96/16)</dd>' in page
 
 
 @pytest.mark.parametrize(
@@ -225,14 +220,20 @@ def test_script_scores_a_shipped_network_as_restore_applies_it(tfds_dir, photos,
         (['--datasets=photos', '--checkpoint=/no/such/folder'], '/no/such/folder'),
     ],
 )
-def test_script_refuses_mistakes_in_one_line(tmp_path, tfds_dir, arguments, message):
+def test_script_refuses_mistakes_in_one_line(commands, tmp_path, tfds_dir, arguments, message):
     output = tmp_path / 'eval'
-    result = run_script(*arguments, f'--output={output}', f'--config.data.tfds_dir={tfds_dir}')
-    assert result.returncode == 2
-    error = [line for line in result.stderr.splitlines() if line.startswith('error: ')]
-    assert len(error) == 1 and message in error[0]
-    assert 'Traceback' not in result.stderr
+    code, error, _ = commands('eval.py', CONFIG, *arguments, f'--output={output}', f'--config.data.tfds_dir={tfds_dir}')
+    assert code == 2
+    (line,) = (line for line in error.splitlines() if line.startswith('error: '))
+    assert message in line
+    assert 'Traceback' not in error
     assert not output.exists() or not list(output.iterdir())
+
+
+def test_networks_have_short_names_and_equal_ones_are_numbered():
+    one, two, three = (network(f'runs/{number}, step 7', None) for number in (1, 2, 3))
+    networks = [dataclasses.replace(one, label='x2'), two, dataclasses.replace(three, label='x2')]
+    assert labels_of(networks) == {one.name: 'x2 (1)', two.name: two.name, three.name: 'x2 (2)'}
 
 
 def test_every_picture_has_a_name_of_its_own():

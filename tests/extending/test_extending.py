@@ -4,11 +4,7 @@ The files of `plugins/` lie in a folder outside the package, and no file of the 
 """
 
 import json
-import os
-import pathlib
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -27,7 +23,6 @@ from nsr_jax.tasks import find_degradations, find_protocols, find_task
 from nsr_jax.trained import load_model
 from nsr_jax.training.loop import train
 
-ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = """
 import ml_collections
 from configs.base import get_base
@@ -98,18 +93,14 @@ def test_a_network_without_weight_norm_learns_from_folders_of_pairs(folder, load
     assert Restorer.load(tmp_path / 'run')(image).shape == image.shape
 
 
-def test_a_task_a_loss_a_metric_and_a_gate_by_the_commands(folder, tmp_path):
+def test_a_task_a_loss_a_metric_and_a_gate_by_the_commands(commands, folder, tmp_path):
     (folder / 'deblur_config.py').write_text(CONFIG, encoding='utf-8')
     loaded = [f'--plugin={folder / name}.py' for name in ('deblur', 'smooth_loss', 'worst_pixel', 'square_gate')]
     shared = [f'--config={folder / "deblur_config.py"}', f'--config.data.tfds_dir={folder / "prepared"}', *loaded]
-    environment = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
 
     def run(*command):
-        process = subprocess.run(
-            [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-        )
-        assert process.returncode == 0, process.stderr
-        return process.stderr
+        code, error, _ = commands(*command)
+        assert code == 0, error
 
     small = ['--config.data.patch_size=16', f'--config.data.source={folder / "photos"}']
     run('train.py', f'--workdir={tmp_path / "run"}', *shared, *small)
@@ -123,7 +114,7 @@ def test_a_task_a_loss_a_metric_and_a_gate_by_the_commands(folder, tmp_path):
     assert 'blur 1.2' in table and 'worst pixel' in table and 'degraded' in table
     assert 'worst pixel' in (tmp_path / 'scores' / 'index.html').read_text(encoding='utf-8')
     run(
-        '-m', 'nsr_jax.restore', str(folder / 'photos' / '0.png'), f'--output={tmp_path / "sharp"}',
+        'nsr_jax.restore', str(folder / 'photos' / '0.png'), f'--output={tmp_path / "sharp"}',
         f'--model={tmp_path / "run"}', *loaded,
     )  # fmt: skip
     assert (tmp_path / 'sharp' / '0.png').is_file()

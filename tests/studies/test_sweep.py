@@ -136,7 +136,7 @@ def test_a_run_that_was_killed_before_its_result_is_not_trained_again(swept, fol
     assert metrics.read_bytes() == before[1]
 
 
-def test_mistakes_get_one_line_each_before_anything_starts(folder):
+def test_mistakes_get_one_line_each_before_anything_starts(commands, folder):
     sweep, new = folder / 'tiny.py', f'--workdir={folder}/new'
     cases = {
         (sweep, new, '--index=2'): '--index=2: the runs of this sweep are 0 to 1',
@@ -146,10 +146,9 @@ def test_mistakes_get_one_line_each_before_anything_starts(folder):
         (sweep, new, '--set=batch_size=0'): 'member paper: config.batch_size must be a whole number from 1',
         (sweep, new, '--set=data.source=nowhere'): 'nowhere',
     }
-    started = {case: start(*case) for case in cases}
-    for case, process in started.items():
-        error = process.communicate(timeout=900)[1]
-        assert process.returncode == 2, (case, error)
+    for case, message in cases.items():
+        code, error, _ = commands('nsr_jax.sweep', *case)
+        assert code == 2, (case, error)
         (line,) = (line for line in error.splitlines() if line.startswith('error: '))
-        assert cases[case] in line
+        assert message in line
     assert not (folder / 'new').exists()

@@ -13,6 +13,7 @@ import pytest
 
 from configs.base import get_base
 from nsr_jax.images.writing import write_image
+from nsr_jax.training.loop import train
 
 
 @pytest.fixture(scope='session')
@@ -58,6 +59,14 @@ def make_config(image_folder, tfds_dir):
 @pytest.fixture
 def config(make_config) -> ml_collections.ConfigDict:
     return make_config()
+
+
+@pytest.fixture(scope='session')
+def finished(tmp_path_factory, make_config):
+    """The workdir of a run of 12 steps, without validation, with checkpoints at 5, 10 and 12."""
+    workdir = tmp_path_factory.mktemp('finished')
+    train(make_config(), workdir)
+    return workdir
 
 
 class Job:

@@ -53,15 +53,13 @@ def assert_same(tree, expected):
         np.testing.assert_array_equal(leaf, expected_leaf)
 
 
-def test_a_run_is_the_same(tmp_path, config, metrics_of, other_settings):
-    config.update(num_steps=4, log_every_steps=2)
-    config.data.store_dir = str(tmp_path / 'stores')
-    train(config, tmp_path / 'usual')
-    usual = load_model(tmp_path / 'usual')
+def test_a_run_is_the_same(tmp_path, config, finished, metrics_of, other_settings):
+    usual = load_model(finished)
     other_settings()
+    config.data.store_dir = str(tmp_path / 'stores')
     config.data.resident_megabytes = 0  # so that regions are also drawn in threads
     train(config, tmp_path / 'other')
-    assert metrics_of(tmp_path / 'other') == metrics_of(tmp_path / 'usual')
+    assert metrics_of(tmp_path / 'other') == metrics_of(finished)
     other = load_model(tmp_path / 'other')
     assert_same(other.params, usual.params)
     assert {leaf.dtype for leaf in jax.tree.leaves(other.params)} == {np.dtype('float32')}

@@ -60,7 +60,7 @@ def test_each_block_costs_the_same():
     """XLA may recompute the sum of gradients at a residual connection for all earlier blocks."""
     moved = [
         compile_gradients(NETWORK.clone(num_blocks=blocks), 1)[0].cost_analysis()['bytes accessed']
-        for blocks in (3, 5, 7)
+        for blocks in (1, 2, 3)
     ]
     assert moved[2] - moved[1] < 1.01 * (moved[1] - moved[0])
 
@@ -75,10 +75,10 @@ def test_a_device_computes_one_sample_at_once_or_the_given_number():
 
 def test_each_sample_draws_noise_by_its_own_key():
     network = NETWORK.clone(gate='gumbel')
-    inputs, targets = jnp.linspace(0, 1, 4 * 75).reshape(4, 5, 5, 3), jnp.zeros((4, 10, 10, 3))
+    inputs, targets = jnp.linspace(0, 1, 2 * 75).reshape(2, 5, 5, 3), jnp.zeros((2, 10, 10, 3))
     params = network.init(jax.random.key(0, impl='rbg'), inputs)['params']
-    keys = jax.random.split(jax.random.key(1, impl='rbg'), 4)
-    mesh = make_mesh(data=-1, fsdp=1, batch_size=4)
+    keys = jax.random.split(jax.random.key(1, impl='rbg'), 2)
+    mesh = make_mesh(data=-1, fsdp=1, batch_size=2)
     found, gradients = jax.jit(
         lambda params: compare_and_differentiate(
             network, params, inputs, targets, losses=LOSSES, mesh=mesh, microbatch_size=1, noise_keys=keys
@@ -89,7 +89,7 @@ def test_each_sample_draws_noise_by_its_own_key():
     @jax.value_and_grad
     def by_definition(params):
         images = [
-            network.apply({'params': params}, inputs[index, None], rngs={'noise': keys[index]}) for index in range(4)
+            network.apply({'params': params}, inputs[index, None], rngs={'noise': keys[index]}) for index in range(2)
         ]
         error = jnp.concatenate(images) - targets
         return jnp.abs(error).mean() + 0.5 * jnp.square(error).mean()

@@ -1,14 +1,15 @@
 """Jobs of several real processes on this machine, started as users start them."""
 
 import contextlib
-import json
 import signal
 import time
 
 import numpy as np
 import pytest
 
+from nsr_jax.evaluation.validation import open_validation
 from nsr_jax.trained import load_model
+from nsr_jax.training.loop import train
 from tests.processes import SLURM_PORT, free_port
 
 
@@ -29,13 +30,16 @@ def by_slurm(count):
 
 
 @contextlib.contextmanager
-def start(job, config, folder, starts):
-    """Start the processes of a job in `folder`/run; their standard errors go to `folder`/0.log, 1.log …"""
+def start(job, config, folder, starts, held=None):
+    """Start the processes of a job in `folder`/run; their standard errors go to `folder`/0.log, 1.log …
+
+    `held`: as `Job.start` takes it, for the first process, which writes the metrics.
+    """
     with contextlib.ExitStack() as files:
         processes = []
         for index, (arguments, environment) in enumerate(starts):
-            log = files.enter_context((folder / f'{index}.log').open('w'))
-            processes.append(job.start(config, folder / 'run', *arguments, log=log, **environment))
+            log, holding = files.enter_context((folder / f'{index}.log').open('w')), None if index else held
+            processes.append(job.start(config, folder / 'run', *arguments, log=log, held=holding, **environment))
         try:
             yield processes
         finally:
@@ -43,27 +47,22 @@ def start(job, config, folder, starts):
                 process.kill()
 
 
-def run_together(job, config, folder, starts):
-    with start(job, config, folder, starts) as processes:
-        codes = [process.wait(timeout=900) for process in processes]
-    assert codes == [0] * len(starts), [
-        (folder / f'{index}.log').read_text(encoding='utf-8')[-3000:] for index in range(len(starts))
-    ]
+def logs_of(folder, count):
+    return [(folder / f'{index}.log').read_text(encoding='utf-8') for index in range(count)]
 
 
 @pytest.fixture(scope='module')
-def scored_config(make_config, image_folder):
+def scored_config(make_config):
     config = make_config()
-    config.evaluation.update(datasets=str(image_folder), protocol='sr-y')
+    config.validation.images = ('0.png',)
+    config.evaluation.metrics = 'psnr'
     return config
 
 
-@pytest.fixture(scope='module')
-def one_process(tmp_path_factory, scored_config, job):
-    workdir = tmp_path_factory.mktemp('one') / 'run'
-    code, error = job.run(scored_config, workdir)
-    assert code == 0, error
-    return workdir
+def train_alone(config, workdir):
+    """What the processes of a job are compared with."""
+    validation = open_validation(config)
+    train(config, workdir, validation.evaluate, validation.measured_on)
 
 
 def assert_same_numbers(metrics, expected):
@@ -72,68 +71,69 @@ def assert_same_numbers(metrics, expected):
         np.testing.assert_allclose(list(line.values()), list(expected_line.values()), rtol=1e-5)
 
 
-def check(job, config, folder, starts, one_process, metrics_of):
-    run_together(job, config, folder, starts)
-    assert_same_numbers(metrics_of(folder / 'run'), metrics_of(one_process))
-    for index in range(1, len(starts)):  # one set of logs
-        log = (folder / f'{index}.log').read_text(encoding='utf-8')
-        assert 'going on' not in log
+def assert_one_set_of_logs(folder, count):
+    for log in logs_of(folder, count)[1:]:
+        assert 'continuing' not in log
         assert 'step/s' not in log
         assert 'psnr' not in log
-    assert len(list((folder / 'run' / 'tensorboard').iterdir())) == 1
-    load_model(folder / 'run')
-
-
-def test_two_processes_that_slurm_starts_train_as_one(tmp_path, scored_config, job, one_process, metrics_of):
-    check(job, scored_config, tmp_path, by_slurm(2), one_process, metrics_of)
 
 
 @pytest.mark.slow
-def test_four_processes_over_both_axes_train_as_one(tmp_path, scored_config, job, one_process, metrics_of):
+def test_four_processes_over_both_axes_train_as_one(tmp_path, scored_config, job, metrics_of):
     scored_config = scored_config.copy_and_resolve_references()
     scored_config.mesh.update(data=2, fsdp=2)
-    check(job, scored_config, tmp_path, by_flags(4), one_process, metrics_of)
+    with start(job, scored_config, tmp_path, by_flags(4)) as processes:
+        assert [process.wait(timeout=900) for process in processes] == [0] * 4, logs_of(tmp_path, 4)
+    train_alone(scored_config, tmp_path / 'alone')
+    assert_same_numbers(metrics_of(tmp_path / 'run'), metrics_of(tmp_path / 'alone'))
+    assert_one_set_of_logs(tmp_path, 4)
+    assert len(list((tmp_path / 'run' / 'tensorboard').iterdir())) == 1
+    load_model(tmp_path / 'run')
 
 
-def last_step(workdir):
-    """The step of the last checkpoint; 0 if there is none."""
-    names = (path.name for path in (workdir / 'checkpoints').glob('*'))
-    return max((int(name) for name in names if name.isdigit()), default=0)
-
-
-def wait_for_step(step, folder, processes):
-    """Wait for a checkpoint of that step or a later one, as older ones are removed."""
-    while last_step(folder / 'run') < step:
-        assert all(process.poll() is None for process in processes), (folder / '0.log').read_text(encoding='utf-8')
+def wait_until_held(folder, processes):
+    while not (folder / 'held').exists():
+        assert all(process.poll() is None for process in processes), logs_of(folder, len(processes))
         time.sleep(0.05)
 
 
-def test_a_process_that_loses_another_stops_and_the_job_resumes(tmp_path, scored_config, job, metrics_of):
-    config = scored_config.copy_and_resolve_references()
-    config.update(num_steps=10**9, checkpoint_every_steps=5, evaluate_every_steps=10**9)
-    with start(job, config, tmp_path, by_flags(2)) as processes:
-        wait_for_step(10, tmp_path, processes)
+def test_two_processes_train_as_one_stop_as_one_and_resume(tmp_path, scored_config, job, metrics_of):
+    """Slurm starts them; one receives a SIGTERM, and both stop. Flags start them again; one dies, the other stops."""
+    with start(job, scored_config, tmp_path, by_slurm(2), held={'hold': [3, str(tmp_path)]}) as processes:
+        wait_until_held(tmp_path, processes)
+        processes[1].send_signal(signal.SIGTERM)
+        (tmp_path / 'go').touch()
+        assert [process.wait(timeout=900) for process in processes] == [75, 75], logs_of(tmp_path, 2)
+    assert_one_set_of_logs(tmp_path, 2)
+    step = metrics_of(tmp_path / 'run')[-1]['step']
+    assert f'stopped: as asked at step {step}' in logs_of(tmp_path, 2)[0]
+    assert load_model(tmp_path / 'run').step == step
+
+    for name in ('held', 'go'):
+        (tmp_path / name).unlink()
+    with start(job, scored_config, tmp_path, by_flags(2), held={'hold': [9, str(tmp_path)]}) as processes:
+        wait_until_held(tmp_path, processes)
         processes[1].kill()
-        assert processes[0].wait(timeout=900) == 75
-    assert 'stopped: another process of the job is gone' in (tmp_path / '0.log').read_text(encoding='utf-8')
+        processes[1].wait()
+        (tmp_path / 'go').touch()
+        assert processes[0].wait(timeout=900) == 75, logs_of(tmp_path, 2)
+    assert_one_set_of_logs(tmp_path, 2)
+    first = logs_of(tmp_path, 2)[0]
+    assert f'continuing from step {step}' in first
+    assert 'stopped: another process of the job is gone' in first
 
-    step = last_step(tmp_path / 'run')
-    with start(job, config, tmp_path, by_flags(2)) as processes:
-        wait_for_step(step + 5, tmp_path, processes)
-        processes[1].send_signal(signal.SIGTERM)  # one receives it, both agree to stop
-        assert [process.wait(timeout=900) for process in processes] == [75, 75]
-    taken = [line['step'] for line in metrics_of(tmp_path / 'run')]
-    assert taken == sorted(set(taken))
-    assert f'continuing from step {step}' in (tmp_path / '0.log').read_text(encoding='utf-8')
-    assert json.loads((tmp_path / 'run' / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()[0])['step'] == 3
+    train_alone(scored_config, tmp_path / 'alone')
+    expected = [line for line in metrics_of(tmp_path / 'alone') if line['step'] <= 9]
+    assert any('validation/sr-y/x2/psnr' in line for line in expected)
+    assert_same_numbers(metrics_of(tmp_path / 'run'), expected)
 
 
-def test_flags_that_do_not_describe_a_job_are_refused(tmp_path, config, job):
-    code, error = job.run(config, tmp_path, '--num_processes=2')
+def test_flags_that_do_not_describe_a_job_are_refused(tmp_path, commands):
+    code, error, _ = commands('train.py', '--config=configs/sr.py', f'--workdir={tmp_path}', '--num_processes=2')
     assert code == 2
     assert error.splitlines()[-1] == (
         'error: a job of several processes that is described by flags needs --coordinator_address, --process_id too'
     )
-    code, error = job.run(config, tmp_path, '--distributed')
+    code, error, _ = commands('train.py', '--config=configs/sr.py', f'--workdir={tmp_path}', '--distributed')
     assert code == 2
     assert 'error: the processes of the job do not find each other: ' in error

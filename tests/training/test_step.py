@@ -1,25 +1,29 @@
+import contextlib
 import dataclasses
-import json
-import os
-import subprocess
-import sys
+import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import optax
 import pytest
 
+from nsr_jax.data.sampling import sample_patches
 from nsr_jax.data.store import ImageStore
-from nsr_jax.inference.devices import replicated
+from nsr_jax.inference.devices import replicate, replicated
 from nsr_jax.losses import find_losses
 from nsr_jax.models.residual import RestorationNetwork
 from nsr_jax.optimizers import find_optimizer
+from nsr_jax.training.checkpoints import Checkpoints
 from nsr_jax.training.sharding import make_mesh
-from nsr_jax.training.state import abstract_state, create_state
+from nsr_jax.training.state import TrainState, abstract_state, create_state
 from nsr_jax.training.step import make_train_steps
+from tests.processes import run_together
 
-NETWORK = RestorationNetwork(scale=2, channels=3, num_blocks=2, features=8, groups=2, cardinality=4)
+MODEL = {'scale': 2, 'channels': 3, 'num_blocks': 1, 'features': 8, 'groups': 2, 'cardinality': 4}
+NETWORK = RestorationNetwork(**MODEL)
 
 
 def batch_of(step, indices, side=10):
@@ -31,14 +35,14 @@ def batch_of(step, indices, side=10):
     return inputs, jnp.repeat(jnp.repeat(inputs, 2, axis=1), 2, axis=2)
 
 
-def program_of(mesh, network, make_batch=None, side=10, microbatch_size=1, ema_decay=0.0, noise_key=None):
+def program_of(mesh, network, make_batch=None, side=10, microbatch_size=1, ema_decay=0.0, noise_key=None, batch_size=3):
     """`train_steps` of a network, with the empty store that `batch_of` does not read."""
     train_steps = make_train_steps(
         network,
         make_batch or (lambda store, first_step, step, indices: batch_of(step, indices, side)),
         losses=find_losses({'l1': 1.0}),
         optimizer=ADAM,
-        batch_size=3,
+        batch_size=batch_size,
         stop_after_skipped=3,
         mesh=mesh,
         microbatch_size=microbatch_size,
@@ -59,12 +63,18 @@ ADAM = find_optimizer('adam', halve)
 
 @pytest.fixture(scope='module')
 def setting():
-    mesh = make_mesh(data=-1, fsdp=1, batch_size=3)
-    return mesh, *program_of(mesh, NETWORK)
+    """A mesh, `train_steps`, the store, and a list that gets longer when `train_steps` is compiled."""
+    mesh, compiled = make_mesh(data=-1, fsdp=1, batch_size=3), []
+
+    def make_batch(store, first_step, step, indices):
+        compiled.append(step)
+        return batch_of(step, indices)
+
+    return mesh, *program_of(mesh, NETWORK, make_batch), compiled
 
 
 def test_steps_are_adam_on_the_l1_loss(setting):
-    mesh, train_steps, store = setting
+    mesh, train_steps, store, _ = setting
     state, sums = train_steps(create_state(NETWORK, ADAM, mesh, 0), store, 3)
 
     params = create_state(NETWORK, ADAM, mesh, 0).params
@@ -95,12 +105,12 @@ def test_steps_are_adam_on_the_l1_loss(setting):
 
 
 def test_many_steps_in_one_call_are_the_same_steps(setting):
-    mesh, train_steps, store = setting
+    mesh, train_steps, store, compiled = setting
     together, _ = train_steps(create_state(NETWORK, ADAM, mesh, 0), store, 4)
-    apart = create_state(NETWORK, ADAM, mesh, 0)
+    apart, before = create_state(NETWORK, ADAM, mesh, 0), len(compiled)
     for count in (1, 3):
         apart, _ = train_steps(apart, store, count)
-    assert train_steps._cache_size() == 1  # another count needs no recompilation
+    assert len(compiled) == before  # another count needs no recompilation
     assert same(together, apart)
 
 
@@ -191,88 +201,62 @@ def test_remat_saves_memory():
     assert bytes_needed[1] < 0.85 * bytes_needed[0]
 
 
-ON_A_MESH = """
-import contextlib, functools, json, sys
-import jax, ml_collections, numpy as np
-from nsr_jax.data.sampling import sample_patches
-from nsr_jax.data.store import ImageStore
-from nsr_jax.losses import find_losses
-from nsr_jax.models.build import build_network
-from nsr_jax.optimizers import find_optimizer, find_schedule
-from nsr_jax.training.checkpoints import Checkpoints
-from nsr_jax.inference.devices import replicate
-from nsr_jax.training.sharding import make_mesh
-from nsr_jax.training.state import TrainState, abstract_state, create_state
-from nsr_jax.training.step import make_train_steps
+def follow_meshes(meshes, folder):
+    """The losses of steps 0 to 4 on the first mesh, and of steps 5 to 9 on each other mesh from its checkpoint.
 
-config = ml_collections.ConfigDict({'task': 'sr', 'model': {
-    'scale': 2, 'channels': 3, 'num_blocks': 1, 'features': 8, 'width_multiplier': 1, 'groups': 2, 'cardinality': 4,
-    'gate': 'softmax',
-}})
-network = build_network(config.model)
-images = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), dtype=np.uint8)
-store = ImageStore(images, images[:, ::2, ::2], np.full((2, 2), 32, np.int32))
-ADAM = find_optimizer('adam', find_schedule('constant', 1e-3))
-sample = functools.partial(sample_patches, key=jax.random.key(0), scale=2, patch_size=12, margin=2)
+    Of each mesh also: which part of the state is on a device, and some numbers of the average.
+    """
+    config = ml_collections.ConfigDict({'task': 'sr', 'model': MODEL})
+    images = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), dtype=np.uint8)
+    store = ImageStore(images, images[:, ::2, ::2], np.full((2, 2), 32, np.int32))
+    sample = functools.partial(sample_patches, key=jax.random.key(0), scale=2, patch_size=12, margin=2)
 
-def take_ten(state, mesh):
-    train_steps = make_train_steps(
-        network, lambda store, first_step, step, indices: sample(store, step=step, indices=indices),
-        losses=find_losses({'l1': 1.0}), optimizer=ADAM,
-        batch_size=16, stop_after_skipped=3, mesh=mesh, microbatch_size=1,
-        abstract=abstract_state(network, ADAM, mesh, True), ema_decay=0.9)
-    losses, images = [], replicate(store, mesh)
-    for _ in range(10):
-        state, sums = train_steps(state, images, 1)
-        losses.append(float(sums['loss']))
-    return losses, state
+    @functools.cache
+    def prepare(data, fsdp):
+        mesh = make_mesh(data, fsdp, 8)
+        program, _ = program_of(
+            mesh,
+            NETWORK,
+            lambda store, first_step, step, indices: sample(store, step=step, indices=indices),
+            ema_decay=0.9,
+            batch_size=8,
+        )
+        return mesh, program, replicate(store, mesh)
 
-def restored(mesh):
-    abstract, (step, none) = abstract_state(network, ADAM, mesh, True), replicate((np.int32(10), np.int32(0)), mesh)
-    params, optimizer, ema = checkpoints.restore(10, abstract.params, abstract.optimizer, abstract.ema)
-    return TrainState(step, params, optimizer, none, ema)
+    def take_five(state, program, images):
+        losses = []
+        for _ in range(5):
+            state, sums = program(state, images, 1)
+            losses.append(float(sums['loss']))
+        return losses, state
 
-results = {}
-with contextlib.closing(Checkpoints(sys.argv[2], keep=1)) as checkpoints:
-    for data, fsdp in json.loads(sys.argv[1]):
-        mesh = make_mesh(data, fsdp, 16)
-        if not results:
-            losses, state = take_ten(create_state(network, ADAM, mesh, 0, True), mesh)
-            checkpoints.save(10, config, state.params, state.optimizer, averages={'ema': state.ema})
-            results['first ten'] = losses, [], 0
-            continue
-        losses, state = take_ten(restored(mesh), mesh)
-        kernel = state.params['block_00']['conv_1']['direction']
-        moment = state.optimizer.mu['block_00']['conv_1']['direction']
-        average = state.ema['block_00']['conv_1']['direction']
-        parts = [array.addressable_shards[0].data.size / array.size for array in (kernel, moment, average)]
-        results[f'{data}x{fsdp}'] = losses, parts, np.asarray(average).ravel()[:50].tolist()
-print(json.dumps(results))
-"""
-
-
-def losses_on(meshes, devices, folder):
-    """The losses of steps 0 to 9 on the first mesh, and of steps 10 to 19 on each other mesh from its checkpoint."""
-    environment = os.environ | {
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-        'JAX_PLATFORMS': 'cpu',
-    }
-    output = subprocess.run(
-        [sys.executable, '-c', ON_A_MESH, json.dumps(meshes), str(folder)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert output.returncode == 0, output.stderr[-3000:]
-    return json.loads(output.stdout.splitlines()[-1])
+    first, *others = meshes
+    mesh, program, images = prepare(*first)
+    first_losses, state = take_five(create_state(NETWORK, ADAM, mesh, 0, True), program, images)
+    results = {}
+    with contextlib.closing(Checkpoints(pathlib.Path(folder), keep=1)) as checkpoints:
+        checkpoints.save(5, config, state.params, state.optimizer, averages={'ema': state.ema})
+        for data, fsdp in others:
+            mesh, program, images = prepare(data, fsdp)
+            wanted, (step, none) = (
+                abstract_state(NETWORK, ADAM, mesh, True),
+                replicate((np.int32(5), np.int32(0)), mesh),
+            )
+            params, optimizer, ema = checkpoints.restore(5, wanted.params, wanted.optimizer, wanted.ema)
+            losses, state = take_five(TrainState(step, params, optimizer, none, ema), program, images)
+            trees = state.params, state.optimizer.mu, state.ema
+            arrays = [tree['block_00']['conv_1']['direction'] for tree in trees]
+            parts = [array.addressable_shards[0].data.size / array.size for array in arrays]
+            results[f'{data}x{fsdp}'] = losses, parts, np.asarray(arrays[2]).ravel()[:50].tolist()
+    return first_losses, results
 
 
 @pytest.mark.parametrize('meshes', [[(4, 1), (2, 2)], pytest.param([(1, 4), (4, 1), (2, 2)], marks=pytest.mark.slow)])
 def test_every_mesh_gives_the_losses_of_one_device_and_goes_on_from_the_checkpoint_of_another(tmp_path, meshes):
-    one = losses_on([(1, 1), (1, 1)], 1, tmp_path / 'one')
-    many = losses_on(meshes, 4, tmp_path / 'many')
-    np.testing.assert_allclose(many.pop('first ten')[0], one.pop('first ten')[0], rtol=1e-5)
+    first, one = follow_meshes([(1, 1), (1, 1)], tmp_path / 'one')
+    (answer,) = run_together(follow_meshes, 1, meshes, str(tmp_path / 'many'), devices=4)
+    first_of_many, many = answer.value
+    np.testing.assert_allclose(first_of_many, first, rtol=1e-5)
     expected, _, expected_average = one['1x1']
     assert list(many) == [f'{data}x{fsdp}' for data, fsdp in meshes[1:]]
     for name, (losses, parts, average) in many.items():

@@ -16,14 +16,6 @@ from nsr_jax.trained import load_model
 from nsr_jax.training.loop import train
 
 
-@pytest.fixture(scope='module')
-def finished(tmp_path_factory, make_config):
-    """A run of 12 steps with checkpoints at 5, 10 and 12."""
-    workdir = tmp_path_factory.mktemp('finished')
-    train(make_config(), workdir)
-    return workdir
-
-
 @pytest.fixture
 def workdir(tmp_path, finished):
     shutil.copytree(finished, tmp_path / 'run')
