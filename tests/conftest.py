@@ -43,8 +43,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope='session', autouse=True)
 def compilation_cache(tmp_path_factory):
-    """What one test or process has compiled, the next one of this session need not."""
-    folder = str(tmp_path_factory.mktemp('compiled'))
+    """What one test or process has compiled, no other one of this session compiles again."""
+    base = tmp_path_factory.getbasetemp()
+    folder = str((base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / 'compiled')
     os.environ['JAX_COMPILATION_CACHE_DIR'] = folder  # for processes that tests start
     jax.config.update('jax_compilation_cache_dir', folder)
     os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'

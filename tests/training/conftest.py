@@ -72,13 +72,6 @@ def finished(tmp_path_factory, make_config):
 class Job:
     """`train.py` in processes of its own, each with one CPU device."""
 
-    def __init__(self, compilation_cache):
-        self._environment = os.environ | {
-            'JAX_PLATFORMS': 'cpu',
-            'JAX_NUM_CPU_DEVICES': '1',
-            'JAX_COMPILATION_CACHE_DIR': str(compilation_cache),
-        }
-
     def start(self, config, workdir, *arguments, log=subprocess.DEVNULL, prepare=None, held=None, **environment):
         """A process that trains by `config`, after `prepare()` in it; its standard error goes to `log`.
 
@@ -88,7 +81,7 @@ class Job:
         overrides = [f'--config.{name}={value}' for name, value in leaves(config.to_dict()) if value is not None]
         command = [sys.executable, *script, '--config=configs/sr.py', f'--workdir={workdir}', *overrides, *arguments]
         root = pathlib.Path(__file__).parents[2]
-        environment = self._environment | environment
+        environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '1'} | environment
         return subprocess.Popen(command, cwd=root, env=environment, stderr=log, text=True, preexec_fn=prepare)
 
     def run(self, config, workdir, *arguments, **options):
@@ -99,8 +92,8 @@ class Job:
 
 
 @pytest.fixture(scope='session')
-def job(tmp_path_factory):
-    return Job(tmp_path_factory.mktemp('compilation'))
+def job():
+    return Job()
 
 
 @pytest.fixture(scope='session')

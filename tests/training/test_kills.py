@@ -1,7 +1,9 @@
 """Training processes that are killed, or stopped by a signal, and started again."""
 
 import contextlib
+import os
 import random
+import shutil
 import signal
 import time
 
@@ -41,10 +43,11 @@ def assert_same_weights(workdir, uninterrupted, step):
 
 def kill(config, workdir, job, kills, seed):
     """Kill runs at random moments, early and late in a process's life."""
-    moments = random.Random(seed)
+    moments, cache = random.Random(seed), workdir.parent / 'compiled'
+    shutil.copytree(os.environ['JAX_COMPILATION_CACHE_DIR'], cache)  # a kill may tear an entry
     for _ in range(kills):
         moment = [moments.randrange(1, 150), moments.uniform(0, 0.05)]
-        code, error = job.run(config, workdir, held={'kill': moment})
+        code, error = job.run(config, workdir, held={'kill': moment}, JAX_COMPILATION_CACHE_DIR=str(cache))
         assert code == -signal.SIGKILL, error
 
 
