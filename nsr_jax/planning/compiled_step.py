@@ -25,13 +25,13 @@ _COMPILERS = ('libtpu', 'jax-cuda12-plugin', 'jax-cuda13-plugin')
 
 
 class Work(NamedTuple):
-    """What a program does, by its text.
+    """What a program does, by its text: in a step, or in a call if it takes no steps.
 
     Attributes:
-        moved: bytes between a device and its memory in a step.
-        by_kind: the compiler's estimated cycles of a step, by `hlo.KINDS`.
+        moved: bytes between a device and its memory.
+        by_kind: the compiler's estimated cycles, by `hlo.KINDS`.
         by_part: the same cycles, by the rows of `training.profile`.
-        collectives: of a step, each listed as often as it runs.
+        collectives: each listed as often as it runs.
         cycles_of_call: of what is done once a call, outside of the steps.
         moved_by_call: bytes, likewise.
     """
@@ -68,7 +68,7 @@ def make_plan(config: ml_collections.ConfigDict, name: str) -> dict[str, Any]:
     state = _bytes_on_device(program.abstract)
     plan = {
         'compiled_for': name,
-        'compiler': _versions(),
+        'compiler': find_versions(),
         'chips': len(target.devices) // target.devices_per_chip,
         'devices': len(target.devices),
         'mesh': dict(mesh.shape),
@@ -98,25 +98,34 @@ def make_plan(config: ml_collections.ConfigDict, name: str) -> dict[str, Any]:
         'program': found.generated_code_size_in_bytes,
     }
     memory['peak'] = sum(size for part, size in memory.items() if part != 'available')
-    text = compiled.as_text() or ''
+    work = read_work(compiled.as_text() or '')
     side = config.model.scale * config.data.patch_size
     flops = 6 * config.batch_size // mesh.size * count_multi_adds(program.network, (side, side)).total
     return plan | {
         'memory': memory,
         'fits': memory['peak'] <= memory['available'],
-        'step': _bound_step(target, flops, read_work(text)),
+        'step': bound(target, flops, work)
+        | {
+            'share_by_part': _shares(work.by_part),
+            'estimated_cycles_of_a_call_outside_of_steps': work.cycles_of_call,
+            'moved_bytes_of_a_call_outside_of_steps': work.moved_by_call,
+        },
         'advice': find_advice(memory, config, mesh.size),
     }
 
 
-def read_work(text: str) -> Work:
-    """Sum up what a program's text says of a step."""
+def read_work(text: str, in_steps: bool = True) -> Work:
+    """Sum up what a program's text says.
+
+    Args:
+        in_steps: whether the program is a loop over steps; otherwise all of it is counted alike.
+    """
     program, parts = hlo.parse(text), rows_of(text)
     by_kind, by_part, of_call = (collections.Counter() for _ in range(3))
     moved, collectives = 0, []
     for each in hlo.find_executions(program):
         cycles, nbytes = (each.times * number for number in (each.instruction.cycles, hlo.count_moved(program, each)))
-        if not each.in_step:
+        if in_steps and not each.in_step:
             of_call.update(cycles=cycles, moved=nbytes)
             continue
         by_kind[hlo.find_kind(program, each.instruction)] += cycles
@@ -127,8 +136,8 @@ def read_work(text: str) -> Work:
     return Work(moved, by_kind, by_part, collectives, of_call['cycles'], of_call['moved'])
 
 
-def _bound_step(target: Target, flops: int, work: Work) -> dict[str, Any]:
-    """What a step does, and the least time that this takes by the published speeds of the chip."""
+def bound(target: Target, flops: int, work: Work) -> dict[str, Any]:
+    """What a device does, and the least seconds that this takes by the published speeds of the chip."""
     chip, share = target.chip, target.devices_per_chip
     seconds = {
         'flops': flops * share / chip.peak_flops,
@@ -149,9 +158,6 @@ def _bound_step(target: Target, flops: int, work: Work) -> dict[str, Any]:
         'seconds_at_least_by': seconds,
         'estimated_cycles': sum(work.by_kind.values()),
         'share_by_kind': _shares(work.by_kind),
-        'share_by_part': _shares(work.by_part),
-        'estimated_cycles_of_a_call_outside_of_steps': work.cycles_of_call,
-        'moved_bytes_of_a_call_outside_of_steps': work.moved_by_call,
     }
 
 
@@ -170,6 +176,7 @@ def _bytes_on_device(tree: Any) -> int:
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _versions() -> dict[str, str]:
+def find_versions() -> dict[str, str]:
+    """The versions of JAX and of the compilers that are installed."""
     installed = {each.name.replace('_', '-'): each.version for each in importlib.metadata.distributions()}
     return {name: installed[name] for name in ('jax', *_COMPILERS) if name in installed}

@@ -146,7 +146,7 @@ def test_collectives_at_the_speed_of_links():
     bound = {}
     for name, kind, per_host in (('v5e:2x2', 'v5e', 4), ('h100:4', 'h100', 4), ('h100:2x2', 'h100', 2)):
         target = Target(name, kind, CHIPS[kind], [None] * 4, 1, per_host)
-        bound[name] = compiled_step._bound_step(target, 10**12, compiled_step.read_work(TEXT))
+        bound[name] = compiled_step.bound(target, 10**12, compiled_step.read_work(TEXT))
     sent = 2 * 3 / 4 * 4096
     seconds = {name: step['seconds_at_least_by']['collectives'] for name, step in bound.items()}
     assert seconds == {'v5e:2x2': sent / 200e9, 'h100:4': sent / 450e9, 'h100:2x2': sent / 50e9}
