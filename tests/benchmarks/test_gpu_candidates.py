@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
 from benchmarks import gpu_candidates, sample_conv
 
@@ -60,7 +61,9 @@ def test_kernels_are_lowered_for_cuda():
         output, transpose = jax.vjp(gpu_candidates.implicit, *arguments)
         return output, *transpose(gradient)
 
-    text = jax.jit(both).trace(gradient, *arguments).lower(lowering_platforms=('cuda',)).as_text()
+    chip = AbstractDevice('NVIDIA H100 80GB HBM3', num_cores=None, platform='gpu')
+    with use_abstract_mesh(AbstractMesh((1,), ('x',), abstract_device=chip)):
+        text = jax.jit(both).trace(gradient, *arguments).lower(lowering_platforms=('cuda',)).as_text()
     assert text.count('name = "implicit_convolution"') == 2  # of x, and of the output's gradient
     assert text.count('name = "implicit_correlation"') == 1
 
