@@ -269,11 +269,11 @@ def test_the_line_follows_the_mouse(page):
     page.mouse('mouseMoved', x + width * 0.8, y + height / 3)
     page.mouse('mouseReleased', x + width * 0.8, y + height / 3)
     assert clip(page) == 'inset(0px 0px 0px 80%)'
-    assert page.run('document.querySelector(".picture input").value') == '80'
+    assert page.run('document.querySelector(".picture input[type=range]").value') == '80'
 
 
 def test_the_slider_moves_the_line(page):
-    page.run('document.querySelector(".picture input").focus()')
+    page.run('document.querySelector(".picture input[type=range]").focus()')
     for kind in ('keyDown', 'keyUp'):
         page.call('Input.dispatchKeyEvent', type=kind, key='ArrowRight', code='ArrowRight', windowsVirtualKeyCode=39)
     assert clip(page) == 'inset(0px 0px 0px 51%)'
@@ -303,6 +303,13 @@ def test_the_same_pixels_of_all_images_are_zoomed(page):
     assert first_pixels(page) == [[22, 14, 10 * i] for i in range(4)]
     page.click('.stage', right=0.99, down=0.99)
     assert first_pixels(page) == [[100 - 64, 200 - 64, 10 * i] for i in range(4)]
+
+
+def test_differences_from_the_true_image_are_shown_larger(page):
+    page.click('.picture input[type=checkbox]')
+    assert first_pixels(page) == [[0, 0, 8 * 10 * (3 - i)] for i in range(3)] + [[20, 90, 30]]
+    page.click('.picture input[type=checkbox]')
+    assert first_pixels(page) == [[20, 90, 10 * i] for i in range(4)]
 
 
 @pytest.fixture(scope='module')
