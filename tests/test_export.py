@@ -63,28 +63,20 @@ def apply(network, params, images):
     return np.asarray(jax.jit(network.apply)({'params': params}, images))
 
 
-def start(*arguments):
-    command = [sys.executable, '-m', 'nsr_jax.export', *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
 def contents_of(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, commands):
     """A folder for each kind of network, with its checkpoint and what the command writes of it."""
     folder = tmp_path_factory.mktemp('export')
-    processes = []
     for name in ('gated', 'plain'):
         config, _, params = make(name)
         run, output = folder / name / 'run', folder / name / 'out' / 'x2.stablehlo'
         save_model(run, params, config, step=7)
-        processes.append(start(f'--checkpoint={run}', f'--output={output}'))
-    for process in processes:
-        _, error = process.communicate(timeout=900)
-        assert process.returncode == 0, error
+        code, error, _ = commands('nsr_jax.export', f'--checkpoint={run}', f'--output={output}')
+        assert code == 0, error
     return folder
 
 
@@ -237,8 +229,7 @@ def test_shipped_weights_are_exported_by_name_with_their_terms(tmp_path, monkeyp
         export.write_export('sr_x3', tmp_path / 'x3.stablehlo')
 
 
-def test_mistakes_are_one_line_before_the_work(folder, tmp_path, monkeypatch):
-    process = start('--checkpoint=missing', f'--output={tmp_path / "a.stablehlo"}')
+def test_mistakes_are_one_line_before_the_work(commands, folder, tmp_path, monkeypatch):
     run = folder / 'gated' / 'run'
     monkeypatch.setattr(export, 'export_network', lambda *_: pytest.fail('the work has begun'))
     (tmp_path / 'file').write_text('mine')
@@ -268,8 +259,8 @@ def test_mistakes_are_one_line_before_the_work(folder, tmp_path, monkeypatch):
         export.write_export(run, tmp_path / 'a.stablehlo')
     assert contents_of(tmp_path) == {'file': b'mine', 'b.stablehlo.json': b'mine'}
 
-    output, error = process.communicate(timeout=900)
-    assert (process.returncode, output) == (2, '')
+    code, error, output = commands('nsr_jax.export', '--checkpoint=missing', f'--output={tmp_path / "a.stablehlo"}')
+    assert (code, output) == (2, '')
     lines = [line for line in error.splitlines() if 'compiled programs are kept' not in line]
     assert lines == [next(line for line in lines if line.startswith('error: no model missing'))]
 
