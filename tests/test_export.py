@@ -260,7 +260,7 @@ def test_mistakes_are_one_line_before_the_work(commands, folder, tmp_path, monke
     assert contents_of(tmp_path) == {'file': b'mine', 'b.stablehlo.json': b'mine'}
 
     code, error, output = commands('nsr_jax.export', '--checkpoint=missing', f'--output={tmp_path / "a.stablehlo"}')
-    assert (code, output) == (2, '')
+    assert (code, output) == (2, b'')
     lines = [line for line in error.splitlines() if 'compiled programs are kept' not in line]
     assert lines == [next(line for line in lines if line.startswith('error: no model missing'))]
 

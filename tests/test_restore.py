@@ -92,13 +92,6 @@ def run(monkeypatch, tmp_path):
         delattr(flags.FLAGS, name)
 
 
-def run_apart(arguments, folder, **options):
-    """The command as a user starts it."""
-    environment = os.environ | {'PYTHONPATH': str(ROOT)}
-    command = [sys.executable, '-m', 'nsr_jax.restore', *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False, **options)
-
-
 def write(path, shape=(7, 9, 3), seed=0, **options):
     pixels = np.random.RandomState(seed).randint(0, 256, shape).astype(np.uint8)
     path.parent.mkdir(exist_ok=True, parents=True)
@@ -110,7 +103,7 @@ def names_in(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file())
 
 
-def test_command_restores_what_it_can(tmp_path, model):
+def test_command_restores_what_it_can(commands, tmp_path, model):
     """One run over files, a folder, a JPEG, a gray image and a broken file, as a user would start it."""
     colour = write(tmp_path / 'colour.png')
     gray = write(tmp_path / 'folder' / 'gray.bmp', (7, 9))
@@ -119,11 +112,12 @@ def test_command_restores_what_it_can(tmp_path, model):
     broken.write_bytes((tmp_path / 'colour.png').read_bytes()[:100])
     (tmp_path / 'folder' / 'notes.txt').write_text('not an image')
     output = tmp_path / 'new' / 'out'
-    ended = run_apart(['colour.png', 'folder/', '--output=new/out', f'--model={model}'], tmp_path, text=True)
-    assert ended.returncode == 1, ended.stderr
-    assert re.search(r'^error: .*folder/broken\.png', ended.stderr, re.MULTILINE)
-    assert 'Traceback' not in ended.stderr
-    assert re.search(r'3 of 4 images restored to new/out: \d+\.\d s, \S+ megapixels of output a second', ended.stderr)
+    arguments = ['colour.png', 'folder/', '--output=new/out', f'--model={model}']
+    code, error, _ = commands('nsr_jax.restore', *arguments, folder=tmp_path)
+    assert code == 1, error
+    assert re.search(r'^error: .*folder/broken\.png', error, re.MULTILINE)
+    assert 'Traceback' not in error
+    assert re.search(r'3 of 4 images restored to new/out: \d+\.\d s, \S+ megapixels of output a second', error)
     assert names_in(output) == ['colour.png', 'gray.bmp', 'photo.JPG']
 
     restorer = Restorer.load(model)
@@ -150,22 +144,18 @@ def test_one_image_may_become_a_named_file(tmp_path, model, run):
     np.testing.assert_array_equal(read_photo(tmp_path / 'new' / 'large.tif').pixels, Restorer.load(model)(pixels))
 
 
-def test_standard_input_and_output(tmp_path, model, run):
+def test_standard_input_and_output(commands, tmp_path, model, run):
     write(tmp_path / 'a.png')
     assert run('a.png', '--output=out', f'--model={model}', '--format=tiff') == 0
     given = (tmp_path / 'a.png').read_bytes()
-    ended = run_apart(['-', '--output=-', f'--model={model}', '--format=TIFF'], tmp_path, input=given)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout == (tmp_path / 'out' / 'a.tif').read_bytes()
-    broken = run_apart(['-', '--output=-', f'--model={model}'], tmp_path, input=given[:80])
-    assert broken.returncode == 1
-    assert broken.stdout == b''
-    assert b'error: standard input: ' in broken.stderr
-
-
-def standard_output_of(arguments, model, folder, given):
-    ended = run_apart(['-', '--output=-', f'--model={model}', *arguments], folder, input=given)
-    return ended.returncode, ended.stdout, ended.stderr.decode()
+    arguments = ['nsr_jax.restore', '-', '--output=-', f'--model={model}']
+    ended = commands(*arguments, '--format=TIFF', given=given)
+    assert ended.code == 0, ended.error
+    assert ended.output == (tmp_path / 'out' / 'a.tif').read_bytes()
+    broken = commands(*arguments, given=given[:80])
+    assert broken.code == 1
+    assert broken.output == b''
+    assert 'error: standard input: ' in broken.error
 
 
 def tables_of(quality):
@@ -175,16 +165,17 @@ def tables_of(quality):
     return PIL.Image.open(file).quantization
 
 
-def test_standard_output_has_the_format_of_the_input(tmp_path, model, run):
+def test_standard_output_has_the_format_of_the_input(commands, tmp_path, model, run):
     write(tmp_path / 'a.jpg')
     write(tmp_path / 'a.png')
     assert run('a.jpg', '--output=out', f'--model={model}', '--quality=30') == 0
     photo = (tmp_path / 'a.jpg').read_bytes()
-    code, restored, said = standard_output_of(['--quality=30'], model, tmp_path, photo)
+    arguments = ['nsr_jax.restore', '-', '--output=-', f'--model={model}', '--quality=30']
+    code, said, restored = commands(*arguments, given=photo)
     assert code == 0, said
     assert restored == (tmp_path / 'out' / 'a.jpg').read_bytes()
     assert PIL.Image.open(io.BytesIO(restored)).quantization == tables_of(30)
-    code, restored, said = standard_output_of(['--quality=30'], model, tmp_path, (tmp_path / 'a.png').read_bytes())
+    code, said, restored = commands(*arguments, given=(tmp_path / 'a.png').read_bytes())
     assert (code, restored) == (1, b'')
     assert 'error: standard input: PNG is lossless and takes no quality; JPEG and WEBP do' in said
 
