@@ -49,13 +49,11 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(microbatch_size):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6 * np.abs(theirs).max())
 
 
-@pytest.mark.usefixtures('optimized')
 def test_a_sample_at_a_time_takes_little_memory():
     one, all_four = (compile_gradients(NETWORK, size, 4 * jax.device_count(), 40)[0] for size in (1, 4))
     assert one.memory_analysis().temp_size_in_bytes < 0.65 * all_four.memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.usefixtures('optimized')
 def test_each_block_costs_the_same():
     """XLA may recompute the sum of gradients at a residual connection for all earlier blocks."""
     moved = [

@@ -90,11 +90,15 @@ def test_steps_are_adam_on_the_l1_loss(setting):
 
         return jax.value_and_grad(loss, has_aux=True)(params)
 
-    for step in range(3):
-        (loss, squared), gradients = value_and_gradients(params, *batch_of(step, jnp.arange(3)))
+    @jax.jit
+    def update(params, gradients, moments):
         with jax.numpy_dtype_promotion('standard'):
             updates, moments = adam.update(gradients, moments)
-        params = optax.apply_updates(params, updates)
+        return optax.apply_updates(params, updates), moments
+
+    for step in range(3):
+        (loss, squared), gradients = value_and_gradients(params, *batch_of(step, jnp.arange(3)))
+        params, moments = update(params, gradients, moments)
         losses.append(loss)
         psnrs.append(10 * np.log10(1 / squared))
     assert int(state.step) == 3
@@ -201,65 +205,67 @@ def test_remat_saves_memory():
     assert bytes_needed[1] < 0.85 * bytes_needed[0]
 
 
-def follow_meshes(meshes, folder):
-    """The losses of steps 0 to 4 on the first mesh, and of steps 5 to 9 on each other mesh from its checkpoint.
-
-    Of each mesh also: which part of the state is on a device, and some numbers of the average.
-    """
-    config = ml_collections.ConfigDict({'task': 'sr', 'model': MODEL})
+@functools.cache
+def prepare(data, fsdp):
+    """A mesh, its program, and images on it."""
+    mesh = make_mesh(data, fsdp, 8)
     images = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), dtype=np.uint8)
     store = ImageStore(images, images[:, ::2, ::2], np.full((2, 2), 32, np.int32))
     sample = functools.partial(sample_patches, key=jax.random.key(0), scale=2, patch_size=12, margin=2)
+    program, _ = program_of(
+        mesh,
+        NETWORK,
+        lambda store, first_step, step, indices: sample(store, step=step, indices=indices),
+        ema_decay=0.9,
+        batch_size=8,
+    )
+    return mesh, program, replicate(store, mesh)
 
-    @functools.cache
-    def prepare(data, fsdp):
-        mesh = make_mesh(data, fsdp, 8)
-        program, _ = program_of(
-            mesh,
-            NETWORK,
-            lambda store, first_step, step, indices: sample(store, step=step, indices=indices),
-            ema_decay=0.9,
-            batch_size=8,
-        )
-        return mesh, program, replicate(store, mesh)
 
-    def take_five(state, program, images):
-        losses = []
-        for _ in range(5):
-            state, sums = program(state, images, 1)
-            losses.append(float(sums['loss']))
-        return losses, state
+def take_five(state, program, images):
+    losses = []
+    for _ in range(5):
+        state, sums = program(state, images, 1)
+        losses.append(float(sums['loss']))
+    return losses, state
 
-    first, *others = meshes
-    mesh, program, images = prepare(*first)
-    first_losses, state = take_five(create_state(NETWORK, ADAM, mesh, 0, True), program, images)
-    results = {}
+
+def begin_on(shape, folder):
+    """The losses of steps 0 to 4 on a mesh, which are saved."""
+    mesh, program, images = prepare(*shape)
+    losses, state = take_five(create_state(NETWORK, ADAM, mesh, 0, True), program, images)
+    config = ml_collections.ConfigDict({'task': 'sr', 'model': MODEL})
     with contextlib.closing(Checkpoints(pathlib.Path(folder), keep=1)) as checkpoints:
         checkpoints.save(5, config, state.params, state.optimizer, averages={'ema': state.ema})
-        for data, fsdp in others:
-            mesh, program, images = prepare(data, fsdp)
-            wanted, (step, none) = (
-                abstract_state(NETWORK, ADAM, mesh, True),
-                replicate((np.int32(5), np.int32(0)), mesh),
-            )
-            params, optimizer, ema = checkpoints.restore(5, wanted.params, wanted.optimizer, wanted.ema)
-            losses, state = take_five(TrainState(step, params, optimizer, none, ema), program, images)
-            trees = state.params, state.optimizer.mu, state.ema
-            arrays = [tree['block_00']['conv_1']['direction'] for tree in trees]
-            parts = [array.addressable_shards[0].data.size / array.size for array in arrays]
-            results[f'{data}x{fsdp}'] = losses, parts, np.asarray(arrays[2]).ravel()[:50].tolist()
-    return first_losses, results
+    return losses
 
 
-@pytest.mark.parametrize('meshes', [[(4, 1), (2, 2)], pytest.param([(1, 4), (4, 1), (2, 2)], marks=pytest.mark.slow)])
+def go_on_on(shape, folder):
+    """The losses of steps 5 to 9 on a mesh, some numbers of the average, and which part of the state is on a device."""
+    mesh, program, images = prepare(*shape)
+    wanted = abstract_state(NETWORK, ADAM, mesh, True)
+    step, none = replicate((np.int32(5), np.int32(0)), mesh)
+    with contextlib.closing(Checkpoints(pathlib.Path(folder), keep=1)) as checkpoints:
+        params, optimizer, ema = checkpoints.restore(5, wanted.params, wanted.optimizer, wanted.ema)
+    losses, state = take_five(TrainState(step, params, optimizer, none, ema), program, images)
+    trees = state.params, state.optimizer.mu, state.ema
+    arrays = [tree['block_00']['conv_1']['direction'] for tree in trees]
+    parts = [array.addressable_shards[0].data.size / array.size for array in arrays]
+    return losses, np.asarray(arrays[2]).ravel()[:50].tolist(), parts
+
+
+def follow_meshes(meshes, folder):
+    return begin_on(meshes[0], folder), [go_on_on(mesh, folder) for mesh in meshes]
+
+
+@pytest.mark.parametrize('meshes', [[(2, 2)], pytest.param([(1, 4), (4, 1), (2, 2)], marks=pytest.mark.slow)])
 def test_every_mesh_gives_the_losses_of_one_device_and_goes_on_from_the_checkpoint_of_another(tmp_path, meshes):
-    first, one = follow_meshes([(1, 1), (1, 1)], tmp_path / 'one')
-    (answer,) = run_together(follow_meshes, 1, meshes, str(tmp_path / 'many'), devices=4)
-    first_of_many, many = answer.value
-    np.testing.assert_allclose(first_of_many, first, rtol=1e-5)
-    expected, _, expected_average = one['1x1']
-    assert list(many) == [f'{data}x{fsdp}' for data, fsdp in meshes[1:]]
-    for name, (losses, parts, average) in many.items():
-        np.testing.assert_allclose(losses, expected, rtol=1e-5, err_msg=name)
-        np.testing.assert_allclose(average, expected_average, rtol=1e-4, atol=1e-6, err_msg=name)
-        assert parts == [1 / int(name.split('x')[1])] * 3  # the state is split over fsdp only
+    one, several = str(tmp_path / 'one'), str(tmp_path / 'several')
+    first, (expected, expected_average, _) = begin_on((1, 1), one), go_on_on((1, 1), one)
+    (answer,) = run_together(follow_meshes, 1, meshes, several, devices=4)
+    np.testing.assert_allclose(answer.value[0], first, rtol=1e-5)
+    found = [*answer.value[1], go_on_on((1, 1), several)]
+    for (losses, average, parts), mesh in zip(found, [*meshes, (1, 1)], strict=True):
+        np.testing.assert_allclose(losses, expected, rtol=1e-5, err_msg=mesh)
+        np.testing.assert_allclose(average, expected_average, rtol=1e-4, atol=1e-6, err_msg=mesh)
+        assert parts == [1 / mesh[1]] * 3  # the state is split over fsdp only
