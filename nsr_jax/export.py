@@ -1,73 +1,36 @@
-"""Write a network with its weights to one file that runs without this package: StableHLO, made by `jax.export`.
+"""Write a network with its weights to one file for other programs, in the format that the suffix names.
 
     python -m nsr_jax.export --checkpoint=runs/x2 --output=x2.stablehlo
 
-The same file runs on CPUs, CUDA GPUs and TPUs, for every batch, height and width. x2.stablehlo.json describes it for a
-server; docs/export.md shows how to serve it.
+.stablehlo runs with JAX alone on CPUs, CUDA GPUs and TPUs, for every batch, height and width; .pth is the layout of the
+method's PyTorch code; .safetensors holds the weights under their names here. Beside each, x2.stablehlo.json and so on
+describe the network; docs/export.md shows how to use them.
 """
 
 from nsr_jax import environment  # noqa: F401  before whatever imports JAX
 
 # isort: split
-import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from absl import flags, logging
-from jax import export
 
 import nsr_jax
 from nsr_jax import command_line, shipped
 from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
+from nsr_jax.exporting.formats import FORMATS, Format
 from nsr_jax.inference.restorer import TILING
-from nsr_jax.models.build import Network, build_network
+from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_parameters
 from nsr_jax.paths import local_path
 from nsr_jax.trained import WHICH
-
-PLATFORMS = ('cpu', 'cuda', 'tpu')
-
-
-def export_network(network: Network, params: Any) -> export.Exported:
-    """A network and its parameters as one function from images to restored images, like `network.apply`.
-
-    It maps float32 (batch, height, width, channels), nominally on [0, 1], to float32 (batch, scale height, scale width,
-    channels), not clipped. Batch, height and width are at least 1 and may differ from call to call. All arithmetic is
-    float32 on every platform, unless the network's own dtype is lower.
-
-    Gates pool over their whole input, so a network with gates restores a whole image differently from its tiles. The
-    function does no tiling: this is left to the caller.
-    """
-
-    def restore(images: jax.Array) -> jax.Array:
-        return network.apply({'params': params}, images)
-
-    batch, height, width = export.symbolic_shape('batch, height, width')
-    images = jax.ShapeDtypeStruct((batch, height, width, network.channels), jnp.float32)
-    # Without a precision, GPUs would multiply in TF32, and TPUs in bfloat16.
-    with jax.default_matmul_precision('float32'), _without_source_paths():
-        return export.export(jax.jit(restore), platforms=PLATFORMS)(images)
-
-
-@contextlib.contextmanager
-def _without_source_paths() -> Iterator[None]:
-    """Lower without the paths and lines of this machine's source code: the same network gives the same file."""
-    option = 'jax_traceback_in_locations_limit'
-    before = getattr(jax.config, option)
-    jax.config.update(option, 0)
-    try:
-        yield
-    finally:
-        jax.config.update(option, before)
 
 
 def write_export(
@@ -77,7 +40,7 @@ def write_export(
 
     Args:
         model: the folder of a training run or of one checkpoint, or a name in `shipped.SHIPPED`.
-        output: the file to write; its folder is made if it is missing.
+        output: the file to write, with a suffix in `FORMATS`; its folder is made if it is missing.
         overwrite: whether existing files are replaced.
         which: of a training run's checkpoints to take: the best one, or the last one ('last').
 
@@ -85,12 +48,11 @@ def write_export(
         The contents of the JSON file.
 
     Raises:
-        UserError: there is no such model; `output` exists, is a folder or cannot be written; or the package flatbuffers
-            is missing.
+        UserError: there is no such model; the format has no room for it or needs a package that is missing; or `output`
+            has another suffix, exists, is a folder or cannot be written.
     """
     path, card_path = _check_output(output, overwrite)
-    if importlib.util.find_spec('flatbuffers') is None:
-        raise UserError('to export, JAX needs the package flatbuffers: pip install flatbuffers')
+    form = _find_format(path)
     parts = shipped.find_parts(model)
     if len(parts) > 1:
         raise UserError(f'--checkpoint={model} stands for {" and ".join(parts)}: name one of them')
@@ -98,25 +60,17 @@ def write_export(
     network = build_network(loaded.config.model)
     make_output_folder(path.parent)
 
-    exported = export_network(network, loaded.params)
-    contents = bytes(exported.serialize())
-    channels = network.channels
-    card = {
-        'file': path.name,
-        'sha256': hashlib.sha256(contents).hexdigest(),
+    about = {
         'task': loaded.config.task,
         'scale': network.scale,
-        'channels': channels,
-        'input': f'float32 (batch, height, width, {channels}), nominally on [0, 1]',
-        'output': f'float32 (batch, {network.scale} * height, {network.scale} * width, {channels}), not clipped',
+        'channels': network.channels,
+        'mean': network.mean,
         # For restoring images as `nsr_jax.restore` does.
         'gated': network.is_gated,
         'tile': TILING.tile,
         'overlap': TILING.overlap,
-        'platforms': list(exported.platforms),
-        'calling_convention': exported.calling_convention_version,
         'versions': {'nsr_jax': nsr_jax.__version__}
-        | {package: importlib.metadata.version(package) for package in ('jax', 'jaxlib')},
+        | {package: importlib.metadata.version(package) for package in form.packages},
         'checkpoint': os.fspath(model),
         'step': loaded.step,
         'weights': loaded.kind or 'of the step',
@@ -124,11 +78,24 @@ def write_export(
         'config': json.loads(loaded.config.to_json()),
     }
     if (name := os.fspath(model)) in shipped.SHIPPED:
-        card['terms'] = shipped.read_card(name).terms
+        about['terms'] = shipped.read_card(name).terms
+    contents, of_file = form.encode(network, loaded.params, about)
+    card = {'file': path.name, 'sha256': hashlib.sha256(contents).hexdigest(), **about, **of_file}
     # If only the first file is written, the checksum in the second one shows it.
     write_atomically(path, contents)
     write_atomically(card_path, json.dumps(card, indent=1, allow_nan=False) + '\n')
     return card
+
+
+def _find_format(path: pathlib.Path) -> Format:
+    """The format that a file's suffix names, whose packages are installed."""
+    form = FORMATS.get(path.suffix)
+    if form is None:
+        raise UserError(f'--output={path} must end in {", ".join(FORMATS)}, each of which is a format')
+    for package in form.packages:
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f'to write {path.suffix}, the package {package} is needed: pip install {package}')
+    return form
 
 
 def _check_output(output: str | os.PathLike, overwrite: bool) -> tuple[pathlib.Path, pathlib.Path]:
@@ -159,15 +126,19 @@ def main(argv: Sequence[str]) -> None:
     card = write_export(checkpoint, output, given.overwrite, given.which)
     size = os.path.getsize(output) / 1e6
     origin = f'step {card["step"]}, weights {card["weights"]}'
-    logging.info('%s, %s: %.2f MB for %s in %s', checkpoint, origin, size, ', '.join(PLATFORMS), output)
-    logging.info('its description for a server: %s.json', output)
+    logging.info('%s, %s: %.2f MB in %s', checkpoint, origin, size, output)
+    logging.info('its description: %s.json', output)
 
 
 if __name__ == '__main__':
     names = ', '.join(shipped.SHIPPED)
     flags.DEFINE_string('checkpoint', None, f'The folder of a training run or of one checkpoint, or one of: {names}.')
     flags.DEFINE_enum('which', 'best', WHICH, "Of a training run's checkpoints to take.")
-    flags.DEFINE_string('output', None, 'File to write; its description gets the same name with .json added.')
+    flags.DEFINE_string(
+        'output',
+        None,
+        f'File to write, with the suffix of a format: {", ".join(FORMATS)}. Its description gets .json added.',
+    )
     flags.DEFINE_bool('overwrite', False, 'Replace existing files.')
     flags.mark_flags_as_required(['checkpoint', 'output'])
     command_line.run(main)

@@ -1,11 +1,14 @@
-"""Reads the tensors of a PyTorch checkpoint without PyTorch, and without running code from the file."""
+"""Reads and writes the tensors of PyTorch checkpoints without PyTorch, and without running code from a file."""
 
 import io
+import math
 import os
 import pathlib
 import pickle
 import pickletools
+import struct
 import zipfile
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
@@ -193,3 +196,66 @@ def _rebuild_parameter(data: Any, *_: Any) -> np.ndarray:
 def _one_line(error: Exception) -> str:
     line = ' '.join(str(error).split())
     return line if len(line) <= _LONGEST_REASON else f'{line[:_LONGEST_REASON]}…'
+
+
+# --- Writing ---
+
+_ARCHIVE = 'archive'  # the folder that all records lie in, as torch.save calls it
+
+
+def encode_torch_checkpoint(state_dict: Mapping[str, np.ndarray]) -> bytes:
+    """The contents of a file like that of `torch.save({'model_state_dict': OrderedDict(state_dict)}, file)`.
+
+    `torch.load(file, weights_only=True)` reads it, and `read_torch_checkpoint`. The same arrays give the same bytes.
+
+    Args:
+        state_dict: arrays by name, of the types above; tensors are written row by row.
+    """
+    storages = {np.dtype(dtype): name for name, dtype in _STORAGE_DTYPES.items()}
+    arrays = {name: np.asarray(array) for name, array in state_dict.items()}
+    items = []
+    for index, (name, array) in enumerate(arrays.items()):
+        items += [_text(name), *_tensor(storages[array.dtype], str(index), array.shape)]
+    state = [*_EMPTY_ORDERED_DICT, pickle.MARK, *items, pickle.SETITEMS]
+    program = [pickle.PROTO, b'\2', pickle.EMPTY_DICT, _text('model_state_dict'), *state, pickle.SETITEM, pickle.STOP]
+    records = {'data.pkl': b''.join(program), 'byteorder': b'little'}
+    records |= {
+        f'data/{index}': array.astype(array.dtype.newbyteorder('<')).tobytes()
+        for index, array in enumerate(arrays.values())
+    }
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, 'w') as archive:
+        for name, contents in (records | {'version': b'3\n'}).items():
+            archive.writestr(zipfile.ZipInfo(f'{_ARCHIVE}/{name}'), contents)  # which has no time
+    return buffer.getvalue()
+
+
+def _tensor(storage_type: str, key: str, shape: tuple[int, ...]) -> Iterator[bytes]:
+    """The part of a pickle that rebuilds a tensor from the storage `key`, which it fills."""
+    strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    count = math.prod(shape)
+    yield _global('torch._utils', '_rebuild_tensor_v2')
+    yield pickle.MARK
+    yield from (pickle.MARK, _text('storage'), _global('torch', storage_type), _text(key), _text('cpu'), _number(count))
+    yield from (pickle.TUPLE, pickle.BINPERSID)
+    yield _number(0)  # the offset
+    for sizes in (shape, strides):
+        yield from (pickle.MARK, *map(_number, sizes), pickle.TUPLE)
+    yield from (pickle.NEWFALSE, *_EMPTY_ORDERED_DICT)  # needs no gradient, has no hooks
+    yield from (pickle.TUPLE, pickle.REDUCE)
+
+
+def _global(module: str, name: str) -> bytes:
+    return pickle.GLOBAL + f'{module}\n{name}\n'.encode()
+
+
+def _text(text: str) -> bytes:
+    encoded = text.encode()
+    return pickle.BINUNICODE + struct.pack('<I', len(encoded)) + encoded
+
+
+def _number(number: int) -> bytes:
+    return pickle.BININT + struct.pack('<i', number)
+
+
+_EMPTY_ORDERED_DICT = (_global('collections', 'OrderedDict'), pickle.EMPTY_TUPLE, pickle.REDUCE)

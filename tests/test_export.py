@@ -11,7 +11,6 @@ import subprocess
 import sys
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 from jax import export as jax_export
@@ -19,37 +18,19 @@ from jax import export as jax_export
 import nsr_jax
 from nsr_jax import export, shipped
 from nsr_jax.errors import UserError
+from nsr_jax.exporting import stablehlo
 from nsr_jax.inference.restorer import Restorer
-from nsr_jax.models.build import build_network
-from nsr_jax.models.cost import count_parameters, parameter_shapes
+from nsr_jax.models.cost import count_parameters
 from nsr_jax.training.checkpoints import save_model
+from tests.exporting.networks import CHAIN, GATED, PLAIN, apply, make_network, random_images
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIZES = [(1, 7, 9), (3, 12, 5), (2, 1, 1)]
-GATED = {'scale': 2, 'channels': 3, 'num_blocks': 2, 'features': 8, 'groups': 3, 'cardinality': 2, 'gate': 'softmax'}
-CHAIN = {'scale': 3, 'channels': 1, 'kernel_sizes': (3, 3), 'features': (4,), 'adds_input': True}
-MODELS = {
-    'gated': GATED,
-    'hard': GATED | {'gate': 'hard'},
-    'plain': {'scale': 1, 'channels': 1, 'num_blocks': 1, 'features': 4},
-    'chain': CHAIN | {'architecture': 'chain'},
-}
+MODELS = {'gated': GATED, 'hard': GATED | {'gate': 'hard'}, 'plain': PLAIN, 'chain': CHAIN}
 
 
 def make(name):
-    """A config, its network and random parameters, with gates that tell inputs well apart."""
-    config = ml_collections.ConfigDict({'task': 'sr' if name == 'gated' else 'denoise', 'model': MODELS[name]})
-    network, generator = build_network(config.model), np.random.RandomState(5)
-
-    def draw(path, leaf):
-        spread = 3 if 'gate' in jax.tree_util.keystr(path) else 0.5
-        return generator.normal(0, spread, leaf.shape).astype(np.float32)
-
-    return config, network, jax.tree.map_with_path(draw, parameter_shapes(network))
-
-
-def random_images(channels, size):
-    return np.random.RandomState(sum(size)).rand(*size, channels).astype(np.float32)
+    return make_network(MODELS[name], 'sr' if name == 'gated' else 'denoise')
 
 
 def photograph(name, size):
@@ -57,10 +38,6 @@ def photograph(name, size):
     height, width = {'large': (100, 200), 'small': (20, 30)}[size]
     noise = np.random.RandomState(height).randint(0, 56, (height, width, MODELS[name]['channels']))
     return (noise + np.linspace(0, 199, width).astype(int)[:, None]).astype(np.uint8)
-
-
-def apply(network, params, images):
-    return np.asarray(jax.jit(network.apply)({'params': params}, images))
 
 
 def contents_of(folder):
@@ -151,7 +128,7 @@ def test_a_whole_image_is_another_function_where_there_are_gates(answers):
 def test_the_programs_for_all_platforms_are_right(name):
     """Those for CUDA and TPUs are computed on a CPU, which the export is told to have their place in its list."""
     _, network, params = make(name)
-    exported = export.export_network(network, params)
+    exported = stablehlo.export_network(network, params)
     assert exported.platforms == ('cpu', 'cuda', 'tpu')
     images = random_images(network.channels, (3, 12, 5))
     expected = apply(network, params, images)
@@ -169,7 +146,7 @@ def test_the_programs_for_all_platforms_are_right(name):
 @pytest.mark.parametrize('name', MODELS)
 def test_the_module_is_portable_and_of_full_precision(name):
     _, network, params = make(name)
-    text = export.export_network(network, params).mlir_module()
+    text = stablehlo.export_network(network, params).mlir_module()
     # JAX's own check that sizes are from 1, evaluated before anything is compiled.
     assert set(re.findall(r'custom_call @?"?(\w+)', text)) == {'shape_assertion'}
     assert text.count('custom_call') == text.count('custom_call @shape_assertion') == 3
@@ -181,13 +158,14 @@ def test_the_module_is_portable_and_of_full_precision(name):
 def test_the_description_is_right(folder):
     out = folder / 'gated' / 'out'
     contents, config = (out / 'x2.stablehlo').read_bytes(), make('gated')[0]
-    versions = {package: importlib.metadata.version(package) for package in ('jax', 'jaxlib')}
+    versions = {package: importlib.metadata.version(package) for package in ('jax', 'jaxlib', 'flatbuffers')}
     assert json.loads((out / 'x2.stablehlo.json').read_text()) == {
         'file': 'x2.stablehlo',
         'sha256': hashlib.sha256(contents).hexdigest(),
         'task': 'sr',
         'scale': 2,
         'channels': 3,
+        'mean': 0.5,
         'input': 'float32 (batch, height, width, 3), nominally on [0, 1]',
         'output': 'float32 (batch, 2 * height, 2 * width, 3), not clipped',
         'gated': True,
@@ -231,13 +209,13 @@ def test_shipped_weights_are_exported_by_name_with_their_terms(tmp_path, monkeyp
 
 def test_mistakes_are_one_line_before_the_work(commands, folder, tmp_path, monkeypatch):
     run = folder / 'gated' / 'run'
-    monkeypatch.setattr(export, 'export_network', lambda *_: pytest.fail('the work has begun'))
-    (tmp_path / 'file').write_text('mine')
+    monkeypatch.setattr(stablehlo, 'export_network', lambda *_: pytest.fail('the work has begun'))
+    (tmp_path / 'file.stablehlo').write_text('mine')
     (tmp_path / 'b.stablehlo.json').write_text('mine')
     for checkpoint, output, message in [
         ('missing', 'a.stablehlo', 'no model missing: neither a folder nor weights'),
         (tmp_path, 'a.stablehlo', 'no checkpoint at'),
-        (run, 'file', 'file already exists: --overwrite replaces it'),
+        (run, 'file.stablehlo', 'file.stablehlo already exists: --overwrite replaces it'),
         (run, 'b.stablehlo', 'b.stablehlo.json already exists: --overwrite replaces it'),
         (run, '', 'is a folder: name a file'),
         (run, 'new/', 'is a folder: name a file'),
@@ -247,7 +225,9 @@ def test_mistakes_are_one_line_before_the_work(commands, folder, tmp_path, monke
         (run, 'x' * 300, 'cannot be written: File name too long'),
         ('x' * 300, 'a.stablehlo', 'neither a folder nor weights'),
         ('gs://bucket/run', 'a.stablehlo', 'gs://bucket/run is a URL'),
-        (run, 'file/a.stablehlo', 'cannot be written into'),
+        (run, 'file.stablehlo/a.stablehlo', 'cannot be written into'),
+        (run, 'a.tflite', 'a.tflite must end in .stablehlo, .pth, .safetensors, each of which is a format'),
+        (run, 'stablehlo', 'stablehlo must end in .stablehlo, '),
     ]:
         with pytest.raises(UserError, match=re.escape(message)) as caught:
             export.write_export(checkpoint, f'{tmp_path}/{output}')
@@ -255,9 +235,9 @@ def test_mistakes_are_one_line_before_the_work(commands, folder, tmp_path, monke
     with pytest.raises(UserError, match='which checkpoint must be best or last'):
         export.write_export(run.parent / 'run', tmp_path / 'a.stablehlo', which='first')
     monkeypatch.setitem(sys.modules, 'flatbuffers', None)
-    with pytest.raises(UserError, match='needs the package flatbuffers'):
+    with pytest.raises(UserError, match=r'to write \.stablehlo, the package flatbuffers is needed'):
         export.write_export(run, tmp_path / 'a.stablehlo')
-    assert contents_of(tmp_path) == {'file': b'mine', 'b.stablehlo.json': b'mine'}
+    assert contents_of(tmp_path) == {'file.stablehlo': b'mine', 'b.stablehlo.json': b'mine'}
 
     code, error, output = commands('nsr_jax.export', '--checkpoint=missing', f'--output={tmp_path / "a.stablehlo"}')
     assert (code, output) == (2, b'')

@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # everything, and which no part imports.
 ORDER = (
     ('errors', 'environment', 'markdown', 'page', 'cpu_cores'),
-    ('forks', 'atomic_files', 'paths', 'agreement', 'streams', 'torch_file', 'ops'),
+    ('forks', 'atomic_files', 'paths', 'agreement', 'streams', 'torch_file', 'torch_layout', 'ops'),
     ('nn',),
     ('models', 'images'),
     ('tasks', 'losses', 'metrics', 'optimizers'),
@@ -22,7 +22,7 @@ ORDER = (
     ('shipped',),
     ('inference',),
     ('training', 'evaluation', 'restoring'),
-    ('studies', 'planning'),
+    ('studies', 'planning', 'exporting'),
 )
 ALLOWED = {part: {each for row in ORDER[:level] for each in row} for level, parts in enumerate(ORDER) for part in parts}
 LAZY = {'nsr_jax.inference.restorer.Restorer'}  # what the package itself offers, imported when it is asked for

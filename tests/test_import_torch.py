@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 from configs import sr
 from nsr_jax import import_torch
 from nsr_jax.errors import UserError
-from nsr_jax.import_torch import import_checkpoint, to_parameters
+from nsr_jax.import_torch import import_checkpoint
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.torch_file import read_torch_checkpoint
+from nsr_jax.torch_layout import to_parameters
 from nsr_jax.trained import load_model
 
 REFERENCE = pathlib.Path(__file__).parent / 'reference'

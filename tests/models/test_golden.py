@@ -14,12 +14,12 @@ import numpy as np
 import optax
 import pytest
 
-from nsr_jax.import_torch import to_parameters
 from nsr_jax.inference.prediction import predict
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.models.residual import RestorationNetwork
 from nsr_jax.torch_file import read_torch_checkpoint
+from nsr_jax.torch_layout import to_parameters
 
 REFERENCE = pathlib.Path(__file__).parents[1] / 'reference'
 FIELDS = ('scale', 'channels', 'num_blocks', 'features', 'width_multiplier', 'groups', 'cardinality')

@@ -5,7 +5,7 @@ import json
 import jax
 import pytest
 
-from nsr_jax.export import export_network
+from nsr_jax.exporting.stablehlo import export_network
 from nsr_jax.models.residual import RestorationNetwork
 from nsr_jax.planning import compiled_restoring
 from nsr_jax.planning.chips import Chip

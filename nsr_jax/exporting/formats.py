@@ -1,0 +1,62 @@
+"""The files that a network can be written to, by their suffix."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from flax import traverse_util
+
+from nsr_jax.exporting import stablehlo
+from nsr_jax.models.build import Network
+from nsr_jax.torch_file import encode_torch_checkpoint
+from nsr_jax.torch_layout import to_state_dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A kind of file.
+
+    Attributes:
+        encode: maps a network, its parameters and what describes them to the contents of a file, and to what describes
+            the file besides. Raises `UserError` if the format has no room for the network.
+        packages: that writing needs, and whose versions describe the file.
+    """
+
+    encode: Callable[[Network, Mapping[str, Any], Mapping[str, Any]], tuple[bytes, dict[str, Any]]]
+    packages: tuple[str, ...] = ()
+
+
+def _encode_stablehlo(network: Network, params: Mapping[str, Any], about: Mapping[str, Any]) -> tuple[bytes, dict]:
+    exported = stablehlo.export_network(network, params)
+    return bytes(exported.serialize()), {
+        'input': f'float32 (batch, height, width, {network.channels}), nominally on [0, 1]',
+        'output': f'float32 (batch, {network.scale} * height, {network.scale} * width, {network.channels}), '
+        'not clipped',
+        'platforms': list(exported.platforms),
+        'calling_convention': exported.calling_convention_version,
+    }
+
+
+def _encode_torch(network: Network, params: Mapping[str, Any], about: Mapping[str, Any]) -> tuple[bytes, dict]:
+    return encode_torch_checkpoint(to_state_dict(params)), {}
+
+
+def _encode_safetensors(network: Network, params: Mapping[str, Any], about: Mapping[str, Any]) -> tuple[bytes, dict]:
+    leaves = traverse_util.flatten_dict(params, sep='/')
+    tensors = {name: np.ascontiguousarray(leaf, np.float32) for name, leaf in leaves.items()}
+    return safetensors.numpy.save(tensors, _as_texts(about)), {}
+
+
+def _as_texts(about: Mapping[str, Any]) -> dict[str, str]:
+    """Metadata as files keep them: texts as they are, other values as JSON."""
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
+
+
+FORMATS: dict[str, Format] = {
+    '.stablehlo': Format(_encode_stablehlo, ('jax', 'jaxlib', 'flatbuffers')),
+    '.pth': Format(_encode_torch),
+    '.safetensors': Format(_encode_safetensors),
+}
