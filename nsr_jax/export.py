@@ -2,9 +2,9 @@
 
     python -m nsr_jax.export --checkpoint=runs/x2 --output=x2.stablehlo
 
-.stablehlo runs with JAX alone on CPUs, CUDA GPUs and TPUs, for every batch, height and width; .pth is the layout of the
-method's PyTorch code; .safetensors holds the weights under their names here. Beside each, x2.stablehlo.json and so on
-describe the network; docs/export.md shows how to use them.
+.stablehlo runs with JAX alone on CPUs, CUDA GPUs and TPUs, and .onnx in ONNX Runtime and its like, both for every
+batch, height and width; .pth is the layout of the method's PyTorch code; .safetensors holds the weights under their
+names here. Beside each, x2.stablehlo.json and so on describe the network; docs/export.md shows how to use them.
 """
 
 from nsr_jax import environment  # noqa: F401  before whatever imports JAX

@@ -79,6 +79,7 @@ def to_state_dict(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def _torch_key(path: tuple[str, ...], tree: Mapping[str, Any]) -> str:
     """A parameter's name in the PyTorch file."""
     blocks = sum(name.startswith('block_') for name in tree)
+    prefixes: dict[tuple[str, ...], str]
     prefixes = {('head',): 'body.0', ('tail',): f'body.{blocks + 1}', ('skip',): 'skip.0'}
     for block in range(blocks):
         for conv, index in (('conv_1', 0), ('conv_2', 2)):

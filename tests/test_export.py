@@ -226,7 +226,7 @@ def test_mistakes_are_one_line_before_the_work(commands, folder, tmp_path, monke
         ('x' * 300, 'a.stablehlo', 'neither a folder nor weights'),
         ('gs://bucket/run', 'a.stablehlo', 'gs://bucket/run is a URL'),
         (run, 'file.stablehlo/a.stablehlo', 'cannot be written into'),
-        (run, 'a.tflite', 'a.tflite must end in .stablehlo, .pth, .safetensors, each of which is a format'),
+        (run, 'a.tflite', 'a.tflite must end in .stablehlo, .onnx, .pth, .safetensors, each of which is a format'),
         (run, 'stablehlo', 'stablehlo must end in .stablehlo, '),
     ]:
         with pytest.raises(UserError, match=re.escape(message)) as caught:

@@ -40,6 +40,19 @@ def _encode_stablehlo(network: Network, params: Mapping[str, Any], about: Mappin
     }
 
 
+def _encode_onnx(network: Network, params: Mapping[str, Any], about: Mapping[str, Any]) -> tuple[bytes, dict]:
+    from nsr_jax.exporting import onnx_graph  # imports the package onnx, which is an extra
+
+    sides = 'height, width' if network.scale == 1 else f'{network.scale} * height, {network.scale} * width'
+    of_file = {
+        'input': f'{onnx_graph.INPUT}: float32 (batch, {network.channels}, height, width), nominally on [0, 1]',
+        'output': f'{onnx_graph.OUTPUT}: float32 (batch, {network.channels}, {sides}), not clipped',
+        'opset': onnx_graph.OPSET,
+    }
+    model = onnx_graph.build_model(network, params, _as_texts({**about, **of_file}))
+    return model.SerializeToString(deterministic=True), of_file
+
+
 def _encode_torch(network: Network, params: Mapping[str, Any], about: Mapping[str, Any]) -> tuple[bytes, dict]:
     return encode_torch_checkpoint(to_state_dict(params)), {}
 
@@ -57,6 +70,7 @@ def _as_texts(about: Mapping[str, Any]) -> dict[str, str]:
 
 FORMATS: dict[str, Format] = {
     '.stablehlo': Format(_encode_stablehlo, ('jax', 'jaxlib', 'flatbuffers')),
+    '.onnx': Format(_encode_onnx, ('onnx',)),
     '.pth': Format(_encode_torch),
     '.safetensors': Format(_encode_safetensors),
 }

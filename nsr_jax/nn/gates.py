@@ -18,7 +18,7 @@ from nsr_jax.ops.settings import fixed_bits
 Activation = Callable[[jax.Array], jax.Array]
 Pooling = Callable[[jax.Array, jax.Array | None], jax.Array]
 
-_SMALL = 1e-6  # keeps square roots and divisors away from zero
+SMALL = 1e-6  # keeps square roots and divisors away from zero
 
 
 def softmax(logits: jax.Array) -> jax.Array:
@@ -79,20 +79,20 @@ def mean(x: jax.Array, inside: jax.Array | None) -> jax.Array:
 def normalized_mean(x: jax.Array, inside: jax.Array | None) -> jax.Array:
     """The means divided by their root mean square over the features, so that all inputs have the same size."""
     means = mean(x, inside)
-    return means * jax.lax.rsqrt(jnp.mean(jnp.square(means), axis=-1, keepdims=True) + _SMALL)
+    return means * jax.lax.rsqrt(jnp.mean(jnp.square(means), axis=-1, keepdims=True) + SMALL)
 
 
 def rms(x: jax.Array, inside: jax.Array | None) -> jax.Array:
     """The root mean square of each feature over the image, in which ripples of opposite sign do not cancel."""
     squares = jnp.mean(jnp.square(x.astype(jnp.float32)), axis=(1, 2), where=inside)
-    return jnp.sqrt(squares + _SMALL)
+    return jnp.sqrt(squares + SMALL)
 
 
 def mean_and_deviation(x: jax.Array, inside: jax.Array | None) -> jax.Array:
     """Mean and standard deviation of each feature over the image, `(B, H, W, C)` to `(B, 2 C)`."""
     means = mean(x, inside)
     squares = jnp.mean(jnp.square(x.astype(jnp.float32)), axis=(1, 2), where=inside)
-    return jnp.concatenate([means, jnp.sqrt(jnp.maximum(squares - jnp.square(means), 0) + _SMALL)], axis=-1)
+    return jnp.concatenate([means, jnp.sqrt(jnp.maximum(squares - jnp.square(means), 0) + SMALL)], axis=-1)
 
 
 POOLINGS: dict[str, Pooling] = {
