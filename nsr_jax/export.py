@@ -5,6 +5,10 @@
 .stablehlo runs with JAX alone on CPUs, CUDA GPUs and TPUs, and .onnx in ONNX Runtime and its like, both for every
 batch, height and width; .pth is the layout of the method's PyTorch code; .safetensors holds the weights under their
 names here. Beside each, x2.stablehlo.json and so on describe the network; docs/export.md shows how to use them.
+
+    python -m nsr_jax.export --checkpoint=runs/x2 --output=x2.onnx --gate=fixed --images=photos/
+
+folds the gates for images such as those of a folder into plain convolutions, and says what this costs in dB.
 """
 
 from nsr_jax import environment  # noqa: F401  before whatever imports JAX
@@ -25,6 +29,7 @@ import nsr_jax
 from nsr_jax import command_line, shipped
 from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
+from nsr_jax.evaluation.tables import to_record
 from nsr_jax.exporting.formats import FORMATS, Format
 from nsr_jax.inference.restorer import TILING
 from nsr_jax.models.build import build_network
@@ -34,7 +39,12 @@ from nsr_jax.trained import WHICH
 
 
 def write_export(
-    model: str | os.PathLike, output: str | os.PathLike, overwrite: bool = False, which: str = 'best'
+    model: str | os.PathLike,
+    output: str | os.PathLike,
+    overwrite: bool = False,
+    which: str = 'best',
+    fix_gates_for: str | None = None,
+    levels: Sequence[float | str] = (),
 ) -> dict[str, Any]:
     """Write a network to the file `output`, and its description to `output`.json.
 
@@ -43,13 +53,15 @@ def write_export(
         output: the file to write, with a suffix in `FORMATS`; its folder is made if it is missing.
         overwrite: whether existing files are replaced.
         which: of a training run's checkpoints to take: the best one, or the last one ('last').
+        fix_gates_for: a folder of images or a dataset's name, for whose images gates are fixed; None: they stay.
+        levels: as for `fixed_gates.open_domain`.
 
     Returns:
         The contents of the JSON file.
 
     Raises:
-        UserError: there is no such model; the format has no room for it or needs a package that is missing; or `output`
-            has another suffix, exists, is a folder or cannot be written.
+        UserError: there is no such model; the format has no room for it or needs a package that is missing; `output`
+            has another suffix, exists, is a folder or cannot be written; or as for `fixed_gates.open_domain`.
     """
     path, card_path = _check_output(output, overwrite)
     form = _find_format(path)
@@ -57,8 +69,19 @@ def write_export(
     if len(parts) > 1:
         raise UserError(f'--checkpoint={model} stands for {" and ".join(parts)}: name one of them')
     loaded = shipped.load_part(parts[0], which)
+    scores = []
+    if fix_gates_for is None:
+        make_output_folder(path.parent)
+    else:
+        _require(('array_record', 'tensorflow_datasets'), 'fix gates', extra='evaluate')
+        from nsr_jax.exporting import fixed_gates  # imports these packages
+
+        domain = fixed_gates.open_domain(loaded.config, fix_gates_for, levels)
+        make_output_folder(path.parent)
+        loaded, scores = fixed_gates.fix_gates(loaded, domain)
+        for gated, fixed in zip(scores[::2], scores[1::2], strict=True):
+            logging.info('%s', fixed_gates.describe_cost(gated, fixed))
     network = build_network(loaded.config.model)
-    make_output_folder(path.parent)
 
     about = {
         'task': loaded.config.task,
@@ -79,6 +102,8 @@ def write_export(
     }
     if (name := os.fspath(model)) in shipped.SHIPPED:
         about['terms'] = shipped.read_card(name).terms
+    if scores:
+        about['fixed_gates'] = [to_record(score) for score in scores]
     contents, of_file = form.encode(network, loaded.params, about)
     card = {'file': path.name, 'sha256': hashlib.sha256(contents).hexdigest(), **about, **of_file}
     # If only the first file is written, the checksum in the second one shows it.
@@ -92,10 +117,14 @@ def _find_format(path: pathlib.Path) -> Format:
     form = FORMATS.get(path.suffix)
     if form is None:
         raise UserError(f'--output={path} must end in {", ".join(FORMATS)}, each of which is a format')
-    for package in form.packages:
-        if importlib.util.find_spec(package) is None:
-            raise UserError(f'to write {path.suffix}, the package {package} is needed: pip install {package}')
+    _require(form.packages, f'write {path.suffix}', extra='export')
     return form
+
+
+def _require(packages: Sequence[str], purpose: str, extra: str) -> None:
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"to {purpose}, the package {package} is needed: pip install 'nsr-jax[{extra}]'")
 
 
 def _check_output(output: str | os.PathLike, overwrite: bool) -> tuple[pathlib.Path, pathlib.Path]:
@@ -118,12 +147,17 @@ def _check_output(output: str | os.PathLike, overwrite: bool) -> tuple[pathlib.P
 
 
 def main(argv: Sequence[str]) -> None:
-    """Command line: `--checkpoint` and `--output`."""
+    """Command line: `--checkpoint`, `--output`, and `--gate`."""
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
     given = flags.FLAGS
     checkpoint, output = given.checkpoint, local_path(given.output, '--output')
-    card = write_export(checkpoint, output, given.overwrite, given.which)
+    if given.gate == 'fixed' and not given.images:
+        raise UserError('--gate=fixed needs --images: a folder, or a dataset such as set5, of what will be restored')
+    for name in ('images', 'levels'):
+        if given[name].value and given.gate != 'fixed':
+            raise UserError(f'--{name} is of use with --gate=fixed alone')
+    card = write_export(checkpoint, output, given.overwrite, given.which, given.images, given.levels)
     size = os.path.getsize(output) / 1e6
     origin = f'step {card["step"]}, weights {card["weights"]}'
     logging.info('%s, %s: %.2f MB in %s', checkpoint, origin, size, output)
@@ -139,6 +173,10 @@ if __name__ == '__main__':
         None,
         f'File to write, with the suffix of a format: {", ".join(FORMATS)}. Its description gets .json added.',
     )
+    gate = 'own: gates choose for each input; fixed: their mean choice for --images, folded into plain convolutions.'
+    flags.DEFINE_enum('gate', 'own', ['own', 'fixed'], gate)
+    flags.DEFINE_string('images', None, 'Folder or dataset of clean images, for which gates are fixed.')
+    flags.DEFINE_list('levels', [], 'Sigmas or JPEG qualities to fix gates for; default: config.evaluation.levels.')
     flags.DEFINE_bool('overwrite', False, 'Replace existing files.')
     flags.mark_flags_as_required(['checkpoint', 'output'])
     command_line.run(main)

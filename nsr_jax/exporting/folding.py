@@ -17,18 +17,18 @@ from nsr_jax.ops.conv import mix
 PLAIN = {'groups': 1, 'cardinality': 1, 'gate': 'softmax', 'pruning': ''}
 
 
-def convolutions(network: RestorationNetwork) -> Iterator[tuple[str, str]]:
-    """The convolutions in a network's blocks, as the two keys of their parameters."""
+def convolutions(network: Any) -> Iterator[tuple[str, str]]:
+    """The convolutions in the blocks of a `RestorationNetwork`, as the two keys of their parameters."""
     return ((f'block_{block:02}', f'conv_{conv}') for block in range(network.num_blocks) for conv in (1, 2))
 
 
 def fold_gates(
-    network: RestorationNetwork, params: Mapping[str, Any], gammas: Mapping[tuple[str, str], jax.Array]
-) -> tuple[RestorationNetwork, dict[str, Any]]:
+    network: Network, params: Mapping[str, Any], gammas: Mapping[tuple[str, str], jax.Array]
+) -> tuple[Network, dict[str, Any]]:
     """The network of plain convolutions whose kernels are mixed by the same weights for all inputs.
 
     Args:
-        network: with gates or pruning.
+        network: a `RestorationNetwork` with gates or pruning.
         params: its parameters.
         gammas: the weights, `(k, d)`, by the keys of `convolutions`.
 

@@ -28,6 +28,10 @@ WRONG = [
     ('nsr_jax.restore', ('a.png', '--task=sr', '--scale=5')),
     ('nsr_jax.score', ('one/', '--scale=2')),
     ('nsr_jax.export', ('--format=onnx',)),
+    ('nsr_jax.export', ('--output=x2.tflite',)),
+    ('nsr_jax.export', ('--gate=fixed',)),
+    ('nsr_jax.export', ('--images=set5',)),
+    ('nsr_jax.export', ('--levels=25',)),
     ('benchmarks.tiling', ('--tile=48',)),
 ]
 
