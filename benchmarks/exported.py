@@ -129,6 +129,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f'--preset: {error}') from error
     network, size = build_network(config.model), (options.batch, options.side, options.side)
     params = network.init(new_key(0), make_images(network, (1, 8, 8), 0))['params']
+    report.compile_anew()
     written = report.Report(options.output, 'float32')
     uniform = network.clone(gate='uniform') if network.is_gated else network
     for title, each in {

@@ -73,6 +73,7 @@ for folder in sys.argv[2:]:
     with np.load('images.npz') as images:
         functions = {'float32': server['network'], 'uint8': server['restore']}
         answers = {name: functions[each.dtype.name](each) for name, each in images.items()}
+        answers['by ONNX'] = server['by_onnx'](images['whole'])
     np.savez('answers.npz', **answers)
 """
 
@@ -88,6 +89,7 @@ def answers(folder):
         images |= {size: photograph(name, size) for size in ('large', 'small')}
         images['whole'] = images['large'][None].astype(np.float32) / 255
         np.savez(folder / name / 'out' / 'images.npz', **images)
+        export.write_export(folder / name / 'run', folder / name / 'out' / 'x2.onnx')
     command = [sys.executable, '-c', SERVER, folder / 'documented.py', folder / 'gated/out', folder / 'plain/out']
     process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=900)
     assert process.returncode == 0, process.stderr
@@ -113,6 +115,12 @@ def test_the_documented_server_restores_images_as_the_restore_command(answers, f
         assert difference.max() <= 1  # where a float lies on a half
         assert np.mean(difference > 0) < 1e-3
         assert expected.std() > 10
+
+
+@pytest.mark.parametrize('name', ['gated', 'plain'])
+def test_onnx_answers_as_stablehlo(answers, name):
+    expected = answers[name]['whole']
+    np.testing.assert_allclose(answers[name]['by ONNX'], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_a_whole_image_is_another_function_where_there_are_gates(answers):
