@@ -3,7 +3,8 @@
     python train.py --config=configs/sr.py:scale=2,preset=edsr_s_nsr --workdir=runs/x2 --config.batch_size=32
 
 A run that stopped resumes exactly from the last checkpoint in its workdir. `--config.NAME=VALUE` overrides any field of
-configs/base.py. `--stop_after=9m` saves and ends with exit code 75 after nine minutes; the same command then resumes.
+configs/base.py. `--change=num_steps,learning_rate` lets a run, also a finished one, go on with other values of these
+fields. `--stop_after=9m` saves and ends with exit code 75 after nine minutes; the same command then resumes.
 Instead of training, `--profile=20` shows how 20 steps spend their time, and `--replay_step=700` what is in batch 700.
 `--compile_for=v5e:2x2` compiles the step for chips that need not be there, and shows what the compiler says of it.
 """
@@ -36,6 +37,9 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Folder for checkpoints, metrics.
 STOP_AFTER = flags.DEFINE_string(
     'stop_after', None, 'Time since the start after which to save and end with exit code 75: 90s, 9m, 2h, 1h30m.'
 )
+CHANGE = flags.DEFINE_list(
+    'change', [], 'Fields of the config that may differ from those of the run so far: num_steps,learning_rate.'
+)
 PROFILE = flags.DEFINE_integer('profile', 0, 'Number of steps to trace instead of training.', lower_bound=0)
 REPLAY = flags.DEFINE_integer('replay_step', None, 'Batch of the run to replay instead of training.', lower_bound=0)
 COMPILE_FOR = flags.DEFINE_string(
@@ -57,11 +61,13 @@ def main(argv: Sequence[str]) -> None:
     if COMPILE_FOR.value is not None:
         plan(COMPILE_FOR.value)
         return
+    if CHANGE.value and (PROFILE.value or REPLAY.value is not None):
+        raise UserError('--change is for training, not for --profile and --replay_step')
     workdir = local_path(WORKDIR.value or '', '--workdir')
     stop_after = None if STOP_AFTER.value is None else parse_duration(STOP_AFTER.value, '--stop_after')
     with agreement.agreed():
         command_line.check_config(base.check, CONFIG.value)
-        check_run(CONFIG.value, workdir)
+        check_run(CONFIG.value, workdir, CHANGE.value)
     if PROFILE.value:
         logging.info('\n%s', profile(CONFIG.value, workdir, PROFILE.value))
         return
@@ -71,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
     with agreement.agreed():
         validation = open_validation(CONFIG.value)
     scoring = {'evaluate': validation.evaluate, 'measured_on': validation.measured_on} if validation else {}
-    train(CONFIG.value, workdir, stop_after=stop_after, **scoring)
+    train(CONFIG.value, workdir, stop_after=stop_after, change=CHANGE.value, **scoring)
 
 
 def plan(chips: str) -> None:

@@ -210,7 +210,7 @@ def find_optimizer(
         raise UserError(f'config.optimizer.accumulate_steps must be a whole number from 1, not {accumulate_steps!r}')
     optimizer = optax.with_extra_args_support(make(schedule, **given))
     if clip_norm:
-        optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+        optimizer = _clip(optimizer, clip_norm)
     if accumulate_steps > 1:
         accumulated: Any = optax.MultiSteps(optimizer, accumulate_steps)
         optimizer = optax.GradientTransformationExtraArgs(accumulated.init, accumulated.update)
@@ -224,6 +224,17 @@ def find_optimizer(
                 lambda path, update: update * gate_rate if 'gate' in _names(path) else update, updates
             )
         return updates, state
+
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)
+
+
+def _clip(optimizer: optax.GradientTransformationExtraArgs, norm: float) -> optax.GradientTransformationExtraArgs:
+    """Clip gradients before an optimizer; its state stays as it is, so that a run can begin to clip or cease to."""
+    clip = optax.clip_by_global_norm(norm)
+
+    def update(updates: Any, state: Any, params: Any = None, **told: Any) -> tuple[Any, Any]:
+        updates, _ = clip.update(updates, clip.init(params))
+        return optimizer.update(updates, state, params, **told)
 
     return optax.GradientTransformationExtraArgs(optimizer.init, update)
 

@@ -3,7 +3,8 @@
 workdir/checkpoints/<step>/params      the network's weights, float32, one entry for each block
                            ema, schedule_free   an average of the weights, if the run has one
                            optimizer   the optimizer's state (absent if only weights were saved)
-                           metadata    JSON: config, step, library version, and checksums of the arrays and of itself
+                           metadata    JSON: config and which fields of it were changed at which step, step, library
+                                       version, and checksums of the arrays and of itself
                            metrics     JSON: the validation's merit (larger is better), if there was a validation, and a
                                        digest of what it was measured on
 

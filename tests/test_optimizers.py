@@ -114,7 +114,10 @@ def test_clipping_scales_the_whole_gradient(params):
     clipped = find_optimizer('adam', find_schedule('constant', 1e-3), clip_norm=0.5)
     gradients = gradients_of(params, 0)
     _, state = jax.jit(clipped.update)(gradients, clipped.init(params), params, step=jnp.int32(0))
-    (moments,) = (each for each in state if hasattr(each, 'mu'))
+    assert jax.tree.structure(state) == jax.tree.structure(find_optimizer('adam', lambda step: 1e-3).init(params))
+    (moments,) = (
+        each for each in jax.tree.leaves(state, is_leaf=lambda each: hasattr(each, 'mu')) if hasattr(each, 'mu')
+    )
     np.testing.assert_allclose(optax.tree.norm(moments.mu), 0.1 * 0.5, rtol=1e-5)
 
 

@@ -108,6 +108,7 @@ class Checkpoints:
         averages: Mapping[str, Any] | None = None,
         images: str = '',
         measured_on: Mapping[str, str] | None = None,
+        changes: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Copy the arrays and start to write them in the background.
 
@@ -121,6 +122,7 @@ class Checkpoints:
             images: a text that changes when the training images do.
             measured_on: what the merit depends on besides the weights, by name; merits that were measured on something
                 else do not compete with it.
+            changes: of the run's config since its first step, as `history.record_changes` tells them.
 
         Raises:
             UserError: this checkpoint or an earlier one cannot be written, or the first one cannot be read. Complete
@@ -137,6 +139,7 @@ class Checkpoints:
             'fingerprints': {name: fingerprint(tree) for name, tree in items.items()},
             'images': images,
             'measured_on': dict(measured_on or {}),
+            'changes': list(changes),
         }
         args: dict[str, ocp.args.CheckpointArgs] = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         args['metadata'] = ocp.args.JsonSave(metadata | {'sha256': digest(metadata)})

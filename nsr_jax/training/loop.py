@@ -20,13 +20,14 @@ from nsr_jax.ops.settings import without_x64
 from nsr_jax.trained import BrokenCheckpointError, choose_checkpoint
 from nsr_jax.training.checkpoints import BROKEN_FOLDER, Checkpoints, remove_unfinished
 from nsr_jax.training.feed import ResidentFeed, StreamedFeed
+from nsr_jax.training.history import find_differences, record_changes, write_config
 from nsr_jax.training.run import Run, check_run, prepare_run
 from nsr_jax.training.saving import Saver
 from nsr_jax.training.sharding import gather
 from nsr_jax.training.state import TrainState, averages_of
 from nsr_jax.training.stopping import StopRequest
 from nsr_jax.training.warm_start import begin_with
-from nsr_jax.training.workdir import MetricsWriter, check_shared, lock_workdir, write_config
+from nsr_jax.training.workdir import MetricsWriter, check_shared, lock_workdir
 
 # Maps parameters to their merit, which chooses the best checkpoint (None: it takes no part), and to scores by name.
 Evaluate = Callable[[dict], tuple[float | None, dict[str, float]]]
@@ -39,6 +40,7 @@ def train(
     evaluate: Evaluate | None = None,
     measured_on: Mapping[str, str] | None = None,
     stop_after: float | None = None,
+    change: Sequence[str] = (),
 ) -> None:
     """Train to `config.num_steps`, continuing from the workdir's last checkpoint if there is one.
 
@@ -52,16 +54,19 @@ def train(
         measured_on: what the scores depend on besides the parameters: by name, a text that changes when it does. After
             a change, old scores no longer compete for the best checkpoint.
         stop_after: seconds from the start of the process until training saves and stops; None: never.
+        change: fields of the config that may differ from those of the run in the workdir. The run goes on with the new
+            values from its last checkpoint on; the workdir and all later checkpoints say so.
 
     Raises:
         UserError: before the first step: the config makes no sense, data are missing, the workdir belongs to another
-            run, another process trains in it, or the job's processes were started differently. Later: a checkpoint
-            cannot be written, the workdir was removed or replaced, or the loss or gradient was not finite in too many
-            steps in a row. Complete checkpoints stay.
+            run, fields differ that are not named in `change` or that no run can change, no step is left for a change,
+            another process trains in it, or the job's processes were started differently. Later: a checkpoint cannot
+            be written, the workdir was removed or replaced, or the loss or gradient was not finite in too many steps
+            in a row. Complete checkpoints stay.
         StoppedError: SIGTERM, SIGINT or the end of `stop_after`; the state is saved.
     """
     workdir = pathlib.Path(workdir).resolve()
-    check_run(config, workdir)
+    check_run(config, workdir, change)
     with contextlib.ExitStack() as stack:
         with agreement.agreed():
             if stack.enter_context(lock_workdir(workdir)):
@@ -77,12 +82,23 @@ def train(
         if (step := int(state.step)) > 0:
             saver.say_changes(step)
         if step >= config.num_steps:
-            path, which = choose_checkpoint(workdir)
-            logging.info('this run is done: step %d of %d; its %s is %s', step, config.num_steps, which, path)
+            with agreement.agreed():
+                _say_done(workdir, config, step)
             return
+        saver.changes = agreement.by_first(lambda: record_changes(workdir, config, change, step))
         writer = stack.enter_context(contextlib.closing(MetricsWriter(workdir, step)))
         feed = stack.enter_context(contextlib.closing(run.images.open_feed(step)))
         _take_steps(config, run, state, feed=feed, evaluate=evaluate, saver=saver, writer=writer, stop_after=stop_after)
+
+
+def _say_done(workdir: pathlib.Path, config: ml_collections.ConfigDict, step: int) -> None:
+    """Say that no step is left; raises `UserError` if fields were to be changed."""
+    longer = '--change=num_steps with a larger --config.num_steps makes it longer'
+    if find_differences(workdir, config):
+        raise UserError(f'this run has taken {step} steps of {config.num_steps}, so no change has an effect: {longer}')
+    path, which = choose_checkpoint(workdir)
+    logging.info('this run is done: step %d of %d; its %s is %s', step, config.num_steps, which, path)
+    logging.info(longer)
 
 
 def first_state(

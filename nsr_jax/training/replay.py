@@ -21,6 +21,7 @@ from nsr_jax.images.writing import write_image
 from nsr_jax.losses import weighted_sum
 from nsr_jax.ops.settings import without_x64
 from nsr_jax.training.checkpoints import Checkpoints
+from nsr_jax.training.history import config_at, read_changes
 from nsr_jax.training.loop import first_state
 from nsr_jax.training.run import Run, check_run, prepare_run
 
@@ -52,10 +53,15 @@ def replay(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, batch
     if batch >= config.num_steps:
         raise UserError(f'there is no batch {batch}: config.num_steps is {config.num_steps}, and they count from 0')
     check_run(config, workdir)
+    changes = read_changes(workdir)
+    config = config_at(config, changes, batch)
     run = prepare_run(config)
     with contextlib.closing(Checkpoints(workdir, config.checkpoints_to_keep)) as checkpoints:
         state = first_state(config, run, checkpoints, until=batch)
     started = step = int(state.step)
+    since = max((change['step'] for change in changes if change['step'] <= batch), default=0)
+    if started < since:
+        raise UserError(f'the config was changed at step {since}: batch {batch} needs the checkpoint of that step')
     with contextlib.closing(run.images.open_feed(step)) as feed:
         while step < batch:
             count = min(config.steps_per_call, batch - step)

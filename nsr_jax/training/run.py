@@ -3,13 +3,15 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
 from absl import logging
+from flax.traverse_util import flatten_dict
 
 import nsr_jax
 from nsr_jax import agreement
@@ -20,9 +22,10 @@ from nsr_jax.models.cost import count_multi_adds, count_parameters, parameter_sh
 from nsr_jax.ops.settings import new_key
 from nsr_jax.optimizers import Schedule, find_optimizer, find_schedule
 from nsr_jax.training.gradients import find_microbatch_size
+from nsr_jax.training.history import MISSING, find_differences, set_field
 from nsr_jax.training.self_check import check_sparse_convolutions
 from nsr_jax.training.sharding import make_mesh
-from nsr_jax.training.state import TrainState, abstract_state, create_state
+from nsr_jax.training.state import TrainState, abstract_state, create_state, state_shapes
 from nsr_jax.training.step import make_train_steps
 from nsr_jax.training.training_images import (
     BatchMaker,
@@ -33,6 +36,9 @@ from nsr_jax.training.training_images import (
 from nsr_jax.training.warm_start import check_warm_start
 from nsr_jax.training.workdir import check_workdir
 
+# Fields that no run can change besides those of the network and those that change the structure of the state: a warm
+# start has had its effect.
+_FIXED = ('task', 'warm_start')
 _NOISE = 2**32 - 1  # in place of a step, which the keys of batches are folded with
 
 
@@ -171,8 +177,12 @@ def make_optimizer(config: ml_collections.ConfigDict) -> tuple[Schedule, optax.G
     return schedule, optimizer
 
 
-def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> None:
-    """Check what takes no time to check: `check_names`, the devices, the workdir and the warm start.
+def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, change: Sequence[str] = ()) -> None:
+    """Check what takes little time to check: `check_names`, the devices, the workdir, the changes and the warm start.
+
+    Args:
+        workdir: is made if it is missing.
+        change: fields that may differ from those of the run in the workdir.
 
     Raises:
         UserError: something is wrong; the line says what would be accepted.
@@ -181,8 +191,59 @@ def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) ->
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.batch_size)
     find_microbatch_size(config.microbatch_size, config.batch_size, mesh)
     find_store_folder(config)
-    check_workdir(pathlib.Path(workdir), config)
+    check_workdir(pathlib.Path(workdir))
+    check_changes(pathlib.Path(workdir), config, change)
     check_warm_start(config, workdir)
+
+
+def check_changes(workdir: pathlib.Path, config: ml_collections.ConfigDict, change: Sequence[str]) -> None:
+    """Check that a config differs from that of the workdir's run in no field but those of `change`.
+
+    Raises:
+        UserError: it differs in another one, or in one that no run can change; `change` names no field of a config; or
+            there is no run to change. The line says what differs, and how to go on.
+    """
+    fields = flatten_dict(config.to_dict(), sep='.')
+    for name in change:
+        if name not in fields:
+            raise UserError(f'--change={name}: a config has no field {name!r}, such as num_steps or optimizer.b1')
+    differences = find_differences(workdir, config)
+    if differences is None and change:
+        raise UserError(f'--change={",".join(change)}: workdir {workdir} holds no run that could be changed')
+    fixed = _find_fixed(config, differences or {})
+    if not differences or (differences.keys() <= set(change) and not fixed):
+        return
+    told = '; '.join(f'{name} {there} there, {here} now' for name, (there, here) in differences.items())
+    if fixed:
+        way = f'{", ".join(fixed)} cannot change within a run: give another --workdir'
+    else:
+        way = f'--change={",".join(differences)} goes on with the new value{"s" * (len(differences) > 1)}'
+    raise UserError(f'workdir {workdir} holds a run of another config: {told}; {way}')
+
+
+def _find_fixed(config: ml_collections.ConfigDict, differences: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """The fields that no run can change, because its weights are of another task or network, or its state has others.
+
+    Args:
+        config: the new one.
+        differences: by name, the old value and the new one.
+    """
+
+    def is_fixed(name: str) -> bool:
+        if name in _FIXED or name.startswith('model.') or differences[name][1] == MISSING:
+            return True
+        before = config.copy_and_resolve_references()
+        set_field(before, name, differences[name][0])
+        return _layout(before) != _layout(config)
+
+    return [name for name in differences if is_fixed(name)]
+
+
+def _layout(config: ml_collections.ConfigDict) -> tuple[Any, ...]:
+    """The structure and shapes of the state of a run."""
+    network = build_network(config.model, config.compute_dtype, config.remat)
+    shapes = state_shapes(network, make_optimizer(config)[1], config.ema_decay > 0)
+    return jax.tree.structure(shapes), jax.tree.leaves(shapes)
 
 
 def check_names(config: ml_collections.ConfigDict) -> None:

@@ -13,9 +13,10 @@ from nsr_jax import agreement
 from nsr_jax.errors import UserError
 from nsr_jax.trained import FOLDER
 from nsr_jax.training.checkpoints import Checkpoints
+from nsr_jax.training.history import Change, write_history
 from nsr_jax.training.presence import Presence
 from nsr_jax.training.state import TrainState, averages_of
-from nsr_jax.training.workdir import LOCK, write_config
+from nsr_jax.training.workdir import LOCK
 
 
 class Saver:
@@ -25,12 +26,16 @@ class Saver:
         workdir: locked, with the run's config in it.
         images: a text that changes when the training images do.
         measured_on: as for `train`.
+
+    Attributes:
+        changes: the fields of the config that were changed, as `history.record_changes` tells them.
     """
 
     def __init__(
         self, workdir: pathlib.Path, config: ml_collections.ConfigDict, images: str, measured_on: Mapping[str, str]
     ):
         self._workdir, self._config = workdir, config
+        self.changes: list[Change] = []
         self._origin = {'images': images, 'measured_on': measured_on}
         self.checkpoints = Checkpoints(workdir, config.checkpoints_to_keep)
         self._presence = Presence([workdir, workdir / FOLDER, workdir / LOCK])
@@ -84,7 +89,14 @@ class Saver:
 
     def _save(self, checkpoints: Checkpoints, step: int, state: TrainState, merit: float | None = None) -> None:
         checkpoints.save(
-            step, self._config, state.params, state.optimizer, merit, averages=averages_of(state), **self._origin
+            step,
+            self._config,
+            state.params,
+            state.optimizer,
+            merit,
+            averages=averages_of(state),
+            changes=self.changes,
+            **self._origin,
         )
 
     def _rescue(self, step: int, state: TrainState) -> str:
@@ -92,7 +104,7 @@ class Saver:
 
         def make_folder() -> str:
             folder = tempfile.mkdtemp(prefix=f'{self._workdir.name[:100]}.rescued.', dir=self._workdir.parent)
-            write_config(pathlib.Path(folder), self._config)
+            write_history(pathlib.Path(folder), self._config, self.changes)
             return folder
 
         try:

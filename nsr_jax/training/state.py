@@ -86,11 +86,16 @@ def init_state(
     return TrainState(zero, params, optimizer.init(params), zero, ema)
 
 
+def state_shapes(network: Network, optimizer: optax.GradientTransformation, has_ema: bool = False) -> TrainState:
+    """The state as shapes and dtypes; nothing is computed."""
+    return jax.eval_shape(functools.partial(init_state, network, optimizer, has_ema=has_ema), new_key(0))
+
+
 def abstract_state(
     network: Network, optimizer: optax.GradientTransformation, mesh: Mesh, has_ema: bool = False
 ) -> TrainState:
     """The state as shapes, dtypes and shardings; nothing is computed."""
-    shapes = jax.eval_shape(functools.partial(init_state, network, optimizer, has_ema=has_ema), new_key(0))
+    shapes = state_shapes(network, optimizer, has_ema)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,

@@ -1,4 +1,4 @@
-"""The folder of one run: its config, its lock and its metrics."""
+"""The folder of one run: its lock and its metrics."""
 
 import contextlib
 import fcntl
@@ -10,65 +10,21 @@ import socket
 from collections.abc import Iterator
 from typing import BinaryIO
 
-import ml_collections
 import tensorboardX
 from absl import logging
-from flax.traverse_util import flatten_dict
 
 from nsr_jax import agreement
 from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
 from nsr_jax.paths import check_for_libraries
 
-CONFIG = 'config.json'
 LOCK = '.lock'
 
-# Fields that may differ when a run continues, because they change no batch, weight or step.
-_FREE = (
-    'data.data_dir', 'data.tfds_dir', 'data.resident_megabytes', 'data.store_dir', 'remat', 'steps_per_call',
-    'checkpoints_to_keep', 'stop_after_skipped', 'microbatch_size',
-)  # fmt: skip
-_FREE_SECTIONS = ('mesh.', 'evaluation.', 'validation.')
-_FREE_PERIODS = ('log_every_steps', 'evaluate_every_steps', 'checkpoint_every_steps')
 
-# What runs did before these fields existed; any other field that an older config lacks was off, as by default.
-_BEFORE = {
-    'model.gate_pooling': 'mean',
-    'model.gate_scale': 1.0,
-    'loss.l1': 1.0,
-    'optimizer.name': 'adam',
-    'optimizer.gate_rate': 1.0,
-    'optimizer.accumulate_steps': 1,
-    'learning_rate_schedule': 'steps',
-}
-
-
-def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Make the folder if it is missing, and check that a run in it has the same config.
-
-    Raises:
-        UserError: the folder cannot be written, or holds a run of another config; the line says what differs.
-    """
+def check_workdir(workdir: pathlib.Path) -> None:
+    """Make the folder if it is missing; raises `UserError` if it cannot be written or would be misread."""
     check_for_libraries(workdir, f'workdir {workdir}')
     make_output_folder(workdir)
-    path = workdir / CONFIG
-    if not os.path.lexists(path):
-        return
-    try:
-        saved = flatten_dict(json.loads(path.read_text(encoding='utf-8')), sep='.')
-    except (OSError, ValueError, AssertionError, RecursionError) as error:
-        raise UserError(f'{path} cannot be read as the config of a run: {error}') from error
-    asked = flatten_dict(json.loads(config.to_json()), sep='.')
-    saved = {name: _BEFORE.get(name, value) for name, value in asked.items() if not value or name in _BEFORE} | saved
-    differences = [
-        f'{name} {saved.get(name, "missing")} there, {asked.get(name, "missing")} now'
-        for name in dict.fromkeys([*saved, *asked])
-        if saved.get(name) != asked.get(name)
-        and name not in (*_FREE, *_FREE_PERIODS)
-        and not name.startswith(_FREE_SECTIONS)
-    ]
-    if differences:
-        raise UserError(f'workdir {workdir} holds a run of another config: {"; ".join(differences)}')
 
 
 @contextlib.contextmanager
@@ -125,12 +81,6 @@ def check_shared(workdir: pathlib.Path) -> None:
     except OSError as error:
         text = error.strerror
     agreement.check_alike({f'what {path} holds': text})
-
-
-def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Write the config of a run that starts; a run that continues keeps its first one."""
-    if agreement.is_first() and not (workdir / CONFIG).exists():
-        write_atomically(workdir / CONFIG, json.dumps(json.loads(config.to_json()), indent=2) + '\n')
 
 
 class MetricsWriter:

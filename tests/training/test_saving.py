@@ -13,10 +13,11 @@ from nsr_jax.images.writing import write_image
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.trained import load_model
+from nsr_jax.training.history import config_at, find_differences, read_changes, write_config
 from nsr_jax.training.loop import train
 from nsr_jax.training.saving import Saver
 from nsr_jax.training.state import TrainState
-from nsr_jax.training.workdir import lock_workdir, write_config
+from nsr_jax.training.workdir import lock_workdir
 
 
 @pytest.fixture
@@ -81,6 +82,7 @@ def test_a_lost_workdir_is_noticed_and_the_state_saved_beside_it(tmp_path, confi
     with lock_workdir(workdir), pytest.raises(UserError) as error, Saver(workdir, config, 'images', {}) as saver:
         saver.save(5, state, None)
         saver.checkpoints.restore(5, *abstract)  # waits for it
+        saver.changes = [{'step': 5, 'changes': {'learning_rate': {'from': 0.01, 'to': config.learning_rate}}}]
         lose(workdir)
         left = {path: path.lstat().st_mtime_ns for path in [*workdir.rglob('*')]}
         saver.save(7, state, None)
@@ -90,6 +92,8 @@ def test_a_lost_workdir_is_noticed_and_the_state_saved_beside_it(tmp_path, confi
     assert message.startswith(f'{workdir}{LOSSES[lose].format(tmp_path)}')
     assert message.endswith(f'the state of step 7 is saved in {rescued}: continue from it with --workdir={rescued}')
     assert load_model(rescued).step == 7
+    assert find_differences(rescued, config) == {}
+    assert config_at(config, read_changes(rescued), 4).learning_rate == 0.01
     assert workdir.exists() == (lose not in (remove, move))
 
 
