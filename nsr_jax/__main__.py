@@ -8,18 +8,20 @@ Descriptions are read from the source files; nothing is imported for it.
 import ast
 import pathlib
 
-from nsr_jax import streams
+from nsr_jax import project, streams
 
 _PACKAGE = pathlib.Path(__file__).parent
-_SCRIPTS = ('train.py', 'eval.py')  # of the repository, beside the package
+_SCRIPTS = ('train.py', 'eval.py')
 
 
 def list_commands() -> list[tuple[str, str]]:
     """How each command is called, and what it does in one sentence."""
-    scripts = [_PACKAGE.parent / name for name in _SCRIPTS]
+    scripts = [project.FOLDER / name for name in _SCRIPTS]
     modules = sorted(path for path in _PACKAGE.glob('*.py') if path.name != '__main__.py')
     called = {path: f'python {path.name}' for path in scripts if path.is_file()}
     called |= {path: f'python -m nsr_jax.{path.stem}' for path in modules}
+    if project.IS_INSTALLED:
+        called |= {path: f'nsr-{path.stem}' for path in called if path.stem in project.SHORT}
     commands = []
     for path, call in called.items():
         source = path.read_text(encoding='utf-8')

@@ -17,7 +17,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 import nsr_jax
-from nsr_jax import agreement, streams
+from nsr_jax import agreement, project, streams
 from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.cpu_cores import count_cores
 from nsr_jax.errors import StoppedError, UserError
@@ -95,6 +95,7 @@ def run(main: Callable[[Sequence[str]], int | None], computes: Callable[[], bool
         streams.flush()
         os._exit(code)
 
+    project.make_importable()
     streams.prepare()
     app.run(guarded, flags_parser=parse_flags)
 
@@ -106,7 +107,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         the arguments that are no flags, after `argv[0]`.
     """
     try:
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS(_with_paths(argv) if 'config' in flags.FLAGS else argv)
         if 'config' in flags.FLAGS:
             _check_config_file()
         return rest
@@ -248,6 +249,25 @@ def _keep_compiled_programs() -> None:
         logging.info('compiled programs are kept in %s', folder)
 
 
+def _with_paths(argv: Sequence[str]) -> list[str]:
+    """Command-line arguments with the path of the file where `--config` names one. Raises `UserError` for no name."""
+    found = list(argv)
+    for index, argument in enumerate(argv[1:], start=1):
+        flag, equals, value = argument.partition('=')
+        if flag in ('--config', '-config') and equals:
+            found[index] = f'{flag}={_find_config(value)}'
+        elif argv[index - 1] in ('--config', '-config'):
+            found[index] = _find_config(argument)
+    return found
+
+
+def _find_config(value: str) -> str:
+    try:
+        return project.find_config(value)
+    except UserError as error:
+        raise UserError(f'--config={value}: {error}') from error
+
+
 def _check_config_file() -> None:
     """Raise `UserError` for a missing file, which ml_collections reports only later, and for overridden sections."""
     try:
@@ -255,7 +275,9 @@ def _check_config_file() -> None:
             flags.FLAGS.config.lock()
     except OSError as error:
         path = config_flags.get_config_filename(flags.FLAGS['config'])
-        raise UserError(f'--config={path}: no such file; the configs of the project are in configs/') from error
+        raise UserError(
+            f'--config={path}: no such file; of a config of the project the name is enough: sr:scale=2'
+        ) from error
     for name in flags.FLAGS:
         if name.startswith('config.') and isinstance(flags.FLAGS[name].value, ml_collections.ConfigDict):
             raise UserError(f'--{name} is a section: override its fields one by one')

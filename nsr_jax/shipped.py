@@ -39,6 +39,8 @@ SHIPPED = {
     'denoise_colour': ('denoise', 1, 3),
     'jpeg': ('jpeg', 1, 1),
 }
+# In a folder of `nsr_jax.hub_folder`; the card is a `Card` as JSON.
+HUB_WEIGHTS, HUB_CARD = 'model.safetensors', 'config.json'
 LARGEST_ERROR = 1e-3  # of a packed parameter, relative to the largest one in its tensor
 
 
@@ -130,15 +132,9 @@ def read_card(name: str) -> Card:
     Raises:
         UserError: there is no such network, or its card cannot be read.
     """
-    path = FOLDER / f'{find_shipped(name)}.json'
-    try:
-        card = Card(**json.loads(path.read_text(encoding='utf-8')))
-        if card.name != name:
-            raise ValueError(f'it describes {card.name!r}')
-        _ = ml_collections.ConfigDict(card.config).model
-        _ = card.title, card.score_lines, card.origin, f'{card.parameters:,}'
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise UserError(f'{path}: not the card of a network: {error}') from error
+    card = _read_card(FOLDER / f'{find_shipped(name)}.json')
+    if card.name != name:
+        raise UserError(f'{FOLDER / name}.json: not the card of a network: it describes {card.name!r}')
     return card
 
 
@@ -148,14 +144,26 @@ def load_shipped(name: str) -> LoadedModel:
     Raises:
         UserError: there is no such network, or its file is damaged.
     """
-    card = read_card(name)
-    path = FOLDER / f'{name}.safetensors'
+    return _load(read_card(name), FOLDER / f'{name}.safetensors')
+
+
+def _read_card(path: pathlib.Path) -> Card:
+    try:
+        card = Card(**json.loads(path.read_text(encoding='utf-8')))
+        _ = ml_collections.ConfigDict(card.config).model
+        _ = card.title, card.score_lines, card.origin, f'{card.parameters:,}'
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise UserError(f'{path}: not the card of a network: {error}') from error
+    return card
+
+
+def _load(card: Card, path: pathlib.Path) -> LoadedModel:
     try:
         contents = path.read_bytes()
     except OSError as error:
         raise UserError(f'{path}: cannot be read: {error.strerror}') from error
     if hashlib.sha256(contents).hexdigest() != card.sha256:
-        raise UserError(f'{path} is damaged: its SHA-256 is not the one that {name}.json gives; install it again')
+        raise UserError(f'{path} is damaged: its SHA-256 is not the one that its card gives; get it again')
     config = ml_collections.ConfigDict(card.config).lock()
     params = unpack(contents, parameter_shapes(build_network(config.model)), str(path))
     return LoadedModel(config, params, card.step, path, card.kind)
@@ -165,8 +173,8 @@ def find_parts(model: str | os.PathLike) -> list[str]:
     """The shipped names or the one folder that `model` stands for; loads nothing.
 
     Args:
-        model: a name in `SHIPPED`; 'denoise' for the gray and the colour network; or the folder of a training run or of
-            one checkpoint. Names come before folders: write ./sr_x2 for a folder of that name.
+        model: a name in `SHIPPED`; 'denoise' for the gray and the colour network; or the folder of a training run, of
+            one checkpoint or from a model hub. Names come before folders: write ./sr_x2 for a folder of that name.
 
     Raises:
         UserError: it is none of these, or these weights do not come with the package.
@@ -190,10 +198,16 @@ def load_part(name: str, which: str = 'best') -> LoadedModel:
     """The network of a name from `find_parts`; raises `UserError` if it cannot be read.
 
     Args:
-        name: of a network that comes with the package, or a folder.
+        name: of a network that comes with the package, or a folder: of a training run or checkpoint, or by
+            `nsr_jax.hub_folder`.
         which: of a workdir's checkpoints to take, as for `trained.load_model`.
     """
-    return load_shipped(name) if name in SHIPPED else load_model(name, which)
+    if name in SHIPPED:
+        return load_shipped(name)
+    folder = pathlib.Path(local_path(name, 'model'))
+    if (folder / HUB_WEIGHTS).is_file():
+        return _load(_read_card(folder / HUB_CARD), folder / HUB_WEIGHTS)
+    return load_model(name, which)
 
 
 def load_named(checkpoints: Sequence[str], shipped: Sequence[str], which: str = 'best') -> dict[str, LoadedModel]:

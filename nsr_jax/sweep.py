@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import flags, logging
 
-from nsr_jax import command_line, markdown, streams
+from nsr_jax import command_line, markdown, project, streams
 from nsr_jax.errors import UserError, listed
 from nsr_jax.evaluation.validation import open_held_out
 from nsr_jax.models.build import build_network
@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int | None:
         raise UserError('--index, --list and --collect exclude one another')
     if TIMED.value and not LIST.value:
         raise UserError('--timed needs --list')
-    path = local_path(argv[1], 'the sweep')
+    path = local_path(project.find_config(argv[1], project.SWEEPS), 'the sweep')
     study = read_study(path, laptop=SCALE.value == 'laptop', changes=SET.value)
     for run in study.runs[: len(study.members)]:
         _check(run, path)

@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # everything, and which no part imports.
 ORDER = (
     ('errors', 'environment', 'markdown', 'page', 'cpu_cores'),
-    ('forks', 'atomic_files', 'paths', 'agreement', 'streams', 'torch_file', 'torch_layout', 'ops'),
+    ('forks', 'atomic_files', 'paths', 'agreement', 'streams', 'torch_file', 'torch_layout', 'project', 'ops'),
     ('nn',),
     ('models', 'images'),
     ('tasks', 'losses', 'metrics', 'optimizers'),

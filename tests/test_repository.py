@@ -39,3 +39,8 @@ def test_the_citation_is_of_this_version():
     assert (citation['version'], citation['license']) == (nsr_jax.__version__, project['license'])
     assert {'cff-version', 'message', 'title', 'authors'} <= citation.keys()
     assert citation['references']  # the paper
+
+
+def test_the_changelog_begins_with_this_version():
+    heading = re.search(r'^## (\S+?),', text_of('CHANGELOG.md'), re.MULTILINE)
+    assert heading and heading[1] == nsr_jax.__version__

@@ -70,8 +70,8 @@ class Restorer:
 
         Args:
             model: a name in `shipped.SHIPPED`; 'denoise' for both the gray and the colour network, whichever suits an
-                image; or the folder of a training run or of one checkpoint. Names come before folders: write ./sr_x2
-                for a folder of that name.
+                image; or the folder of a training run, of one checkpoint or from a model hub. Names come before
+                folders: write ./sr_x2 for a folder of that name.
             which: of a training run's checkpoints to take: the best one, or the last one ('last').
             tile: side of the feathered tiles that a network sees at once, in input pixels.
             ensemble: as in the class.

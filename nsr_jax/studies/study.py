@@ -27,6 +27,7 @@ from typing import Any
 
 import ml_collections
 
+from nsr_jax import project
 from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
 
@@ -182,7 +183,10 @@ def _call(path: str | os.PathLike, function: Any, *arguments: Any) -> Any:
 
 
 def _make_config(text: Any, where: str) -> ml_collections.ConfigDict:
-    path, _, argument = str(text).partition(':')
+    try:
+        path, _, argument = project.find_config(str(text)).partition(':')
+    except UserError as error:
+        raise UserError(f'{where}: {error}') from error
     if not os.path.isfile(path):
         raise UserError(f'{where}: {path}: no such file; the configs of the project are in configs/')
     try:

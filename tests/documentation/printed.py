@@ -19,7 +19,13 @@ _SPAN = re.compile(r'`([^`]+)`')
 _LAUNCHERS = re.compile(r'examples/launch/\w+\.(sh|yaml)')
 _SCRIPT = re.compile(r'train\.py|eval\.py')
 _MODULE = re.compile(r'(nsr_jax|benchmarks|experiments)(\.\w+)*')
-_SHORT = {'nsr-restore': 'nsr_jax.restore', 'nsr-score': 'nsr_jax.score'}
+_SHORT = {
+    'nsr-train': 'train.py',
+    'nsr-eval': 'eval.py',
+    'nsr-restore': 'nsr_jax.restore',
+    'nsr-score': 'nsr_jax.score',
+    'nsr-sweep': 'nsr_jax.sweep',
+}
 
 
 class Command(NamedTuple):
