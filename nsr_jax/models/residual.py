@@ -56,7 +56,8 @@ class RestorationNetwork(Network):
         features: channels between the blocks.
         width_multiplier: hidden channels of a block over `features`.
         groups: k sparsity groups in the blocks' convolutions; 1 means plain convolutions without a gate.
-        cardinality: d; must divide the features and the hidden channels; 1 where `groups` is 1.
+        cardinality: d; must divide the features and the hidden channels. With one group there is no choice, so it
+            becomes 1.
         gate: a name in `nn.gates.GATES`; 'se', for which d is the number of channels, needs `groups` of 1.
         gate_pooling: a name in `nn.gates.POOLINGS`.
         gate_scale: what the gates' logits are multiplied by, 1 over their temperature.
@@ -103,8 +104,8 @@ class RestorationNetwork(Network):
         ):
             if value not in known:
                 raise UserError(f'unknown {name} {value!r}: one of {", ".join(each or repr(each) for each in known)}')
-        if self.groups == 1 and self.cardinality != 1:
-            raise UserError(f'cardinality {self.cardinality} needs groups > 1: with one group there is no choice')
+        if self.groups == 1:
+            self.cardinality = 1
         if self.groups == 1 and self.pruning:
             raise UserError(f'pruning {self.pruning!r} needs groups > 1: it keeps one of them')
         if self.groups > 1 and self.gate == 'se':

@@ -130,12 +130,16 @@ def test_initial_values():
         ({'pruning': 'all'}, "unknown pruning 'all': one of '', random, magnitude"),
         ({'threshold': 'hard'}, "unknown threshold 'hard': one of relu, soft"),
         ({'groups': 1, 'cardinality': 1, 'pruning': 'random'}, "pruning 'random' needs groups > 1"),
-        ({'groups': 1}, 'cardinality 4 needs groups > 1'),
     ],
 )
 def test_fields_that_do_not_fit(fields, message):
     with pytest.raises(UserError, match=re.escape(message)):
         RestorationNetwork(**SPARSE | fields)
+
+
+def test_one_group_needs_no_second_field():
+    network = RestorationNetwork(**(SPARSE | {'groups': 1}))
+    assert network == RestorationNetwork(**(SPARSE | {'groups': 1, 'cardinality': 1}))
 
 
 def test_which_networks_have_gates_and_which_draw_noise():
