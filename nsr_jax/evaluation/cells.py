@@ -202,6 +202,7 @@ def _score_cell(
     codes, scores = kept['metrics'], [read_record(record) for record in kept['scores']]
     missing = {name: metric for name, metric in sweep.metrics.items() if codes.get(name) != code_of(metric.function)}
     if missing:
+        logging.info('%s: scoring %d images', what, len(source))
         found = evaluate(
             contender.predictors(degradation), source, sweep.protocols, degradation, missing, model=contender.name
         )

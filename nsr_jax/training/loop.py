@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import tqdm
 from absl import logging
 
 from nsr_jax import agreement
@@ -21,6 +20,7 @@ from nsr_jax.trained import BrokenCheckpointError, choose_checkpoint
 from nsr_jax.training.checkpoints import BROKEN_FOLDER, Checkpoints, remove_unfinished
 from nsr_jax.training.feed import ResidentFeed, StreamedFeed
 from nsr_jax.training.history import find_differences, record_changes, write_config
+from nsr_jax.training.progress import Progress
 from nsr_jax.training.run import Run, check_run, prepare_run
 from nsr_jax.training.saving import Saver
 from nsr_jax.training.sharding import gather
@@ -28,6 +28,8 @@ from nsr_jax.training.state import TrainState, averages_of
 from nsr_jax.training.stopping import StopRequest
 from nsr_jax.training.warm_start import begin_with
 from nsr_jax.training.workdir import MetricsWriter, check_shared, lock_workdir
+
+_LONGER = '--change=num_steps with a larger --config.num_steps makes it longer'
 
 # Maps parameters to their merit, which chooses the best checkpoint (None: it takes no part), and to scores by name.
 Evaluate = Callable[[dict], tuple[float | None, dict[str, float]]]
@@ -81,24 +83,20 @@ def train(
         state = first_state(config, run, saver.checkpoints)
         if (step := int(state.step)) > 0:
             saver.say_changes(step)
-        if step >= config.num_steps:
-            with agreement.agreed():
-                _say_done(workdir, config, step)
-            return
-        saver.changes = agreement.by_first(lambda: record_changes(workdir, config, change, step))
-        writer = stack.enter_context(contextlib.closing(MetricsWriter(workdir, step)))
-        feed = stack.enter_context(contextlib.closing(run.images.open_feed(step)))
-        _take_steps(config, run, state, feed=feed, evaluate=evaluate, saver=saver, writer=writer, stop_after=stop_after)
-
-
-def _say_done(workdir: pathlib.Path, config: ml_collections.ConfigDict, step: int) -> None:
-    """Say that no step is left; raises `UserError` if fields were to be changed."""
-    longer = '--change=num_steps with a larger --config.num_steps makes it longer'
-    if find_differences(workdir, config):
-        raise UserError(f'this run has taken {step} steps of {config.num_steps}, so no change has an effect: {longer}')
-    path, which = choose_checkpoint(workdir)
-    logging.info('this run is done: step %d of %d; its %s is %s', step, config.num_steps, which, path)
-    logging.info(longer)
+        if step >= config.num_steps and find_differences(workdir, config):
+            raise UserError(
+                f'this run has taken {step} steps of {config.num_steps}, so no change has an effect: {_LONGER}'
+            )
+        if step < config.num_steps:
+            saver.changes = agreement.by_first(lambda: record_changes(workdir, config, change, step))
+            writer = stack.enter_context(contextlib.closing(MetricsWriter(workdir, step)))
+            feed = stack.enter_context(contextlib.closing(run.images.open_feed(step)))
+            _take_steps(
+                config, run, state, feed=feed, evaluate=evaluate, saver=saver, writer=writer, stop_after=stop_after
+            )
+    with agreement.agreed():
+        path, which = choose_checkpoint(workdir)
+    logging.info('this run is done: step %s; its %s is %s; %s', config.num_steps, which, path, _LONGER)
 
 
 def first_state(
@@ -155,15 +153,10 @@ def _take_steps(
     step = int(state.step)
     periods = (config.log_every_steps, config.evaluate_every_steps, config.checkpoint_every_steps, config.num_steps)
     calls, since, started = [], step, time.perf_counter()
-    bar = tqdm.tqdm(
-        total=config.num_steps,
-        initial=step,
-        unit='step',
-        desc='training',
-        dynamic_ncols=True,
-        disable=not agreement.is_first(),
-    )
-    with StopRequest(run.mesh, stop_after) as request, contextlib.closing(bar):
+    first = timed = step  # the rate is that of the steps after `timed`
+    progress = Progress(config.num_steps, step, is_shown=agreement.is_first())
+    with StopRequest(run.mesh, stop_after) as request, contextlib.closing(progress):
+        progress.say('compiling the train step')
         while step < config.num_steps:
             # 1. Steps up to the end of the next period. The host sends the device one call ahead, so that it never
             # idles, and no more than one, so that a request to stop does not come too late.
@@ -172,6 +165,11 @@ def _take_steps(
             jax.block_until_ready(calls[-1:])
             calls.append(sums)
             step += count
+            if timed == first:  # what was compiled in this call does not count
+                jax.block_until_ready(sums)
+                feed.pop_waited_seconds()
+                timed, started = step, time.perf_counter()
+                progress.begin(step)
             stops = request.agreed()
             is_last = step == config.num_steps
             evaluates = evaluate is not None and not stops and (is_last or step % config.evaluate_every_steps == 0)
@@ -185,28 +183,30 @@ def _take_steps(
                 raise UserError(_explain_skips(int(state.step), int(state.skipped), saver.checkpoints.steps))
             saver.check(step, state)
             rate = float(run.learning_rate(jnp.int32(step - 1)))
-            images_per_second = (step - since) * config.batch_size / seconds
-            waited = feed.pop_waited_seconds() / seconds
-            writer.write(step, **means, learning_rate=rate, images_per_second=images_per_second, data_wait=waited)
-            bar.set_postfix_str(f'loss {means["loss"]:.4f}, {means["psnr"]:.2f} dB, {images_per_second:.0f} images/s')
-            bar.update(step - bar.n)
+            text, speed, waited = f'loss {means["loss"]:.4f}, {means["psnr"]:.2f} dB', {}, feed.pop_waited_seconds()
+            if step > timed:
+                images_per_second = (step - timed) * config.batch_size / seconds
+                speed = {'images_per_second': images_per_second, 'data_wait': waited / seconds}
+                text += f', {images_per_second:.0f} images/s'
+            writer.write(step, **means, learning_rate=rate, **speed)
+            progress.update(step, text)
             # 3. The validation.
             merit = None
             if evaluate is not None and evaluates:
+                progress.say('evaluating')
                 merit, scores = evaluate(gather(state.params, run.mesh))
                 for kind, weights in averages_of(state).items():  # later used in place of params, so its merit counts
                     merit, averaged = evaluate(gather(weights, run.mesh))
                     scores |= {f'{kind}/{name}': score for name, score in averaged.items()}
                 writer.write(step, **scores)
-                if not bar.disable:
-                    bar.write(f'step {step}: ' + ', '.join(f'{name} {score:.4g}' for name, score in scores.items()))
+                progress.write(f'step {step}: ' + ', '.join(f'{name} {score:.4g}' for name, score in scores.items()))
             # 4. The checkpoint, with the validation's merit. After a skipped step it would repeat the weights of an
             # older step, and could push a better one out.
             if stops or is_last or (saves and int(state.skipped) == 0):
                 saver.save(step, state, merit)
             if stops and not is_last:
                 raise StoppedError(f'as asked at step {step}, which is saved: the same command goes on')
-            calls, since, started = [], step, time.perf_counter()
+            calls, since, timed, started = [], step, step, time.perf_counter()
 
 
 def _means(calls: Sequence[dict[str, jax.Array]], steps: int, since: int) -> dict[str, float]:

@@ -53,10 +53,10 @@ def test_a_run_and_its_average_are_scored_and_resumed_exactly(tmp_path, config, 
     assert same(again, (raw, average))
 
     lines = []
-    monkeypatch.setattr(logging, 'info', lambda text, *values: lines.append(text % values if values else text))
+    monkeypatch.setattr(logging, 'info', lambda text, *values: lines.append(str(text) % values if values else str(text)))
     train(config, tmp_path / 'parts', evaluate)  # a finished run does nothing more
     best = tmp_path / 'parts' / 'checkpoints' / '8'
-    assert f'this run is done: step 12 of 12; its best checkpoint is {best}' in lines
+    assert any(line.startswith(f'this run is done: step 12; its best checkpoint is {best}; ') for line in lines)
     assert metrics_of(tmp_path / 'parts') == metrics_of(tmp_path / 'whole')
 
 
@@ -124,7 +124,7 @@ def test_the_host_looks_at_the_device_only_to_log(tmp_path, config, monkeypatch)
         ({'model.gate': 'maybe'}, "unknown gate 'maybe': one of softmax"),
         ({'model.cardinality': 3}, 'features 8 must be a multiple of cardinality 3'),
         ({'data.patch_size': 64}, r'0.png is too small to train on.* 60 pixels.* need 136'),
-        ({'data.source': 'nowhere/at/all'}, "unknown source 'nowhere/at/all'"),
+        ({'data.source': 'nowhere/at/all'}, 'nowhere/at/all: there is no such folder'),
         ({'mesh.data': 5}, 'needs 5 devices'),
     ],
 )
