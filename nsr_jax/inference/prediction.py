@@ -141,7 +141,7 @@ def predict_strips(
     ensemble: bool = False,
     tile_batch: int | None = None,
     mesh: Mesh | None = None,
-    on_progress: Callable[[float], None] | None = None,
+    on_progress: Callable[[float], object] | None = None,
 ) -> Iterator[np.ndarray]:
     """Restore one image strip by strip, from top to bottom; `np.concatenate` of the strips is what `predict` returns.
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import jax
 import numpy as np
+import PIL.Image
+import tqdm
 from jax.sharding import Mesh
 
 from nsr_jax.errors import UserError
@@ -33,12 +35,17 @@ from nsr_jax.trained import check_which
 TILE, OVERLAP = 96, 16  # of the feathered tiles, in input pixels
 TILING = Tiling('feathered', TILE, OVERLAP)
 LUMA = np.array([[0.299], [0.587], [0.114]], np.float32)  # Y of JFIF files: BT.601, full range
+_BAR = '{l_bar}{bar}| {n:.2f} of {total} images, {elapsed} passed, {remaining} left'
+_MODES = ('L', 'LA', 'RGB', 'RGBA', 'I;16')  # of Pillow's images
 _DTYPES = ('uint8', 'uint16', 'float16', 'float32', 'float64')
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Restorer:
     """Trained networks of one task, ready for images of any size; apart from the images, they need bounded memory.
+
+    On a CPU one JAX device is one core, and JAX has one device unless told otherwise before its first use:
+    `jax.config.update('jax_num_cpu_devices', os.cpu_count())` makes a network use all cores, as the commands do.
 
     Attributes:
         networks: one network, or one for gray and one for colour images, each with its parameters on the whole mesh.
@@ -117,7 +124,7 @@ class Restorer:
         """Size of the output over size of the input."""
         return self.networks[0][0].scale
 
-    def __call__(self, image: Any) -> Any:
+    def __call__(self, image: Any, *, progress: bool = False) -> Any:
         """Restore an image, or each of a list of images of any sizes.
 
         The result has the dtype of the image: 8 and 16 bits are rounded to the nearest, floats are clipped to [0, 1].
@@ -129,8 +136,10 @@ class Restorer:
 
         Args:
             image: uint8, uint16, or floats nominally on [0, 1] (noise may reach from -1 to 2); (H, W) gray or
-                (H, W, C) with C 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha. A NumPy array, or one of a library
-                such as JAX or PyTorch that NumPy can read.
+                (H, W, C) with C 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha. A NumPy array, one of a library
+                such as JAX or PyTorch that NumPy can read, or an image of Pillow of mode L, LA, RGB, RGBA or I;16,
+                as its pixels lie (`PIL.ImageOps.exif_transpose` turns it upright).
+            progress: whether to show a bar on standard error, which counts images and moves with their tiles.
 
         Returns:
             NumPy array (scale H, scale W) or (scale H, scale W, C), or a list of such arrays.
@@ -139,21 +148,28 @@ class Restorer:
             UserError: the image is none of these, or has masked values, or colours that no network here takes; the
                 network's output is not finite; or this process was forked after JAX had been used.
         """
-        if isinstance(image, list | tuple):
-            return [self(each) for each in image]
+        images = image if isinstance(image, list | tuple) else [image]
+        with tqdm.tqdm(total=len(images), bar_format=_BAR, disable=not progress) as bar:
+            restored = [
+                self._restore(each, lambda share, number=number: bar.update(number + share - bar.n))
+                for number, each in enumerate(images)
+            ]
+        return restored if isinstance(image, list | tuple) else restored[0]
+
+    def _restore(self, image: Any, on_progress: Callable[[float], object]) -> np.ndarray:
         image = _plain_image(image)
         pixels = image if image.ndim == 3 else image[..., None]
         has_alpha = pixels.shape[-1] in (2, 4)
         colours, alpha = (pixels[..., :-1], pixels[..., -1]) if has_alpha else (pixels, None)
         height, width = self.scale * image.shape[0], self.scale * image.shape[1]
-        return join_strips(self._strips(colours, alpha, None), height).reshape(height, width, *image.shape[2:])
+        return join_strips(self._strips(colours, alpha, on_progress), height).reshape(height, width, *image.shape[2:])
 
     def strips(
         self,
         pixels: np.ndarray,
         alpha: np.ndarray | None = None,
         *,
-        on_progress: Callable[[float], None] | None = None,
+        on_progress: Callable[[float], object] | None = None,
     ) -> Iterator[np.ndarray]:
         """Restore one image strip by strip from top to bottom, so that only the input must be held as a whole.
 
@@ -179,7 +195,7 @@ class Restorer:
         return self._strips(pixels, alpha, on_progress)
 
     def _strips(
-        self, pixels: np.ndarray, alpha: np.ndarray | None, on_progress: Callable[[float], None] | None
+        self, pixels: np.ndarray, alpha: np.ndarray | None, on_progress: Callable[[float], object] | None
     ) -> Iterator[np.ndarray]:
         if pixels.shape[-1] == 3 and (gray := find_gray(pixels, alpha)) is not None:
             return (_as_colours(strip) for strip in self._strips(gray, alpha, on_progress))
@@ -200,7 +216,7 @@ class Restorer:
         return (to_samples(strip, pixels.dtype) for strip in predictions)
 
     def _predictions(
-        self, network: Network, params: Any, colours: View, on_progress: Callable[[float], None] | None
+        self, network: Network, params: Any, colours: View, on_progress: Callable[[float], object] | None
     ) -> Iterator[np.ndarray]:
         """Strips of floats with the image's channels."""
         height, width, channels = colours.shape
@@ -243,7 +259,11 @@ def _rebuild(networks: Sequence[tuple[Network, Any]], task: str, tiling: Tiling,
 
 def _plain_image(image: Any) -> np.ndarray:
     """The image as a plain array; raises `UserError` if it cannot be restored."""
-    if isinstance(image, type) or not hasattr(image, '__array__'):  # Pillow's images may be palettes or CMYK
+    if isinstance(image, PIL.Image.Image):
+        if image.mode not in _MODES:
+            raise UserError(f'an image of Pillow must be {", ".join(_MODES)}, not {image.mode}: convert it')
+        image = np.asarray(image)
+    if isinstance(image, type) or not hasattr(image, '__array__'):
         raise UserError(f'an image must be a NumPy array, not {type(image).__name__}: np.asarray may convert it')
     image = plain_array(image)
     if image.dtype.name not in _DTYPES:

@@ -71,6 +71,25 @@ def test_identity_network_gives_back_every_value(channels, network_channels, dty
         np.testing.assert_array_equal(restored, (image.astype(int) + added).clip(0, largest))
 
 
+@pytest.mark.parametrize(('mode', 'shape'), [('L', (9, 7)), ('LA', (9, 7, 2)), ('RGB', (9, 7, 3)), ('RGBA', (9, 7, 4))])
+def test_an_image_of_pillow_is_restored_as_its_pixels(mode, shape):
+    image = random_image(shape)
+    restorer = Restorer([identity(3)], 'denoise')
+    np.testing.assert_array_equal(restorer(PIL.Image.fromarray(image, mode)), restorer(image))
+    deep = random_image((9, 7), np.uint16)
+    np.testing.assert_array_equal(restorer(PIL.Image.fromarray(deep)), deep)
+
+
+def test_a_bar_counts_images_and_moves_with_their_tiles(capfd):
+    restorer = Restorer([identity(1)], 'denoise')
+    image = random_image((20, 250))
+    restorer([image, image])
+    assert capfd.readouterr().err == ''
+    restorer([image, image], progress=True)
+    error = capfd.readouterr().err
+    assert '0.00 of 2 images' in error and '2.00 of 2 images' in error
+
+
 @pytest.mark.parametrize('channels', [1, 3])
 @pytest.mark.parametrize('size', [(20, 31), (60, 250)])
 def test_8_bits_are_the_rounded_prediction(pair, channels, size):
@@ -254,7 +273,7 @@ def test_an_answer_that_is_not_finite_is_no_image(pair):
         ([1, 2], 'must be a NumPy array, not int'),
         (None, 'must be a NumPy array, not NoneType'),
         (np.ndarray, 'must be a NumPy array, not type'),
-        (PIL.Image.new('P', (4, 4)), 'must be a NumPy array, not Image'),
+        (PIL.Image.new('P', (4, 4)), 'an image of Pillow must be L, LA, RGB, RGBA, I;16, not P: convert it'),
         (np.array([[None]]), 'array of numbers, not of object'),
         (np.zeros((4, 4), complex), 'not complex128'),
         (jax.numpy.zeros((4, 4), jax.numpy.bfloat16), 'not bfloat16'),
@@ -392,7 +411,7 @@ def test_mistakes_are_told_before_weights_are_read(package, monkeypatch, tmp_pat
     mistakes = [
         ('sr_x3', {}, 'no weights called sr_x3 come with the package; there are: sr_x2'),
         ('denoise', {}, 'no weights called denoise_colour come with the package; there are: sr_x2'),
-        (tmp_path / 'absent', {}, 'absent: neither a folder nor weights that come with the package; these are: sr_x2'),
+        (tmp_path / 'absent', {}, 'absent: there is no such folder'),
         ('sr_x2', {'which': 'first'}, "which checkpoint must be best or last, not 'first'"),
         ('sr_x2', {'tile': 1}, 'tile'),
         ('sr_x2', {'tile': 9.5}, 'tile'),
