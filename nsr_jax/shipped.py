@@ -189,6 +189,8 @@ def find_parts(model: str | os.PathLike) -> list[str]:
         return [find_shipped(name)]
     refuse_file(local_path(name, 'model'))
     if not os.path.isdir(local_path(name, 'model')):  # pathlib would raise for a name that is too long
+        if os.path.basename(name) != name:
+            raise UserError(f'{name}: there is no such folder')
         there = ', '.join(shipped_names()) or 'none'
         raise UserError(f'no model {name}: neither a folder nor weights that come with the package; these are: {there}')
     return [name]

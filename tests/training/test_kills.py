@@ -41,13 +41,14 @@ def assert_same_weights(workdir, uninterrupted, step):
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), params, expected))
 
 
-def kill(config, workdir, job, kills, seed):
+def kill(config, workdir, job, kills, seed, *arguments):
     """Kill runs at random moments, early and late in a process's life."""
     moments, cache = random.Random(seed), workdir.parent / 'compiled'
     shutil.copytree(os.environ['JAX_COMPILATION_CACHE_DIR'], cache)  # a kill may tear an entry
     for _ in range(kills):
         moment = [moments.randrange(1, 150), moments.uniform(0, 0.05)]
-        code, error = job.run(config, workdir, held={'kill': moment}, JAX_COMPILATION_CACHE_DIR=str(cache))
+        options = {'held': {'kill': moment}, 'JAX_COMPILATION_CACHE_DIR': str(cache)}
+        code, error = job.run(config, workdir, *arguments, **options)
         assert code == -signal.SIGKILL, error
 
 
@@ -105,3 +106,18 @@ def test_a_second_sigterm_ends_at_once(tmp_path, long_config, job):
     with held(tmp_path, long_config, job) as process:
         process.terminate()
         assert process.wait(timeout=300) == -signal.SIGTERM
+
+
+@pytest.mark.slow
+def test_killed_while_it_is_made_longer_equals_uninterrupted(tmp_path, long_config, job, metrics_of):
+    config = long_config.copy_and_resolve_references()
+    config.learning_rate_schedule = 'constant'
+    assert job.run(config, tmp_path / 'whole')[0] == 0
+    config.num_steps = 42  # a multiple of both periods, so that the last step of the short run is no special one
+    assert job.run(config, tmp_path / 'killed')[0] == 0
+    config.num_steps = 120
+    kill(config, tmp_path / 'killed', job, 5, 2, '--change=num_steps')
+    code, error = job.run(config, tmp_path / 'killed', '--change=num_steps')
+    assert code == 0, error
+    assert_same_weights(tmp_path / 'killed', tmp_path / 'whole', 120)
+    assert metrics_of(tmp_path / 'killed') == metrics_of(tmp_path / 'whole')
