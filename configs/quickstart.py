@@ -16,12 +16,12 @@ def get_config() -> ConfigDict:
     config = get_base()
     config.task = 'sr'
     config.model.update(scale=2, num_blocks=6, features=24, groups=4, cardinality=8)
-    config.data.source = 'photos'
+    config.data.source = 'PHOTOS'  # in capitals: a folder called photos may be here
     config.data.tfds_dir = 'runs/datasets'
     config.num_steps = 1_000
     config.log_every_steps = 50
     config.evaluate_every_steps = 500
     config.checkpoint_every_steps = 500
     config.validation.images = ('rocket.jpg',)
-    config.evaluation.datasets = 'photos'
+    config.evaluation.datasets = 'PHOTOS'
     return config.lock()

@@ -19,8 +19,8 @@ from absl import logging
 
 from nsr_jax.atomic_files import sweep, temporary_folder
 from nsr_jax.data.digests import digest_files
-from nsr_jax.errors import UserError, listed
-from nsr_jax.images.reading import check_file, decode_image, read_file, read_stream
+from nsr_jax.errors import UserError, first_of, listed
+from nsr_jax.images.reading import check_file, decode_image, read_file, read_plain, read_stream
 from nsr_jax.images.sizes import check_pair, crop_to_multiple
 from nsr_jax.images.writing import encode_png
 from nsr_jax.ops.imresize import imresize
@@ -36,14 +36,17 @@ CheckShape = Callable[[tuple[int, int, int], str], None]
 
 @dataclasses.dataclass(frozen=True)
 class ImageFile:
-    """Where the bytes of an image are: a file, or a member of a zip file."""
+    """Where the bytes of an image are: a file, which may lie below a `folder` that names it, or a member of a zip."""
 
     path: pathlib.Path
     member: str = ''
+    folder: pathlib.Path | None = None
 
     @property
     def name(self) -> str:
-        """The file's own name, with its extension."""
+        """The file's own name, or its path below the folder, with its extension."""
+        if self.folder:
+            return self.path.relative_to(self.folder).as_posix()
         return pathlib.PurePosixPath(self.member).name if self.member else self.path.name
 
     def __str__(self) -> str:
@@ -77,7 +80,8 @@ class ImagePairsConfig(tfds.core.BuilderConfig):
     `has_inputs` tells whether each image comes with an input to restore it from. `border` is imresize's, for inputs
     that are made. `name` ends in a digest of all that the records depend on: the contents of the files (`digests`, by
     path), their names and order, and what is made of them. So files with other contents are another dataset, and stale
-    records are never read. `check` is called for each image while it is prepared.
+    records are never read. `check` is called for each image while it is prepared. `converts` tells whether images that
+    are not 8-bit gray or RGB are taken, too, by `read_plain`; `converted` gets their names while they are prepared.
     """
 
     split: str = ''
@@ -87,6 +91,8 @@ class ImagePairsConfig(tfds.core.BuilderConfig):
     pairs: Sequence[ImagePair] = dataclasses.field(default=(), repr=False)
     digests: Mapping[pathlib.Path, str] = dataclasses.field(default_factory=dict, repr=False)
     check: CheckShape | None = dataclasses.field(default=None, repr=False)
+    converts: bool = False
+    converted: list[str] = dataclasses.field(default_factory=list, repr=False)
 
 
 def image_pairs_config(
@@ -99,6 +105,7 @@ def image_pairs_config(
     border: str = 'clamp',
     tfds_dir: str | os.PathLike | None = None,
     check: CheckShape | None = None,
+    converts: bool = False,
 ) -> ImagePairsConfig:
     """The config of `pairs`, in this order.
 
@@ -117,7 +124,9 @@ def image_pairs_config(
     # At scale 1 inputs are never made, and the files are among the identities.
     lr = f'x{scale}_{border}' if are_made else f'x{scale}' if has_inputs or scale == 1 else f'x{scale}_clean'
     identities = [
-        file and (file.path.name, file.member, digests[file.path]) for pair in pairs for file in (pair.hr, pair.lr)
+        file and (file.name if file.folder else file.path.name, file.member, digests[file.path])
+        for pair in pairs
+        for file in (pair.hr, pair.lr)
     ]
     fingerprint = hashlib.sha256(json.dumps([_PIXELS_VERSION, source, split, lr, identities]).encode())
     words = (re.sub(r'[^0-9A-Za-z]+', '_', source)[:_LONGEST_WORD], split, lr, fingerprint.hexdigest()[:32])
@@ -130,6 +139,7 @@ def image_pairs_config(
         pairs=tuple(pairs),
         digests=digests,
         check=check,
+        converts=converts,
     )
 
 
@@ -143,9 +153,9 @@ class _LocalInfo(tfds.core.DatasetInfo):
 class ImagePairs(tfds.core.ShardBasedBuilder):
     """Records of encoded images: `name` (text), `hr`, and `lr` if wanted, in the order of the config's pairs.
 
-    `hr` keeps the bytes of its file. All images are decoded once here, to find broken ones, other modes and pairs whose
-    sizes do not fit before training starts. Shards are written one by one in the order of the pairs: TFDS's usual
-    builder would sort by hash, in memory, and needs TensorFlow for splits over 1000 MiB.
+    `hr` keeps the bytes of its file, unless it is converted. All images are decoded once here, to find broken ones,
+    other modes and pairs whose sizes do not fit before training starts. Shards are written one by one in the order of
+    the pairs: TFDS's usual builder would sort by hash, in memory, and needs TensorFlow for splits over 1000 MiB.
     """
 
     builder_config: ImagePairsConfig
@@ -181,7 +191,15 @@ class ImagePairs(tfds.core.ShardBasedBuilder):
         """Read and check a pair: the bytes of the image, its pixels, and the bytes of its input if that is a file."""
         scale, name = self.builder_config.scale, str(pair.hr)
         hr_bytes, lr_bytes = pair.hr.read(), None
-        hr = crop_to_multiple(decode_image(hr_bytes, name), scale, name)
+        try:
+            hr = decode_image(hr_bytes, name)
+        except UserError:
+            if not self.builder_config.converts:
+                raise
+            hr = read_plain(hr_bytes, name)
+            hr_bytes = encode_png(hr)
+            self.builder_config.converted.append(pair.hr.name)
+        hr = crop_to_multiple(hr, scale, name)
         if self.builder_config.check:
             self.builder_config.check(hr.shape, name)
         if pair.lr is not None:
@@ -225,6 +243,10 @@ def open_records(config: ImagePairsConfig, tfds_dir: str | os.PathLike) -> Seque
         with quiet_tfds(), damage_told(folder):
             if not builder.is_prepared():
                 raise UserError(f'{builder.data_dir}: cannot be prepared: {_one_line(error)}') from error
+    if config.converted:
+        logging.info(
+            '%d of the images are converted to 8-bit gray or RGB: %s', len(config.converted), first_of(config.converted)
+        )
     with quiet_tfds(), damage_told(folder):
         return undecoded(_builder(config, tfds_dir), config.split, folder)
 

@@ -13,7 +13,7 @@ from nsr_jax.data import builders, catalogue, layouts
 from nsr_jax.data.benchmark_sets import DIV2K_VALIDATION, find_benchmark
 from nsr_jax.data.training_sets import find_training_set
 from nsr_jax.errors import UserError
-from nsr_jax.images.reading import check_name, decode_image, image_shape, list_images
+from nsr_jax.images.reading import check_name, decode_image, image_shape, list_photos
 from nsr_jax.images.sizes import check_pair, crop_to_multiple
 from nsr_jax.ops.imresize import BORDERS
 from nsr_jax.paths import check_for_libraries, local_path
@@ -110,20 +110,22 @@ def open_source(
     """Open an image source; its records are prepared first if they are missing or its files have changed.
 
     Args:
-        name: one of
+        name: a set that is known by its name, in any case, or a folder. A name that a folder in the present folder has
+            too, exactly so, is refused: `./photos` and `photos/` are the folder, `PHOTOS` is the set. One of
             'photos': photographs that come with scikit-image; splits 'train' and 'held_out';
             'div2k': DIV2K from its official zip files in `data_dir`/DIV2K or `tfds_dir`/downloads/manual, with
             MATLAB's bicubic partners; splits 'train' and 'validation';
             'div2k/bicubic_x{scale}': the dataset of the TFDS catalogue, prepared elsewhere as array_record under
             `tfds_dir`; splits 'train' and 'validation'; it has no file names, so its images are numbered;
-            a benchmark, in any case, such as 'set5': a folder `data_dir`/test/NAME with `HR/` and possibly
+            a benchmark, such as 'set5': a folder `data_dir`/test/NAME with `HR/` and possibly
             `LR_bicubic/`; split 'test'; a set that `benchmark_sets` knows must be complete;
-            a training set, in any case, such as 'bsds500': a folder of images `data_dir`/train/NAME; split 'train';
+            a training set, such as 'bsds500': a folder of images `data_dir`/train/NAME; split 'train';
             't91_bsds200', 'bsds400' or 'train400': training sets of published networks (see `training_sets`), from
             such folders; they must be complete; split 'train';
-            the path of a folder: of images, with `HR/` as a benchmark, or with `input/` and `target/` for pairs, whose
-            files have the same names and may have different extensions; its images are one set with the splits
-            'train' and 'test'.
+            the path of a folder: of images of any kind that restoring reads, also in subfolders, which are converted
+            to 8-bit gray or RGB if they are not such; with `HR/` as a benchmark; or with `input/` and `target/` for
+            pairs, whose files have the same names and may have different extensions; its images are one set with the
+            splits 'train' and 'test'.
         split: None or '' is the split for evaluation, which is the last one named above.
         scale: HR size / LR size.
         data_dir: the folder of image sets; None or '' is $NSR_DATA_DIR.
@@ -136,8 +138,9 @@ def open_source(
             broken ones.
 
     Raises:
-        UserError: an unknown name, split, scale or border; a path that `local_path` or `check_for_libraries` refuses;
-            files that are missing, broken or of other sizes; no inputs although they must be given.
+        UserError: an unknown or ambiguous name; an unknown split, scale or border; a path that `local_path` or
+            `check_for_libraries` refuses; files that are missing, broken or of other sizes; no inputs although they
+            must be given.
     """
     name = os.fspath(name)
     if not isinstance(scale, numbers.Integral) or scale < 1:
@@ -146,9 +149,11 @@ def open_source(
         raise UserError(f'border must be one of {", ".join(BORDERS)}, got {border!r}')
     data_folder, collection = _data_folder(data_dir), ''
     tfds_folder = records_folder(tfds_dir)
-    has_inputs = inputs == 'given' or (inputs == 'shrunk' and scale > 1)
+    has_inputs, converts = inputs == 'given' or (inputs == 'shrunk' and scale > 1), False
 
-    if match := re.fullmatch(r'div2k/bicubic_x([234])', name):
+    _check_ambiguity(name, data_folder)
+    if match := re.fullmatch(r'div2k/bicubic_x([234])', name.lower()):
+        name = name.lower()
         if scale not in (1, int(match[1])):
             raise UserError(f'{name}: its images are for scale {match[1]}, not {scale}')
         split = _check_split(name, split, tuple(layouts.DIV2K_SPLITS))
@@ -156,10 +161,12 @@ def open_source(
         names = tuple(f'{split}_{index:04d}' for index in range(len(records)))
         return Source(name, names, records, scale, has_inputs, fingerprint, collection=DIV2K_VALIDATION.name)
 
-    if name == 'photos':
+    if name.lower() == 'photos':
+        name = 'photos'
         part = split = _check_split(name, split, tuple(layouts.PHOTOS))
         pairs = layouts.photos(split)
-    elif name == 'div2k':
+    elif name.lower() == 'div2k':
+        name = 'div2k'
         part = split = _check_split(name, split, tuple(layouts.DIV2K_SPLITS))
         places = [data_folder / 'DIV2K'] if data_folder else []
         pairs = layouts.div2k(split, scale if has_inputs else 1, [*places, tfds_folder / 'downloads' / 'manual'])
@@ -182,17 +189,31 @@ def open_source(
         elif layouts.is_folder_of_pairs(folder):
             pairs = layouts.folder_of_pairs(folder)
         else:
-            pairs = [builders.ImagePair(builders.ImageFile(path)) for path in list_images(folder)]
+            pairs = [builders.ImagePair(builders.ImageFile(path, folder=folder)) for path in list_photos(folder)]
+            converts = True
         if known:
             known.check([pair.hr.name for pair in pairs], folder / 'HR')
     if inputs == 'given' and any(pair.lr is None for pair in pairs):
         raise UserError(f'{name}: has no input images: pairs are a folder with the folders input and target in it')
     config = builders.image_pairs_config(
-        name, part, pairs, scale, has_inputs=has_inputs, border=border, tfds_dir=tfds_folder, check=check
+        name,
+        part,
+        pairs,
+        scale,
+        has_inputs=has_inputs,
+        border=border,
+        tfds_dir=tfds_folder,
+        check=check,
+        converts=converts,
     )
     records = builders.open_records(config, tfds_folder)
     names = tuple(pair.hr.name for pair in pairs)
     return Source(name, names, records, scale, has_inputs, config.name, collection=collection)
+
+
+def is_div2k(name: str) -> bool:
+    """Whether a name is that of DIV2K, and not of a folder such as div2k/."""
+    return re.fullmatch('div2k(/bicubic_x[234])?', name, re.IGNORECASE) is not None
 
 
 def records_folder(tfds_dir: str | os.PathLike | None) -> pathlib.Path:
@@ -231,10 +252,27 @@ def _find_benchmark(name: str, data_folder: pathlib.Path | None) -> pathlib.Path
     return next((found[each.lower()] for each in names if each.lower() in found), None)
 
 
+def _check_ambiguity(name: str, data_folder: pathlib.Path | None) -> None:
+    """Raise `UserError` for the name of a known set that is that of a folder here, too."""
+    if name != os.path.basename(name) or not os.path.isdir(name) or name not in os.listdir():
+        return
+    places = [
+        sets[name.lower()] for kind in ('test', 'train') if name.lower() in (sets := _image_sets(data_folder, kind))
+    ]
+    is_known = name.lower() in ('photos', 'div2k') or find_training_set(name) or find_benchmark(name) or places
+    if is_known and not any(os.path.samefile(place, name) for place in places):
+        raise UserError(
+            f'{name} is a folder here and also the name of a known set: write ./{name} for the folder, '
+            f'{name.upper() if name != name.upper() else name.lower()} for the set'
+        )
+
+
 def _find_folder(name: str, data_folder: pathlib.Path | None) -> pathlib.Path:
     path = name and local_path(name, 'a dataset')
     if os.path.isdir(path):  # False, where pathlib would raise, if it may not be looked at
         return pathlib.Path(path).resolve()
+    if os.path.basename(name) != name:
+        raise UserError(f'{name}: there is no such folder')
     training_sets = _image_sets(data_folder, 'train')
     if name.lower() in training_sets:
         return training_sets[name.lower()]

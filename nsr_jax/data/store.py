@@ -104,12 +104,20 @@ class Needs:
 
     def check(self, shape: tuple[int, int, int], name: str) -> None:
         """Raise `UserError` if a clean image of this height, width and number of channels is of no use."""
-        side = min(shape[:2]) // self.scale
-        if side < self.smallest:
+        if not self.is_large_enough(shape):
+            side = min(shape[:2]) // self.scale
             raise UserError(
                 f'{name} is too small to train on: its shorter side is {side * self.scale} pixels, the patch and its '
                 f'margins need {self.smallest * self.scale} (config.data.patch_size, config.data.margin)'
             )
+        self.check_channels(shape, name)
+
+    def is_large_enough(self, shape: tuple[int, int, int]) -> bool:
+        """Whether a clean image of this height and width holds a patch and its margins."""
+        return min(shape[:2]) // self.scale >= self.smallest
+
+    def check_channels(self, shape: tuple[int, int, int], name: str) -> None:
+        """Raise `UserError` if a network cannot take a clean image of this number of channels."""
         if shape[2] != self.channels and not (self.to_gray and shape[2] == 3):
             raise UserError(f'{name} has {shape[2]} channels, the network takes {self.channels}')
 

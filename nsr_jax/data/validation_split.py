@@ -5,11 +5,10 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from nsr_jax.data.sources import Source, open_source
+from nsr_jax.data.sources import Source, is_div2k, open_source
 from nsr_jax.errors import UserError
 
-# Sources with validation images of their own, and the split that holds these.
-_OWN_SPLITS = {'div2k': 'validation'}
+_OWN_SPLIT = 'validation'  # of DIV2K, which has validation images of its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +51,7 @@ def open_validation_images(
     if validation.source:
         return open_source(validation.source, validation.split, scale, **options)
     if _has_own_images(name, validation):
-        return open_source(name, _OWN_SPLITS[name.partition('/')[0]], scale, **options)
+        return open_source(name, _OWN_SPLIT, scale, **options)
     if not (validation.fraction or validation.images):
         return None
     return _hold_out(open_source(name, split, scale, **options), validation)[1]
@@ -62,7 +61,7 @@ def _has_own_images(name: str, validation: ValidationImages) -> bool:
     """Whether the validation images are not among the images of the training source and split."""
     if validation.source:
         return True
-    return name.partition('/')[0] in _OWN_SPLITS and validation.fraction > 0 and not validation.images
+    return is_div2k(name) and validation.fraction > 0 and not validation.images
 
 
 def _hold_out(source: Source, validation: ValidationImages) -> tuple[Source, Source]:

@@ -4,15 +4,19 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 import ml_collections
+from absl import logging
 
 from nsr_jax.data.sources import Source, open_source
 from nsr_jax.data.validation_split import open_validation_images, read_validation_images
+from nsr_jax.errors import UserError, first_of
+from nsr_jax.evaluation.protocols import check_size
 from nsr_jax.evaluation.scores import means
 from nsr_jax.evaluation.scoring import check_images, device_predictors, evaluate
 from nsr_jax.inference.tiling import Tiling
-from nsr_jax.metrics import find_metrics
+from nsr_jax.metrics import Metric, find_metrics
 from nsr_jax.models.build import build_network
 from nsr_jax.tasks import find_degradations, find_protocols, find_task
+from nsr_jax.tasks.task import Protocol
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +46,8 @@ def open_validation(config: ml_collections.ConfigDict) -> Validation | None:
     metrics = find_metrics([asked.metric, *config.evaluation.metrics.split(',')])
     tiling = Tiling(config.evaluation.tiling, config.evaluation.tile, config.evaluation.overlap)
     held_out = open_held_out(config)
+    if held_out and not (asked.source or asked.images):
+        held_out = _leave_out_small(held_out, protocol, config.model.scale, metrics)
     folders = {'data_dir': config.data.data_dir, 'tfds_dir': config.data.tfds_dir}
     inputs = find_task(config.task).inputs
     test_sets = [
@@ -76,6 +82,22 @@ def open_validation(config: ml_collections.ConfigDict) -> Validation | None:
         'metric': asked.metric,
     }
     return Validation(evaluate_params, measured_on)
+
+
+def _leave_out_small(source: Source, protocol: Protocol, scale: int, metrics: Mapping[str, Metric]) -> Source:
+    """The images that can be scored, or all if none can; the log counts the others."""
+    small = set()
+    for index, name in enumerate(source.names):
+        height, width, _ = source.hr_shape(index)
+        try:
+            check_size(protocol, (height // scale * scale, width // scale * scale), scale, metrics)
+        except UserError:
+            small.add(name)
+    if not small or len(small) == len(source):
+        return source
+    told = first_of(sorted(small))
+    logging.warning('%d of %d validation images are too small to be scored: %s', len(small), len(source), told)
+    return source.select(lambda name: name not in small)
 
 
 def open_held_out(config: ml_collections.ConfigDict) -> Source | None:

@@ -43,6 +43,7 @@ _RAISES_THE_LIMIT = 'largest_pixels, or LARGEST_PIXELS in nsr_jax/images/reading
 _EXIF_HEAD, _MOST_EXIF_BLOCKS = b'Exif\0\0', 100
 
 TRAINING_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp')
+PHOTO_SUFFIXES = (*TRAINING_SUFFIXES, '.tif', '.tiff', '.webp')
 # Control characters, line ends, and the bytes of a file system that are not UTF-8.
 _NO_NAME = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
 
@@ -107,6 +108,30 @@ def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:
     if not images:
         raise UserError(f'{folder}: no image in this folder (no file in {", ".join(TRAINING_SUFFIXES)})')
     return images
+
+
+def list_photos(folder: str | os.PathLike) -> list[pathlib.Path]:
+    """The PNG, JPEG, BMP, TIFF and WebP files in `folder` and its subfolders, sorted by their paths.
+
+    Hidden files and folders, and links to folders, are passed over.
+
+    Raises:
+        UserError: a folder cannot be read, there is no image, or a path does not pass `check_name`.
+    """
+    folder, found = pathlib.Path(folder), []
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f'{error.filename}: cannot be read: {error.strerror}') from error
+
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if name[0] != '.']
+        paths = [pathlib.Path(place, name) for name in files if name[0] != '.']
+        found += [path for path in paths if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file()]
+    for path in found:
+        check_name(str(path.relative_to(folder)), folder)
+    if not found:
+        raise UserError(f'{folder}: no image in this folder or below (no file in {", ".join(PHOTO_SUFFIXES)})')
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def check_name(name: str, place: str | os.PathLike) -> None:
@@ -240,6 +265,29 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
         orientation = image.getexif().get(PIL.ExifTags.Base.Orientation)
     pixels = np.ascontiguousarray(turn_upright(pixels, orientation))
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def read_plain(data: bytes, name: str) -> np.ndarray:
+    """The pixels of a photograph of any kind as 8-bit gray or RGB.
+
+    Palettes become colours, 16 bits are rounded to 8, and transparent colours lie on black, as networks see them.
+
+    Args:
+        data: the bytes of the file.
+        name: of the image, for error messages.
+
+    Returns:
+        uint8, (H, W, 3) RGB or (H, W, 1) gray.
+
+    Raises:
+        UserError: as of `read_photo`.
+    """
+    photo = read_photo(data, name=name)
+    most = np.iinfo(photo.pixels.dtype).max
+    values = photo.pixels / np.float64(most)
+    if photo.alpha is not None:
+        values *= photo.alpha[..., None] / np.float64(most)
+    return np.rint(255 * values).astype(np.uint8)
 
 
 def image_shape(data: bytes, name: str) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from nsr_jax.data.sampling import Regions
+from nsr_jax.data.sources import is_div2k
 from nsr_jax.data.store import ImageStore, StoreLayout, measure_images
 from nsr_jax.tasks import find_task
 from nsr_jax.training.placing import store_formats
@@ -70,7 +71,7 @@ def plan_images(config: ml_collections.ConfigDict, mesh: Mesh) -> PlannedImages:
 
 def _find_layout(config: ml_collections.ConfigDict) -> StoreLayout:
     scale, split = config.model.scale, config.data.split
-    if config.data.source.partition('/')[0] == 'div2k' and split in _DIV2K:
+    if is_div2k(config.data.source) and split in _DIV2K:
         sizes = np.full((_DIV2K[split], 2), _DIV2K_SIDE // scale, np.int32)
         return StoreLayout(sizes, scale, config.model.channels, find_task(config.task).inputs != 'made')
     source, needs = open_images(config)

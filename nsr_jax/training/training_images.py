@@ -1,5 +1,6 @@
 """The images that a run draws its batches from, held on each device or cut ahead by the host."""
 
+import concurrent.futures
 import pathlib
 
 import jax
@@ -14,6 +15,7 @@ from nsr_jax.data.sampling import Regions, draw_places, region_size, sample_patc
 from nsr_jax.data.sources import Source, records_folder
 from nsr_jax.data.store import ImageStore, Needs
 from nsr_jax.data.validation_split import open_training_images, read_validation_images
+from nsr_jax.errors import first_of
 from nsr_jax.ops.settings import new_key
 from nsr_jax.paths import local_path
 from nsr_jax.tasks import find_task
@@ -67,9 +69,24 @@ def open_images(config: ml_collections.ConfigDict) -> tuple[Source, Needs]:
         inputs=task.inputs,
         data_dir=config.data.data_dir,
         tfds_dir=config.data.tfds_dir,
-        check=needs.check,
+        check=needs.check_channels,
     )
-    return source, needs
+    return leave_out_small(source, needs), needs
+
+
+def leave_out_small(source: Source, needs: Needs) -> Source:
+    """The images that hold a patch and its margins, or all if none does; the log counts the others."""
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        shapes = threads.map(source.hr_shape, range(len(source)))
+        small = {name for name, shape in zip(source.names, shapes, strict=True) if not needs.is_large_enough(shape)}
+    if not small or len(small) == len(source):
+        return source
+    logging.warning(
+        '%d of %d images of %s are left out: their shorter sides are below the %d pixels of a patch and its margins '
+        '(config.data.patch_size, config.data.margin): %s',
+        *(len(small), len(source), source.name, needs.smallest * needs.scale, first_of(sorted(small))),
+    )
+    return source.select(lambda name: name not in small)
 
 
 class BatchMaker:

@@ -13,10 +13,11 @@ import PIL.Image
 import pytest
 import skimage.data
 
+from nsr_jax.data import builders
 from nsr_jax.data.sources import Source, open_source
 from nsr_jax.errors import UserError
 from nsr_jax.images.reading import read_image
-from nsr_jax.images.writing import encode_png, write_image
+from nsr_jax.images.writing import encode_png, write_image, write_photo
 from nsr_jax.ops.imresize import imresize
 from tests.catalogue import PreparedElsewhere, noise
 
@@ -215,8 +216,10 @@ def test_a_record_without_an_image_is_named():
 
 
 def test_an_image_of_another_mode_is_named(folder, tfds_dir):
-    PIL.Image.new('RGBA', (8, 8)).save(folder / '1.png')
-    with pytest.raises(UserError, match=r'images/1\.png: image of mode RGBA'):
+    PIL.Image.new('CMYK', (8, 8)).save(folder / '1.png', 'JPEG')
+    with pytest.raises(
+        UserError, match=r'images/1\.png: an image of 4 channels of type uchar, cmyk; accepted are gray'
+    ):
         open_source(folder, 'train', 2, tfds_dir=tfds_dir)
 
 
@@ -349,3 +352,57 @@ def test_tensorflow_and_torch_are_never_imported(folder, tmp_path):
     )
     paths = os.pathsep.join([str(tmp_path / 'traps'), str(pathlib.Path.cwd())])
     subprocess.run([sys.executable, '-c', program], check=True, env=os.environ | {'PYTHONPATH': paths})
+
+
+def test_a_folder_of_any_photographs_is_read_with_its_subfolders(tmp_path, tfds_dir, monkeypatch):
+    """Against pixels that are converted here."""
+    rgb, gray = noise(0, 6, 8, 3), noise(1, 6, 8, 1)
+    deep = noise(2, 6, 8, 3).astype(np.uint16) * 257
+    alpha = np.full((6, 8, 1), 128, np.uint8)
+    images = {'b.png': rgb, 'a/b.tif': deep, 'a/c/d.webp': gray, 'z.png': np.concatenate([rgb, alpha], axis=2)}
+    for name, image in images.items():
+        (tmp_path / 'folder' / name).parent.mkdir(parents=True, exist_ok=True)
+        height, width, channels = image.shape
+        form = {'.tif': 'TIFF', '.webp': 'WEBP', '.png': 'PNG'}[pathlib.Path(name).suffix]
+        about = {'height': height, 'width': width, 'channels': channels, 'dtype': image.dtype, 'format': form}
+        write_photo(tmp_path / 'folder' / name, [image], **about)
+    for hidden in ('.hidden.png', '.trash/a.png'):
+        (tmp_path / 'folder' / hidden).parent.mkdir(exist_ok=True)
+        (tmp_path / 'folder' / hidden).write_text('')
+    said = []
+    monkeypatch.setattr(builders.logging, 'info', lambda text, *values: said.append(text % values))
+    source = open_source(tmp_path / 'folder', 'train', 1, tfds_dir=tfds_dir)
+    assert source.names == ('a/b.tif', 'a/c/d.webp', 'b.png', 'z.png')
+    found = {example.name: example.hr for example in source}
+    np.testing.assert_array_equal(found['b.png'], rgb)
+    np.testing.assert_array_equal(found['a/b.tif'], deep // 257)
+    assert found['a/c/d.webp'].shape[:2] == (6, 8)
+    np.testing.assert_array_equal(found['a/c/d.webp'][..., :1], gray)
+    np.testing.assert_array_equal(found['z.png'], np.rint(rgb * (128 / 255)))
+    assert '3 of the images are converted to 8-bit gray or RGB: a/b.tif, a/c/d.webp, z.png' in said
+
+
+@pytest.mark.parametrize('name', ['photos', 'div2k', 'set5', 'bsds400', 'cats'])
+def test_a_name_that_a_folder_here_has_too_is_refused(name, tmp_path, tfds_dir, monkeypatch):
+    write_image(tmp_path / 'data' / 'train' / 'Cats' / 'a.png', noise(0, 8, 6, 3))
+    write_image(tmp_path / 'here' / name / 'b.png', noise(1, 8, 6, 3))
+    monkeypatch.chdir(tmp_path / 'here')
+    options = {'data_dir': tmp_path / 'data', 'tfds_dir': tfds_dir}
+    message = (
+        f'^{name} is a folder here and also the name of a known set: write ./{name} for the folder, {name.upper()} '
+    )
+    with pytest.raises(UserError, match=message):
+        open_source(name, None, 1, **options)
+    for spelling in (f'{name}/', f'./{name}'):
+        assert open_source(spelling, None, 1, **options).names == ('b.png',)
+    if name == 'photos':
+        assert open_source('PHOTOS', None, 1, **options).names == ('chelsea.png', 'coffee.png')
+    if name == 'cats':
+        assert open_source('CATS', None, 1, **options).names == ('a.png',)
+        monkeypatch.chdir(tmp_path / 'data' / 'train')
+        assert open_source('Cats', None, 1, **options).names == ('a.png',)  # the same folder
+
+
+def test_a_path_that_is_not_there_is_called_so(tfds_dir):
+    with pytest.raises(UserError, match=r'^/no/such/folder: there is no such folder$'):
+        open_source('/no/such/folder', None, 1, tfds_dir=tfds_dir)

@@ -65,7 +65,7 @@ def test_what_is_no_image_file_is_passed_over(tmp_path, kind):
     ('name', 'data', 'message'),
     [
         (b'empty.png', b'', r'empty\.png: an empty file'),
-        (b'text.png', b'text', r'text\.png: not a PNG, JPEG or BMP image'),
+        (b'text.png', b'text', r'text\.png: not a PNG, JPEG, TIFF, WebP or BMP image'),
         (b'cut.png', PNG[:60], r'cut\.png: broken, truncated'),
         (b'gray.png', GRAY, r'gray\.png has 1 channels, the network takes 3'),
         (b'small.png', encode_png(noise(0, 1, 9, 3)), r'small\.png: 9x1 pixels are too few for scale 2'),
@@ -110,7 +110,7 @@ def test_a_huge_sparse_file_is_not_read(tmp_path):
         ({'name': '~nosuchuser/x'}, 'home directory'),
         ({'name': 'gs://bucket/x'}, 'gs://bucket/x is a URL; only files and folders of this machine'),
         ({'name': '\0'}, 'a character that no path can have'),
-        ({'name': '/dev/null'}, 'unknown source'),
+        ({'name': '/dev/null'}, '/dev/null: there is no such folder'),
         ({'tfds_dir': 's3://bucket/x'}, 'is a URL'),
         ({'tfds_dir': pathlib.Path('s3://bucket/x')}, 'is a URL'),
         ({'tfds_dir': 'a*'}, r"has '\*' in it, which libraries"),
