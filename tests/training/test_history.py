@@ -19,7 +19,9 @@ from nsr_jax.training.run import check_changes, check_run
 def said(monkeypatch):
     """What the log says."""
     lines = []
-    monkeypatch.setattr(logging, 'info', lambda text, *values: lines.append(str(text) % values if values else str(text)))
+    monkeypatch.setattr(
+        logging, 'info', lambda text, *values: lines.append(str(text) % values if values else str(text))
+    )
     return lines
 
 

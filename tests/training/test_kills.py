@@ -111,13 +111,13 @@ def test_a_second_sigterm_ends_at_once(tmp_path, long_config, job):
 @pytest.mark.slow
 def test_killed_while_it_is_made_longer_equals_uninterrupted(tmp_path, long_config, job, metrics_of):
     config = long_config.copy_and_resolve_references()
-    config.learning_rate_schedule = 'constant'
+    config.update(learning_rate_schedule='constant', num_steps=84)
     assert job.run(config, tmp_path / 'whole')[0] == 0
     config.num_steps = 42  # a multiple of both periods, so that the last step of the short run is no special one
     assert job.run(config, tmp_path / 'killed')[0] == 0
-    config.num_steps = 120
+    config.num_steps = 84
     kill(config, tmp_path / 'killed', job, 5, 2, '--change=num_steps')
     code, error = job.run(config, tmp_path / 'killed', '--change=num_steps')
     assert code == 0, error
-    assert_same_weights(tmp_path / 'killed', tmp_path / 'whole', 120)
+    assert_same_weights(tmp_path / 'killed', tmp_path / 'whole', 84)
     assert metrics_of(tmp_path / 'killed') == metrics_of(tmp_path / 'whole')

@@ -53,7 +53,9 @@ def test_a_run_and_its_average_are_scored_and_resumed_exactly(tmp_path, config, 
     assert same(again, (raw, average))
 
     lines = []
-    monkeypatch.setattr(logging, 'info', lambda text, *values: lines.append(str(text) % values if values else str(text)))
+    monkeypatch.setattr(
+        logging, 'info', lambda text, *values: lines.append(str(text) % values if values else str(text))
+    )
     train(config, tmp_path / 'parts', evaluate)  # a finished run does nothing more
     best = tmp_path / 'parts' / 'checkpoints' / '8'
     assert any(line.startswith(f'this run is done: step 12; its best checkpoint is {best}; ') for line in lines)

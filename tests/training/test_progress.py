@@ -10,7 +10,9 @@ from nsr_jax.training.progress import Progress
 @pytest.fixture
 def said(monkeypatch):
     lines = []
-    monkeypatch.setattr(logging, 'info', lambda text, *values: lines.append(str(text) % values if values else str(text)))
+    monkeypatch.setattr(
+        logging, 'info', lambda text, *values: lines.append(str(text) % values if values else str(text))
+    )
     return lines
 
 
