@@ -229,12 +229,17 @@ def _find_fixed(config: ml_collections.ConfigDict, differences: Mapping[str, tup
         differences: by name, the old value and the new one.
     """
 
+    layout = functools.cache(lambda: _layout(config))  # which takes a moment, and is not always needed
+
     def is_fixed(name: str) -> bool:
         if name in _FIXED or name.startswith('model.') or differences[name][1] == MISSING:
             return True
         before = config.copy_and_resolve_references()
         set_field(before, name, differences[name][0])
-        return _layout(before) != _layout(config)
+        try:
+            return _layout(before) != layout()
+        except UserError:  # the old value does not fit the other new ones, as an option of another optimizer
+            return True
 
     return [name for name in differences if is_fixed(name)]
 

@@ -128,6 +128,14 @@ def test_a_field_that_changes_network_or_state_may_not(tmp_path, config, name):
         check_changes(tmp_path, config, [name])
 
 
+def test_an_option_of_another_optimizer_is_told_with_it(tmp_path, config):
+    config.optimizer.name, config.optimizer.momentum = 'muon', 0.9
+    write_config(tmp_path, config)
+    config.optimizer.name, config.optimizer.momentum = 'adam', None
+    with pytest.raises(UserError, match=r'optimizer\.name, optimizer\.momentum cannot change within a run'):
+        check_changes(tmp_path, config, ['optimizer.momentum'])
+
+
 def test_the_rate_of_an_average_may_change_but_not_whether_there_is_one(tmp_path, config):
     config.ema_decay = 0.9
     write_config(tmp_path, config)
