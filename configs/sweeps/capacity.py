@@ -14,6 +14,7 @@ from configs.sweep_scales import LAPTOP, SHARED
 
 CONFIG = 'configs/sr.py:scale=2,preset=edsr_s'
 SEEDS = (0, 1, 2)
+AXIS = 'model.groups'
 
 
 def get_members() -> list[tuple[str, dict[str, Any]]]:

@@ -15,6 +15,7 @@ from configs.sweep_scales import LAPTOP, SHARED
 
 CONFIG = 'configs/sr.py:scale=2,preset=edsr_s_nsr'
 SEEDS = (0, 1, 2)
+AXIS = 'model.cardinality'
 
 
 def get_members() -> list[tuple[str, dict[str, Any]]]:

@@ -19,6 +19,7 @@ from configs.sweep_scales import LAPTOP, SHARED
 
 CONFIG = 'configs/denoise.py:sigma=25,channels=1,preset=resnet'
 SEEDS = (0, 1, 2)
+AXIS = 'multi_adds'
 
 
 def get_members() -> list[tuple[str, dict[str, Any]]]:

@@ -1,6 +1,5 @@
 """The results of a sweep: means and spreads over seeds, and the differences of each member from the first one."""
 
-import base64
 import csv
 import dataclasses
 import io
@@ -8,19 +7,17 @@ import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import matplotlib.figure
 import numpy as np
 import scipy.stats
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from nsr_jax import markdown
 from nsr_jax.atomic_files import write_atomically
 from nsr_jax.errors import UserError
-from nsr_jax.page import render
 from nsr_jax.studies.one_run import read_failure, read_result
-from nsr_jax.studies.study import RECORD, Study, describe, read_record
+from nsr_jax.studies.plots import Points, draw_curves, draw_rows, draw_sizes
+from nsr_jax.studies.study import RECORD, SIZES, Study, describe, read_record
+from nsr_jax.studies.table import Plot, Section, to_html, to_markdown
 
 CONFIDENCE = 0.95
 
@@ -44,15 +41,6 @@ class Summary:
     high: float
 
 
-class _Section(NamedTuple):
-    """A table and the sentence above it; the first `left` columns hold text."""
-
-    text: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[object]]
-    left: int
-
-
 def summarize(values: Sequence[float]) -> Summary:
     """The mean of some numbers, their spread, and the confidence interval of the mean."""
     if len(values) < 2 or not np.all(np.isfinite(values)):
@@ -69,7 +57,7 @@ def differences(scores: Mapping[int, float], reference: Mapping[int, float]) -> 
 
 
 def collect(study: Study, workdir: pathlib.Path) -> str:
-    """Write table.md, table.html, table.csv, table.json and differences.png for all runs that are done.
+    """Write table.md, table.html, table.csv, table.json, scores.png and differences.png for all runs that are done.
 
     Args:
         study: of the runs; the other members are compared with its first one.
@@ -84,6 +72,8 @@ def collect(study: Study, workdir: pathlib.Path) -> str:
     record = read_record(workdir / RECORD)
     if record is None or record['sweep'] != study.name:
         raise UserError(f'{workdir} holds {"no sweep" if record is None else "the sweep " + record["sweep"]}')
+    if 'search' in record:
+        raise UserError(f'{workdir} holds {record["search"]}: give its --search with --collect')
     results: dict[str, dict[int, dict[str, Any]]] = {member: {} for member in study.members}
     notes = []
     for run in study.runs:
@@ -110,20 +100,18 @@ def collect(study: Study, workdir: pathlib.Path) -> str:
         for name in names
     ]
     sections = _sections(study, results, rows, names, notes)
-    text = _to_markdown(study, sections)
-    plot = _draw(study, scores, names[0]) if names else b''
+    text = to_markdown(_title(study), sections)
+    plots = _draw(study, results, scores, names[0]) if names else []
     write_atomically(workdir / 'table.md', text)
-    write_atomically(workdir / 'table.html', _to_html(study, sections, plot))
+    write_atomically(workdir / 'table.html', to_html(_title(study), sections, plots))
     write_atomically(workdir / 'table.csv', _to_csv(rows))
     write_atomically(workdir / 'table.json', _to_json(study, results, rows, notes))
-    if plot:
-        write_atomically(workdir / 'differences.png', plot)
+    for plot in plots:
+        write_atomically(workdir / f'{plot.name}.png', plot.png)
     return text
 
 
-def _sections(
-    study: Study, results: Mapping, rows: Sequence[dict], names: Sequence[str], notes: list
-) -> list[_Section]:
+def _sections(study: Study, results: Mapping, rows: Sequence[dict], names: Sequence[str], notes: list) -> list[Section]:
     first = next(iter(study.members))
     by_member: dict[str, dict[str, dict]] = {}
     for row in rows:
@@ -141,12 +129,12 @@ def _sections(
             compared.append([member, *(_interval(each['differences']) for each in cells)])
     head = ['member', 'overrides', 'parameters', 'G Multi-Adds', 'steps', 'seeds']
     scored = 'Scores of the validation images after the last step: mean ± standard deviation over seeds.'
-    sections = [_Section(scored, [*head, *names], values, left=2)]
+    sections = [Section(scored, [*head, *names], values, left=2)]
     if compared:
         text = f'Differences to `{first}`, seed by seed: mean and its {CONFIDENCE:.0%} confidence interval.'
-        sections.append(_Section(text, ['member', *names], compared, left=1))
+        sections.append(Section(text, ['member', *names], compared, left=1))
     if notes:
-        sections.append(_Section('Missing:', ['run', 'why'], notes, left=2))
+        sections.append(Section('Missing:', ['run', 'why'], notes, left=2))
     return sections
 
 
@@ -154,21 +142,44 @@ def _title(study: Study) -> str:
     return f'{study.name}: {study.config}'
 
 
-def _to_markdown(study: Study, sections: Sequence[_Section]) -> str:
-    tables = [f'{text}\n\n{markdown.table(head, rows, left)}' for text, head, rows, left in sections]
-    return f'# {_title(study)}\n\n' + '\n'.join(tables)
+def _draw(study: Study, results: Mapping, scores: Mapping, name: str) -> list[Plot]:
+    """The plots of one score: its values, and their differences from the first member's."""
+    first, *others = study.members
+    values, compared = {}, {}
+    for member in study.members:
+        seeds = scores[member][name]
+        if seeds:
+            summary = summarize(list(seeds.values()))
+            values[member] = Points(list(seeds.values()), summary.mean, summary.deviation)
+        if member in others:
+            found = differences(seeds, scores[first][name])
+            summary = summarize(found)
+            compared[member] = Points(found, summary.mean, summary.high - summary.mean)
+    text = f'{name} of each member, for each seed, and their mean'
+    label = f'{name}; mean ± standard deviation over seeds'
+    against = f'{name}, difference to {first}; mean with {CONFIDENCE:.0%} confidence'
+    return [
+        Plot('scores', text, _draw_scores(study, results, values, label)),
+        Plot(
+            'differences',
+            f'Differences to {first} for each seed, and their mean',
+            draw_rows(compared, against, zero=True),
+        ),
+    ]
 
 
-def _to_html(study: Study, sections: Sequence[_Section], plot: bytes) -> str:
-    """A page that works offline; `plot` is a PNG, or empty."""
-    return render(
-        'nsr_jax.studies',
-        'table.html',
-        title=_title(study),
-        sections=sections,
-        plot=base64.b64encode(plot).decode(),
-        first=next(iter(study.members)),
-    )
+def _draw_scores(study: Study, results: Mapping, values: Mapping[str, Points], label: str) -> bytes:
+    if not study.axis:
+        return draw_rows(values, label)
+    if study.axis in SIZES:
+        sizes = {member: next(iter(results[member].values()))[study.axis] for member in values}
+        return draw_sizes(values, sizes, (SIZES[study.axis], label))
+    places = {member: study.value_of(member, study.axis) for member in values}
+    curves: dict[str, list[str]] = {}
+    for member in values:
+        rest = {field: value for field, value in study.members[member].items() if field != study.axis}
+        curves.setdefault(describe(rest), []).append(member)
+    return draw_curves(values, places, list(curves.values()), (study.axis, label))
 
 
 def _spread(summary: Summary) -> str:
@@ -204,7 +215,12 @@ def _to_json(study: Study, results: Mapping, rows: Sequence[dict], notes: list) 
         'confidence': CONFIDENCE,
         'members': {
             member: {'overrides': study.members[member]}
-            | {'runs': {str(seed): each | {'scores': _storable(each['scores'])} for seed, each in runs.items()}}
+            | {
+                'runs': {
+                    str(seed): each | _storable({'merit': each['merit']}) | {'scores': _storable(each['scores'])}
+                    for seed, each in runs.items()
+                }
+            }
             for member, runs in results.items()
         },
         'summaries': [
@@ -223,24 +239,3 @@ def _storable(numbers: Mapping[str, float]) -> dict[str, float | str | None]:
         name: None if math.isnan(number) else number if math.isfinite(number) else str(number)
         for name, number in numbers.items()
     }
-
-
-def _draw(study: Study, scores: Mapping[str, Mapping[str, Mapping[int, float]]], name: str) -> bytes:
-    """A plot of one score's differences from the first member: a dot for each seed, and the interval of their mean."""
-    first, *others = study.members
-    figure = matplotlib.figure.Figure(figsize=(7, 1.2 + 0.4 * len(others)), dpi=150, layout='constrained')
-    axis = figure.subplots()
-    axis.axvline(0, color='0.6', linewidth=1)
-    for place, member in enumerate(others):
-        found = differences(scores[member][name], scores[first][name])
-        summary = summarize(found)
-        axis.plot(found, [place] * len(found), 'o', color='tab:blue', markersize=4, alpha=0.6)
-        if not math.isnan(summary.low):
-            reach = summary.high - summary.mean
-            axis.errorbar(summary.mean, place, xerr=reach, fmt='d', color='black', capsize=3)
-    axis.set_yticks(range(len(others)), others, parse_math=False)
-    axis.set_ylim(len(others) - 0.5, -0.5)
-    axis.set_xlabel(f'{name}, difference to {first}; mean with {CONFIDENCE:.0%} confidence', parse_math=False)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()

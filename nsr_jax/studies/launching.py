@@ -1,6 +1,7 @@
 """Start the runs of a sweep as processes, one after another or several at a time, until all end or a signal comes."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -9,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
+from typing import NamedTuple
 
 import tqdm
 from absl import logging
@@ -25,19 +27,70 @@ _STOPPED = 75  # exit code of a run that a signal made save and end
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+class Job(NamedTuple):
+    """A run that is to be started.
+
+    Attributes:
+        run: it.
+        command: trains and scores it.
+        is_done: whether it has ended well.
+        keeps_open: file descriptors that its process inherits.
+    """
+
+    run: StudyRun
+    command: Sequence[str]
+    is_done: Callable[[], bool]
+    keeps_open: Sequence[int] = ()
+
+
 def run_all(
     runs: Sequence[StudyRun], workdir: pathlib.Path, command: Callable[[StudyRun], Sequence[str]], *, jobs: int = 1
 ) -> list[str]:
-    """Start all runs that are not done, and wait for them.
-
-    A run that fails leaves a line in `FAILURE` in its folder, and the others go on. A run's output goes to its `LOG`.
+    """Start all runs that are not done, and wait for them, as `run_jobs` does.
 
     Args:
         runs: in the order in which they are started.
         workdir: of the sweep.
         command: of a run, which trains and scores it.
-        jobs: how many runs are trained at a time. If several are, each computes on its share of the cores, unless
+        jobs: how many runs are trained at a time.
+
+    Returns:
+        Which runs failed, and why.
+
+    Raises:
+        UserError: as in `run_jobs`.
+        StoppedError: as in `run_jobs`.
+    """
+
+    def is_done(run: StudyRun) -> bool:
+        return read_result(run.folder(workdir)) is not None
+
+    waiting = [run for run in runs if not is_done(run)]
+    started = (Job(run, command(run), functools.partial(is_done, run)) for run in waiting)
+    total, left = (sum(run.config.num_steps for run in each) for each in (runs, waiting))
+    progress = Progress(len(runs), total, len(waiting), left)
+    return run_jobs(started, workdir, progress, at_a_time=jobs)
+
+
+def run_jobs(
+    waiting: Iterator[Job],
+    workdir: pathlib.Path,
+    progress: 'Progress',
+    *,
+    at_a_time: int = 1,
+    ended: Callable[[Job, str | None], None] = lambda job, failure: None,
+) -> list[str]:
+    """Start jobs as processes as long as there are any, and wait for them.
+
+    A run that fails leaves a line in `FAILURE` in its folder, and the others go on. A run's output goes to its `LOG`.
+
+    Args:
+        waiting: the next one is asked for when a process can be started.
+        workdir: of the sweep.
+        progress: shows how far they are.
+        at_a_time: how many processes there are. If several are, each computes on its share of the cores, unless
             $JAX_NUM_CPU_DEVICES says otherwise.
+        ended: called with each that has ended before a signal came, and why it failed; None: it has not.
 
     Returns:
         Which runs failed, and why.
@@ -46,19 +99,18 @@ def run_all(
         UserError: a folder cannot be written to, or a result is damaged.
         StoppedError: SIGTERM or SIGINT came. Every run has received it and saved its state.
     """
-    waiting = [run for run in runs if read_result(run.folder(workdir)) is None]
-    progress = _Progress(runs, waiting)
     environment = dict(os.environ)
-    if jobs > 1:
-        environment.setdefault('JAX_NUM_CPU_DEVICES', str(max(1, count_cores() // jobs)))
+    if at_a_time > 1:
+        environment.setdefault('JAX_NUM_CPU_DEVICES', str(max(1, count_cores() // at_a_time)))
     running: list[_Process] = []
     failures = []
     with _hear_stops() as stops, contextlib.closing(progress):
         try:
-            while running or (waiting and not stops):
-                while waiting and len(running) < jobs and not stops:
-                    run = waiting.pop(0)
-                    running.append(_Process(run, run.folder(workdir), command(run), environment))
+            while True:
+                while len(running) < at_a_time and not stops and (job := next(waiting, None)) is not None:
+                    running.append(_Process(job, workdir, environment))
+                if not running:
+                    break
                 for process in running:
                     process.tell(len(stops))
                 for process in [process for process in running if process.code is not None]:
@@ -66,6 +118,7 @@ def run_all(
                     failure = process.failure(asked_to_stop=bool(stops))
                     failures += [failure] if failure else []
                     if not stops:
+                        ended(process.job, failure)
                         progress.ended(process, failure)
                 progress.show(running)
                 time.sleep(_POLL_SECONDS)
@@ -96,16 +149,21 @@ def _hear_stops() -> Iterator[list[int]]:
 class _Process:
     """A process that trains and scores a run. Its output is appended to the log of the run."""
 
-    def __init__(self, run: StudyRun, folder: pathlib.Path, command: Sequence[str], environment: dict[str, str]):
-        self.run = run
+    def __init__(self, job: Job, workdir: pathlib.Path, environment: dict[str, str]):
+        self.job = job
         self.started = time.monotonic()
-        self._folder = make_output_folder(folder)
+        self._folder = make_output_folder(job.run.folder(workdir))
         self._told = 0
-        (folder / FAILURE).unlink(missing_ok=True)
-        with (folder / LOG).open('ab') as log:
-            # In a group of its own, so that Ctrl-C does not reach it twice.
+        (self._folder / FAILURE).unlink(missing_ok=True)
+        with (self._folder / LOG).open('ab') as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, process_group=0
+                job.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                process_group=0,  # its own, so that Ctrl-C does not reach it twice
+                pass_fds=job.keeps_open,
             )
 
     @property
@@ -130,14 +188,14 @@ class _Process:
             self._told = stops
 
     def failure(self, *, asked_to_stop: bool) -> str | None:
-        """Why it ended without a result, also written to its folder; None if it has one or was stopped."""
-        if read_result(self._folder) is not None or self.code == _STOPPED or asked_to_stop:
+        """Why it ended before it was done, also written to its folder; None if it is done or was stopped."""
+        if self.job.is_done() or self.code == _STOPPED or asked_to_stop:
             return None
         reason = read_failure(self._folder)
         if reason is None:
             reason = f'it ended with exit code {self.code}; {self._folder / LOG} says more'
             write_atomically(self._folder / FAILURE, reason)
-        return f'{self.run}: {reason}'
+        return f'{self.job.run}: {reason}'
 
     def kill(self) -> None:
         """End it at once."""
@@ -145,15 +203,21 @@ class _Process:
         self._process.wait()
 
 
-class _Progress:
-    """The progress of all runs: a bar on a terminal, and a line in the log whenever a run ends."""
+class Progress:
+    """The progress of all runs: a bar on a terminal, and a line in the log whenever a run ends.
 
-    def __init__(self, runs: Sequence[StudyRun], waiting: Sequence[StudyRun]):
-        self._runs, self._left = len(runs), len(waiting)
+    Args:
+        runs: how many there are.
+        steps: of all of them.
+        left: how many runs are not done.
+        steps_left: of these.
+    """
+
+    def __init__(self, runs: int, steps: int, left: int, steps_left: int):
+        self._runs, self._left = runs, left
         self._failed, self._steps, self._started = 0, 0, time.monotonic()
-        total, left = (sum(run.config.num_steps for run in each) for each in (runs, waiting))
-        self._before, self._to_do = total - left, left
-        self._bar = tqdm.tqdm(total=total, initial=self._before, unit='step', dynamic_ncols=True, disable=None)
+        self._before, self._to_do = steps - steps_left, steps_left
+        self._bar = tqdm.tqdm(total=steps, initial=self._before, unit='step', dynamic_ncols=True, disable=None)
 
     def show(self, running: Sequence[_Process]) -> None:
         """Bring the bar up to date."""
@@ -165,9 +229,9 @@ class _Progress:
         """Log that a run has ended, and how long the others will take at this rate."""
         self._left -= 1
         self._failed += failure is not None
-        self._steps += process.run.config.num_steps
+        self._steps += process.job.run.config.num_steps
         now = time.monotonic()
-        what = failure or f'{process.run}: done in {(now - process.started) / 60:.1f} min'
+        what = failure or f'{process.job.run}: done in {(now - process.started) / 60:.1f} min'
         left = (now - self._started) / self._steps * (self._to_do - self._steps) / 60
         with self._bar.external_write_mode():
             logging.info(

@@ -5,7 +5,7 @@ import json
 import math
 import pathlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -41,43 +41,56 @@ def stopped_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def train_and_score(run: StudyRun, workdir: pathlib.Path) -> None:
+def train_and_score(
+    run: StudyRun, workdir: pathlib.Path, after_validation: Callable[[int, float], None] | None = None
+) -> None:
     """Train to the last step, resuming what an earlier call began, and write the result of the last step's weights.
 
     Args:
         run: of a sweep.
         workdir: of the sweep.
+        after_validation: as for `training.loop.train`.
 
     Raises:
         UserError: as in `training.loop.train`, or there are no validation images. `FAILURE` keeps the reason.
         StoppedError: as in `training.loop.train`.
     """
     folder = run.folder(workdir)
-    with agreement.agreed():
-        check_run(run.config, folder)
-        if agreement.is_first():
-            (folder / FAILURE).unlink(missing_ok=True)
-    if (folder / RESULT).exists():
-        logging.info('%s: done before', run)
-        return
     try:
-        _train_and_score(run, folder)
+        with agreement.agreed():
+            check_run(run.config, folder)
+            if agreement.is_first():
+                (folder / FAILURE).unlink(missing_ok=True)
+        if (folder / RESULT).exists():
+            logging.info('%s: done before', run)
+            return
+        _train_and_score(run, folder, after_validation)
     except UserError as error:
         if agreement.is_first():
-            write_atomically(folder / FAILURE, str(error))
+            with contextlib.suppress(UserError):  # the folder itself may be what is wrong
+                write_atomically(folder / FAILURE, str(error))
         raise
 
 
-def _train_and_score(run: StudyRun, folder: pathlib.Path) -> None:
+def _train_and_score(
+    run: StudyRun, folder: pathlib.Path, after_validation: Callable[[int, float], None] | None
+) -> None:
     config = run.config
     with agreement.agreed():
         validation = open_validation(config)
         if validation is None or open_held_out(config) is None:
             raise UserError('there are no validation images to compare members by: see config.validation')
-    train(config, folder, evaluate=validation.evaluate, measured_on=validation.measured_on)
+    train(
+        config,
+        folder,
+        evaluate=validation.evaluate,
+        measured_on=validation.measured_on,
+        after_validation=after_validation,
+    )
     params = load_model(folder / FOLDER / str(config.num_steps)).params
     network = build_network(config.model)
-    _, scores = validation.evaluate(params)
+    merit, scores = validation.evaluate(params)
+    assert merit is not None  # there are validation images
     scores = {name.removeprefix('validation/'): score for name, score in scores.items()}
     with agreement.agreed():
         gates = measure_gates(config, params)
@@ -85,6 +98,7 @@ def _train_and_score(run: StudyRun, folder: pathlib.Path) -> None:
         'parameters': count_parameters(network),
         'multi_adds': count_multi_adds(network).total,
         'steps': config.num_steps,
+        'merit': _storable(merit),
         'scores': {name: _storable(score) for name, score in {**scores, **gates}.items()},
     }
     if agreement.is_first():
@@ -98,11 +112,12 @@ def read_result(folder: pathlib.Path) -> dict[str, Any] | None:
         result = json.loads(path.read_bytes())
         scores = {name: float(score) for name, score in result['scores'].items()}
         sizes = {name: int(result[name]) for name in ('parameters', 'multi_adds', 'steps')}
+        merit = float(result.get('merit', math.nan))  # results of older versions have none
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f'{path} cannot be read as the result of a run; remove it to score the run again') from error
-    return {**sizes, 'scores': scores}
+    return {**sizes, 'merit': merit, 'scores': scores}
 
 
 def read_failure(folder: pathlib.Path) -> str | None:

@@ -6,6 +6,8 @@
     SEEDS = (0, 1, 2)                                       each member is trained once with each
     SHARED = {'num_steps': 2_500}                           overrides for all members; optional
     LAPTOP = {'num_steps': 500}                             overrides for all members with --scale=laptop; optional
+    AXIS = 'model.cardinality'                              of the plot: a field, parameters or multi_adds; optional
+    RANGES = {'learning_rate': ('log', 1e-4, 1e-2)}         what --search draws, as in ranges.py; optional
 
     def get_members():                                      the others are compared with the first one
         return [('softmax', {}), ('uniform', {'model.gate': 'uniform'})]
@@ -30,8 +32,11 @@ import ml_collections
 from nsr_jax import project
 from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
+from nsr_jax.studies.ranges import Range, parse_ranges
 
 RECORD = 'sweep.json'
+# Sizes of a network, which may be the axis of a plot, with their labels.
+SIZES = {'parameters': 'parameters', 'multi_adds': 'Multi-Adds for a 1280x720 output'}
 _NAME = re.compile(r'\w[\w.+-]*')  # a member's name is also a folder's
 
 
@@ -70,6 +75,9 @@ class Study:
         all_changes: by name, all overrides of a member, with those of SHARED, LAPTOP and the command line.
         seeds: its SEEDS.
         runs: all members with the first seed, then all with the next, so that the first comparison is complete early.
+        check: raises `ValueError` for a config that makes no sense.
+        ranges: its RANGES, by field; empty if it has none.
+        axis: its AXIS; '' if it has none.
     """
 
     name: str
@@ -78,6 +86,32 @@ class Study:
     all_changes: Mapping[str, Mapping[str, Any]]
     seeds: Sequence[int]
     runs: Sequence[StudyRun]
+    check: Callable[[ml_collections.ConfigDict], None] = lambda config: None
+    ranges: Mapping[str, Range] = dataclasses.field(default_factory=dict)
+    axis: str = ''
+
+    def value_of(self, member: str, field: str) -> Any:
+        """The value of a field in the config of a member."""
+        section: Any = next(run.config for run in self.runs if run.member == member)
+        for part in field.split('.'):
+            section = section[part]
+        return section
+
+    def changed(self, changes: Mapping[str, Any], where: str) -> ml_collections.ConfigDict:
+        """The config of the first run with other values of some fields.
+
+        Args:
+            changes: fields with their values.
+            where: they come from, for error messages.
+
+        Raises:
+            UserError: a field does not exist, or its value has the wrong type or makes no sense.
+        """
+        config = self.runs[0].config.copy_and_resolve_references().lock()
+        for name, value in changes.items():
+            _override(config, name, value, where)
+        _check(self.check, config, where)
+        return config
 
 
 def read_study(path: str | os.PathLike, *, laptop: bool = False, changes: Sequence[str] = ()) -> Study:
@@ -99,6 +133,7 @@ def read_study(path: str | os.PathLike, *, laptop: bool = False, changes: Sequen
             raise UserError(f'{path} is no sweep: it lacks {name}')
     if laptop and 'LAPTOP' not in definition:
         raise UserError(f'--scale=laptop: {path} has no LAPTOP, the overrides that it would apply')
+    ranges = parse_ranges(definition['RANGES'], f'{path}: RANGES') if 'RANGES' in definition else {}
     members = _check_members(path, _call(path, definition['get_members']))
     seeds = _check_seeds(path, definition['SEEDS'])
     shared = {**definition.get('SHARED', {}), **(definition.get('LAPTOP', {}) if laptop else {})}
@@ -122,35 +157,48 @@ def read_study(path: str | os.PathLike, *, laptop: bool = False, changes: Sequen
         StudyRun(index, member, seed, _with_seed(configs[member], seed))
         for index, (seed, member) in enumerate(itertools.product(seeds, members))
     ]
-    return Study(pathlib.Path(path).stem, definition['CONFIG'], members, all_changes, seeds, runs)
+    return Study(
+        name=pathlib.Path(path).stem,
+        config=definition['CONFIG'],
+        members=members,
+        all_changes=all_changes,
+        seeds=seeds,
+        runs=runs,
+        check=definition['check'],
+        ranges=ranges,
+        axis=_check_axis(path, definition.get('AXIS', ''), runs[0].config),
+    )
 
 
-def claim_workdir(workdir: pathlib.Path, study: Study) -> None:
+def claim_workdir(workdir: pathlib.Path, study: Study, search: str = '') -> None:
     """Record in the workdir which sweep it holds. Members and seeds may be added later, but no member may change.
+
+    Args:
+        search: what is searched and how, in words; '' for a sweep over members.
 
     Raises:
         UserError: it holds another sweep, or cannot be written to.
     """
     path = make_output_folder(workdir) / RECORD
-    record = {
-        'sweep': study.name,
-        'members': {
-            member: {'sha256': _digest([study.config, changes]), 'overrides': changes}
-            for member, changes in study.all_changes.items()
-        },
+    members = {
+        member: {'sha256': _digest([study.config, changes]), 'overrides': changes}
+        for member, changes in study.all_changes.items()
     }
     held = read_record(path)
     if held is not None:
         if held['sweep'] != study.name:
             raise UserError(f'{workdir} holds the sweep {held["sweep"]}, not {study.name}: choose another --workdir')
+        if (there := held.get('search', '')) != search:
+            raise UserError(f'{workdir} holds {there or "no search"}, not {search or "a sweep over members"}')
         for member in study.members:
             known = held['members'].get(member)
-            if known is not None and known['sha256'] != record['members'][member]['sha256']:
+            if known is not None and known['sha256'] != members[member]['sha256']:
                 raise UserError(
                     f'{workdir} holds another sweep: its member {member} has {_words(known["overrides"])}, '
                     f'not {_words(study.all_changes[member])}'
                 )
-        record['members'] = {**held['members'], **record['members']}
+        members = {**held['members'], **members}
+    record = {'sweep': study.name, 'members': members} | ({'search': search} if search else {})
     if record != held:
         write_atomically(path, json.dumps(record, indent=1) + '\n')
 
@@ -160,7 +208,7 @@ def read_record(path: pathlib.Path) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_bytes())
         assert all(each['sha256'] and isinstance(each['overrides'], dict) for each in record['members'].values())
-        assert isinstance(record['sweep'], str)
+        assert isinstance(record['sweep'], str) and isinstance(record.get('search', ''), str)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError) as error:
@@ -231,6 +279,14 @@ def _check_seeds(path: str | os.PathLike, seeds: Any) -> tuple[int, ...]:
     if not is_list or any(type(seed) is not int or seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds):
         raise UserError(f'{path}: SEEDS must be different whole numbers from 0, at least one, not {seeds!r}')
     return tuple(seeds)
+
+
+def _check_axis(path: str | os.PathLike, axis: Any, config: ml_collections.ConfigDict) -> str:
+    if axis not in ('', *SIZES):
+        section, field = _find(config, axis, f'{path}: AXIS is a field, {" or ".join(SIZES)}')
+        if isinstance(section[field], bool) or not isinstance(section[field], int | float):
+            raise UserError(f'{path}: AXIS {axis} must be a field that holds a number, not {section[field]!r}')
+    return axis
 
 
 def _override(config: ml_collections.ConfigDict, name: str, value: Any, where: str) -> None:

@@ -33,6 +33,8 @@ _LONGER = '--change=num_steps with a larger --config.num_steps makes it longer'
 
 # Maps parameters to their merit, which chooses the best checkpoint (None: it takes no part), and to scores by name.
 Evaluate = Callable[[dict], tuple[float | None, dict[str, float]]]
+# Takes a step and its merit.
+AfterValidation = Callable[[int, float], None]
 
 
 @without_x64()
@@ -43,6 +45,7 @@ def train(
     measured_on: Mapping[str, str] | None = None,
     stop_after: float | None = None,
     change: Sequence[str] = (),
+    after_validation: AfterValidation | None = None,
 ) -> None:
     """Train to `config.num_steps`, continuing from the workdir's last checkpoint if there is one.
 
@@ -58,6 +61,8 @@ def train(
         stop_after: seconds from the start of the process until training saves and stops; None: never.
         change: fields of the config that may differ from those of the run in the workdir. The run goes on with the new
             values from its last checkpoint on; the workdir and all later checkpoints say so.
+        after_validation: called after each validation with a merit, when its checkpoint is saved; what it raises ends
+            the training.
 
     Raises:
         UserError: before the first step: the config makes no sense, data are missing, the workdir belongs to another
@@ -92,7 +97,15 @@ def train(
             writer = stack.enter_context(contextlib.closing(MetricsWriter(workdir, step)))
             feed = stack.enter_context(contextlib.closing(run.images.open_feed(step)))
             _take_steps(
-                config, run, state, feed=feed, evaluate=evaluate, saver=saver, writer=writer, stop_after=stop_after
+                config,
+                run,
+                state,
+                feed=feed,
+                evaluate=evaluate,
+                saver=saver,
+                writer=writer,
+                stop_after=stop_after,
+                after_validation=after_validation,
             )
     with agreement.agreed():
         path, which = choose_checkpoint(workdir)
@@ -149,6 +162,7 @@ def _take_steps(
     saver: Saver,
     writer: MetricsWriter,
     stop_after: float | None,
+    after_validation: AfterValidation | None,
 ) -> None:
     step = int(state.step)
     periods = (config.log_every_steps, config.evaluate_every_steps, config.checkpoint_every_steps, config.num_steps)
@@ -194,9 +208,11 @@ def _take_steps(
             merit = None
             if evaluate is not None and evaluates:
                 progress.say('evaluating')
-                merit, scores = evaluate(gather(state.params, run.mesh))
+                params = gather(state.params, run.mesh)
+                merit, scores = evaluate(params)
                 for kind, weights in averages_of(state).items():  # later used in place of params, so its merit counts
-                    merit, averaged = evaluate(gather(weights, run.mesh))
+                    params = gather(weights, run.mesh)
+                    merit, averaged = evaluate(params)
                     scores |= {f'{kind}/{name}': score for name, score in averaged.items()}
                 writer.write(step, **scores)
                 progress.write(f'step {step}: ' + ', '.join(f'{name} {score:.4g}' for name, score in scores.items()))
@@ -204,6 +220,8 @@ def _take_steps(
             # older step, and could push a better one out.
             if stops or is_last or (saves and int(state.skipped) == 0):
                 saver.save(step, state, merit)
+            if after_validation is not None and merit is not None:
+                after_validation(step, merit)
             if stops and not is_last:
                 raise StoppedError(f'as asked at step {step}, which is saved: the same command goes on')
             calls, since, timed, started = [], step, step, time.perf_counter()

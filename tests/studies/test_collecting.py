@@ -12,6 +12,7 @@ import pytest
 import scipy.stats
 
 from nsr_jax.errors import UserError
+from nsr_jax.studies import collecting, plots
 from nsr_jax.studies.collecting import collect, differences, summarize
 from nsr_jax.studies.one_run import FAILURE, RESULT
 from nsr_jax.studies.study import Study, StudyRun, claim_workdir
@@ -40,6 +41,22 @@ def study(tmp_path):
             (folder / RESULT).write_text(text)
         elif run.seed == 1:
             (folder / FAILURE).write_text('it diverged')
+    return study
+
+
+def made_up(workdir, members, axis, missing=''):
+    """Two seeds of members with a PSNR of 30, 31, … and 1, 2, … G Multi-Adds."""
+    runs = []
+    for number, (member, overrides) in enumerate(members.items()):
+        model = {name.removeprefix('model.'): value for name, value in overrides.items()}
+        config = ml_collections.ConfigDict({'num_steps': 5, 'model': model})
+        runs += [StudyRun(0, member, seed, config) for seed in (0, 1)]
+        for run in runs[-2:] if member != missing else ():
+            run.folder(workdir).mkdir(parents=True)
+            result = {'parameters': 1, 'multi_adds': (number + 1) * 1e9, 'steps': 5, 'scores': {'psnr': 30 + number}}
+            (run.folder(workdir) / RESULT).write_text(json.dumps(result))
+    study = Study('made_up', 'configs/sr.py', members, members, (0, 1), runs, axis=axis)
+    claim_workdir(workdir, study)
     return study
 
 
@@ -96,9 +113,10 @@ def test_the_page_holds_the_same_tables_and_the_plot(tmp_path, study):
     assert [[cell for cell in row if cell] for row in rows] == [
         [cell for cell in row if cell.strip()] for row in expected
     ]
-    (image,) = root.iter('img')
-    plot = base64.b64decode(image.attrib['src'].removeprefix('data:image/png;base64,'))
-    assert plot == (tmp_path / 'differences.png').read_bytes()
+    pictures = [
+        base64.b64decode(image.attrib['src'].removeprefix('data:image/png;base64,')) for image in root.iter('img')
+    ]
+    assert pictures == [(tmp_path / name).read_bytes() for name in ('scores.png', 'differences.png')]
     assert root.find('.//td[@class="number"]').text == '12,345'
     assert "default-src 'none'" in page
 
@@ -121,6 +139,67 @@ def test_nothing_is_done_yet(tmp_path, study):
     text = collect(study, tmp_path)
     assert text.count('not done yet') == 12
     assert not (tmp_path / 'differences.png').exists()
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The arguments of each function that draws the scores."""
+    calls = {}
+    for name in ('draw_rows', 'draw_curves', 'draw_sizes'):
+        real = getattr(plots, name)
+
+        def draw(*arguments, name=name, real=real, **options):
+            calls.setdefault(name, arguments)
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(collecting, name, draw)
+    return calls
+
+
+def test_scores_without_an_axis_are_rows_with_their_spread(tmp_path, study, drawn):
+    collect(study, tmp_path)
+    members, label = drawn['draw_rows']
+    assert list(members) == ['softmax', 'uniform', 'worse']
+    assert members['softmax'].values == PSNR['softmax']
+    assert members['softmax'].mean == pytest.approx(np.mean(PSNR['softmax']))
+    assert members['softmax'].reach == pytest.approx(np.std(PSNR['softmax'], ddof=1))
+    assert label == 'x2/psnr; mean ± standard deviation over seeds'
+
+
+def test_scores_over_a_field_are_joined_where_nothing_else_differs(tmp_path, drawn):
+    """As the paper's figure 4 shows them, with squeeze-and-excitation apart."""
+    members = {f'd_{parts}': {'model.cardinality': parts} for parts in (4, 1, 2)}
+    members['se'] = {'model.cardinality': 1, 'model.gate': 'se'}
+    members['later'] = {'model.cardinality': 8}
+    study = made_up(tmp_path, members, axis='model.cardinality', missing='later')
+    collect(study, tmp_path)
+    points, places, curves, labels = drawn['draw_curves']
+    assert places == {'d_4': 4, 'd_1': 1, 'd_2': 2, 'se': 1}
+    assert curves == [['d_4', 'd_1', 'd_2'], ['se']]
+    assert points['d_2'].mean == 32.0 and len(points['d_2'].values) == 2
+    assert labels[0] == 'model.cardinality'
+    assert (tmp_path / 'scores.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_scores_over_the_size_of_networks_have_names(tmp_path, drawn):
+    study = made_up(tmp_path, {'plain': {}, 'half': {'model.groups': 2}}, axis='multi_adds')
+    collect(study, tmp_path)
+    points, sizes, labels = drawn['draw_sizes']
+    assert sizes == {'plain': 1e9, 'half': 2e9}
+    assert list(points) == ['plain', 'half']
+    assert labels[0] == 'Multi-Adds for a 1280x720 output'
+
+
+def test_curves_stand_at_their_places(monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, '_png', lambda figure: figures.append(figure) or b'')
+    points = {name: plots.Points([mean, mean + 2], mean + 1, 1.0) for name, mean in (('b', 3), ('a', 1), ('se', 0))}
+    plots.draw_curves(points, {'b': 8, 'a': 1, 'se': 1}, [['b', 'a'], ['se']], ('d', 'dB'))
+    (axis,) = figures[0].axes
+    line, *_ = axis.lines
+    assert list(line.get_xdata()) == [1, 8] and list(line.get_ydata()) == [2, 4]
+    assert axis.get_xscale() == 'log' and [text.get_text() for text in axis.get_xticklabels()] == ['1', '8']
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ['a to b', 'se']
 
 
 def test_a_folder_of_another_sweep(tmp_path, study):

@@ -130,6 +130,20 @@ def test_a_mistake_in_set(read, change, message):
     assert message in str(caught.value)
 
 
+def test_the_axis_of_a_plot(read):
+    assert read().axis == ''
+    study = read('SEEDS', "AXIS = 'model.gate_scale'\nSEEDS")
+    assert study.axis == 'model.gate_scale' and study.value_of('b', 'model.gate_scale') == 1.0
+    assert read('SEEDS', "AXIS = 'parameters'\nSEEDS").axis == 'parameters'
+    for axis, message in (
+        ("'groups'", "AXIS is a field, parameters or multi_adds: a config has no field 'groups'"),
+        ("'model.gate'", "AXIS model.gate must be a field that holds a number, not 'softmax'"),
+        ('3', 'a config has no field'),
+    ):
+        with pytest.raises(UserError, match=message):
+            read('SEEDS', f'AXIS = {axis}\nSEEDS')
+
+
 def test_a_sweep_that_is_not_there(tmp_path, read):
     with pytest.raises(UserError, match='no such file'):
         read_study(tmp_path / 'nothing.py')

@@ -152,3 +152,26 @@ def test_mistakes_get_one_line_each_before_anything_starts(commands, folder):
         (line,) = (line for line in error.splitlines() if line.startswith('error: '))
         assert message in line
     assert not (folder / 'new').exists()
+
+
+@pytest.mark.slow
+def test_a_search_trains_its_trials_and_goes_on(folder):
+    sweep, workdir = folder / 'search.py', folder / 'searched'
+    text = (folder / 'tiny.py').read_text().replace("('diverges', {'learning_rate': 1e38})", '')
+    sweep.write_text(text + "RANGES = {'learning_rate': ('choice', 1e-3, 1e38), 'model.features': ('choice', 4, 8)}\n")
+    for trials in (1, 4):
+        process = start(sweep, f'--workdir={workdir}', '--search=random', f'--trials={trials}', '--jobs=2')
+        error = process.communicate(timeout=900)[1]
+        assert process.returncode == 0, error
+    assert (workdir / 'table.md').read_text(encoding='utf-8') in error
+    trials = json.loads((workdir / 'table.json').read_text())['trials']
+    assert {each['trial'] for each in trials} == {f'trial_{number}' for number in range(4)}
+    assert len({each['values']['learning_rate'] for each in trials}) == 2
+    for each in trials:
+        if each['values']['learning_rate'] == 1e38:
+            assert each['outcome'] == 'failed'
+            assert 'diverged' in each['reason'] or 'not finite' in each['reason']
+        else:
+            result = json.loads((workdir / each['trial'] / 'seed_3' / 'result.json').read_text())
+            assert each['outcome'] == 'done' and each['merit'] == result['merit'] == result['scores']['sr-y/x2/psnr']
+            assert each['scores'] == result['scores']
