@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
         return
     with agreement.agreed():
         validation = open_validation(CONFIG.value)
-    scoring = {'evaluate': validation.evaluate, 'measured_on': validation.measured_on} if validation else {}
+    scoring = vars(validation) if validation else {}
     train(CONFIG.value, workdir, stop_after=stop_after, change=CHANGE.value, **scoring)
 
 

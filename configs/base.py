@@ -79,6 +79,7 @@ def get_base() -> ConfigDict:
     config.mesh.data = -1  # devices that share the batch and hold the same parameters; -1 = all remaining ones
     config.mesh.fsdp = 1  # devices that share the batch and split the parameters among them
 
+    config.trackers = ''  # beside metrics.jsonl and TensorBoard: wandb, mlflow, or both with a comma
     config.steps_per_call = 10  # limit of the steps in one call of the compiled function
     config.log_every_steps = 100  # steps between lines of metrics
     config.evaluate_every_steps = 50_000  # steps between validations, each with a checkpoint
@@ -93,6 +94,7 @@ def get_base() -> ConfigDict:
     config.validation.protocol = 'sr-y'  # how a prediction is scored
     config.validation.levels = ()  # sigmas or JPEG qualities to average over; none for super-resolution
     config.validation.metric = 'psnr'  # chooses the best checkpoint
+    config.validation.samples = 2  # images whose middle is shown as input, prediction and truth by TensorBoard
     config.validation.test_sets = ''  # names or folders to score during training, too; they choose nothing
 
     config.evaluation = ConfigDict()  # defaults of eval.py
@@ -162,6 +164,7 @@ CHECKS = (
     ('evaluate_every_steps', *COUNT),
     ('checkpoint_every_steps', *COUNT),
     ('checkpoints_to_keep', *COUNT),
+    ('validation.samples', *FROM_0),
     ('validation.fraction', lambda value: _is_number(value) and value < 1, 'a number from 0 and below 1'),
 )
 

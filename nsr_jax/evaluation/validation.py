@@ -4,12 +4,14 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 import ml_collections
+import numpy as np
 from absl import logging
 
 from nsr_jax.data.sources import Source, open_source
 from nsr_jax.data.validation_split import open_validation_images, read_validation_images
 from nsr_jax.errors import UserError, first_of
 from nsr_jax.evaluation.protocols import check_size
+from nsr_jax.evaluation.samples import make_sampler
 from nsr_jax.evaluation.scores import means
 from nsr_jax.evaluation.scoring import check_images, device_predictors, evaluate
 from nsr_jax.inference.tiling import Tiling
@@ -28,10 +30,12 @@ class Validation:
             without validation images; and all scores by name: 'validation/PROTOCOL/DEGRADATION/METRIC', and for test
             sets, which choose nothing, 'test/DATASET/PROTOCOL/DEGRADATION/METRIC'.
         measured_on: everything besides the parameters that the merit depends on, in words.
+        draw_samples: as `make_sampler` gives it; None if no samples are asked for or there are no validation images.
     """
 
     evaluate: Callable[[dict], tuple[float | None, dict[str, float]]]
     measured_on: Mapping[str, str]
+    draw_samples: Callable[[dict], dict[str, np.ndarray]] | None = None
 
 
 def open_validation(config: ml_collections.ConfigDict) -> Validation | None:
@@ -81,7 +85,12 @@ def open_validation(config: ml_collections.ConfigDict) -> Validation | None:
         'tiling': str(tiling),
         'metric': asked.metric,
     }
-    return Validation(evaluate_params, measured_on)
+    draw_samples = (
+        make_sampler(network, held_out, protocol, degradations[0], asked.samples)
+        if held_out and asked.samples
+        else None
+    )
+    return Validation(evaluate_params, measured_on, draw_samples)
 
 
 def _leave_out_small(source: Source, protocol: Protocol, scale: int, metrics: Mapping[str, Metric]) -> Source:

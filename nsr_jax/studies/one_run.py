@@ -85,6 +85,7 @@ def _train_and_score(
         folder,
         evaluate=validation.evaluate,
         measured_on=validation.measured_on,
+        draw_samples=validation.draw_samples,
         after_validation=after_validation,
     )
     params = load_model(folder / FOLDER / str(config.num_steps)).params

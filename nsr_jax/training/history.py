@@ -26,7 +26,7 @@ CHANGES = 'changes.json'
 # Fields that may differ when a run continues, because they change no batch, weight or step.
 _FREE = (
     'data.data_dir', 'data.tfds_dir', 'data.resident_megabytes', 'data.store_dir', 'remat', 'steps_per_call',
-    'checkpoints_to_keep', 'stop_after_skipped', 'microbatch_size',
+    'checkpoints_to_keep', 'stop_after_skipped', 'microbatch_size', 'trackers',
 )  # fmt: skip
 _FREE_SECTIONS = ('mesh.', 'evaluation.', 'validation.')
 _FREE_PERIODS = ('log_every_steps', 'evaluate_every_steps', 'checkpoint_every_steps')

@@ -33,6 +33,8 @@ _LONGER = '--change=num_steps with a larger --config.num_steps makes it longer'
 
 # Maps parameters to their merit, which chooses the best checkpoint (None: it takes no part), and to scores by name.
 Evaluate = Callable[[dict], tuple[float | None, dict[str, float]]]
+# Maps parameters to pictures by name, uint8 (H, W, 3).
+DrawSamples = Callable[[dict], dict[str, np.ndarray]]
 # Takes a step and its merit.
 AfterValidation = Callable[[int, float], None]
 
@@ -43,6 +45,7 @@ def train(
     workdir: str | pathlib.Path,
     evaluate: Evaluate | None = None,
     measured_on: Mapping[str, str] | None = None,
+    draw_samples: DrawSamples | None = None,
     stop_after: float | None = None,
     change: Sequence[str] = (),
     after_validation: AfterValidation | None = None,
@@ -58,6 +61,7 @@ def train(
             parameters, the average is scored as well, and its score chooses the best checkpoint.
         measured_on: what the scores depend on besides the parameters: by name, a text that changes when it does. After
             a change, old scores no longer compete for the best checkpoint.
+        draw_samples: makes the pictures that TensorBoard and trackers show of each validation.
         stop_after: seconds from the start of the process until training saves and stops; None: never.
         change: fields of the config that may differ from those of the run in the workdir. The run goes on with the new
             values from its last checkpoint on; the workdir and all later checkpoints say so.
@@ -94,7 +98,7 @@ def train(
             )
         if step < config.num_steps:
             saver.changes = agreement.by_first(lambda: record_changes(workdir, config, change, step))
-            writer = stack.enter_context(contextlib.closing(MetricsWriter(workdir, step)))
+            writer = stack.enter_context(contextlib.closing(MetricsWriter(workdir, step, config)))
             feed = stack.enter_context(contextlib.closing(run.images.open_feed(step)))
             _take_steps(
                 config,
@@ -102,6 +106,7 @@ def train(
                 state,
                 feed=feed,
                 evaluate=evaluate,
+                draw_samples=draw_samples,
                 saver=saver,
                 writer=writer,
                 stop_after=stop_after,
@@ -159,6 +164,7 @@ def _take_steps(
     *,
     feed: ResidentFeed | StreamedFeed,
     evaluate: Evaluate | None,
+    draw_samples: DrawSamples | None,
     saver: Saver,
     writer: MetricsWriter,
     stop_after: float | None,
@@ -215,6 +221,8 @@ def _take_steps(
                     merit, averaged = evaluate(params)
                     scores |= {f'{kind}/{name}': score for name, score in averaged.items()}
                 writer.write(step, **scores)
+                if draw_samples is not None and agreement.is_first():
+                    writer.write_images(step, draw_samples(params))
                 progress.write(f'step {step}: ' + ', '.join(f'{name} {score:.4g}' for name, score in scores.items()))
             # 4. The checkpoint, with the validation's merit. After a skipped step it would repeat the weights of an
             # older step, and could push a better one out.

@@ -27,6 +27,7 @@ from nsr_jax.training.self_check import check_sparse_convolutions
 from nsr_jax.training.sharding import make_mesh
 from nsr_jax.training.state import TrainState, abstract_state, create_state, state_shapes
 from nsr_jax.training.step import make_train_steps
+from nsr_jax.training.trackers import check_trackers
 from nsr_jax.training.training_images import (
     BatchMaker,
     TrainingImages,
@@ -178,7 +179,7 @@ def make_optimizer(config: ml_collections.ConfigDict) -> tuple[Schedule, optax.G
 
 
 def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, change: Sequence[str] = ()) -> None:
-    """Check what takes little time to check: `check_names`, the devices, the workdir, the changes and the warm start.
+    """Check what takes little time: `check_names`, devices, trackers, the workdir, the changes and the warm start.
 
     Args:
         workdir: is made if it is missing.
@@ -191,6 +192,7 @@ def check_run(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, ch
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.batch_size)
     find_microbatch_size(config.microbatch_size, config.batch_size, mesh)
     find_store_folder(config)
+    check_trackers(config.trackers)
     check_workdir(pathlib.Path(workdir))
     check_changes(pathlib.Path(workdir), config, change)
     check_warm_start(config, workdir)

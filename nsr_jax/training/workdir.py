@@ -1,4 +1,4 @@
-"""The folder of one run: its lock and its metrics."""
+"""The folder of one run: its lock and its metrics, which trackers are told as well."""
 
 import contextlib
 import fcntl
@@ -7,9 +7,11 @@ import math
 import os
 import pathlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
+import ml_collections
+import numpy as np
 import tensorboardX
 from absl import logging
 
@@ -17,6 +19,7 @@ from nsr_jax import agreement
 from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
 from nsr_jax.paths import check_for_libraries
+from nsr_jax.training.trackers import Trackers
 
 LOCK = '.lock'
 
@@ -84,28 +87,35 @@ def check_shared(workdir: pathlib.Path) -> None:
 
 
 class MetricsWriter:
-    """Writes each step's numbers to `metrics.jsonl` and to TensorBoard, in the first process of a job alone.
+    """Writes each step's numbers to `metrics.jsonl`, TensorBoard and trackers, in the first process of a job alone.
 
     Args:
         workdir: an existing folder.
         step: the one that training continues from. Lines of later steps, left by a run that was stopped before it
             saved their weights, are removed, so that no step occurs twice.
+        config: of the run, names the trackers; None: there are none.
 
     Raises:
-        UserError: one of the two cannot be read or written.
+        UserError: one of them cannot be read, written or started.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int):
+    def __init__(self, workdir: pathlib.Path, step: int, config: ml_collections.ConfigDict | None = None):
         self._path = workdir / 'metrics.jsonl'
+        self._last, self._num_steps = step, config.num_steps if config else 0
         self._file: BinaryIO | None = None
         self._tensorboard: tensorboardX.SummaryWriter | None = None
+        self._trackers: Trackers | None = None
         with agreement.agreed(), self._written():
             if agreement.is_first():
+                lines = []
                 if os.path.lexists(self._path):
-                    write_atomically(self._path, b''.join(_lines_until(self._path, step)))
+                    lines = _read_lines(self._path)
+                    write_atomically(self._path, b''.join(line for each, line in lines if each <= step))
                 self._file = self._path.open('ab', buffering=0)
                 folder = self._path.with_name('tensorboard')
                 self._tensorboard = tensorboardX.SummaryWriter(str(folder), purge_step=step + 1)
+                if config is not None and config.trackers:
+                    self._trackers = Trackers(workdir, config, max((each for each, _ in lines), default=0))
 
     def write(self, step: int, **numbers: float) -> None:
         """Append one line with the step and the numbers by name; numbers that are not finite are written as text.
@@ -115,6 +125,7 @@ class MetricsWriter:
         """
         if self._file is None or self._tensorboard is None:
             return
+        self._last = step
         written = {name: number if math.isfinite(number) else str(number) for name, number in numbers.items()}
         line = json.dumps({'step': step, **written}, allow_nan=False) + '\n'
         with self._written():
@@ -122,13 +133,28 @@ class MetricsWriter:
             for name, number in numbers.items():
                 self._tensorboard.add_scalar(name, number, step)
             self._tensorboard.flush()  # here, because in its own thread an error would pass in silence
+        if self._trackers:
+            self._trackers.write(step, numbers)
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Add images by name, uint8 (H, W, 3), to TensorBoard and the trackers; raises `UserError` as `write` does."""
+        if self._tensorboard is None:
+            return
+        with self._written():
+            for name, image in images.items():
+                self._tensorboard.add_image(name, image, step, dataformats='HWC')
+            self._tensorboard.flush()
+        if self._trackers:
+            self._trackers.write_images(step, images)
 
     def close(self) -> None:
-        """Flush and close both; raises `UserError` as `write` does."""
+        """Flush and close all; raises `UserError` as `write` does."""
         if self._file is not None and self._tensorboard is not None:
             self._file.close()
             with self._written():
                 self._tensorboard.close()
+        if self._trackers:
+            self._trackers.close(done=self._last >= self._num_steps)
 
     @contextlib.contextmanager
     def _written(self) -> Iterator[None]:
@@ -138,13 +164,12 @@ class MetricsWriter:
             raise UserError(f'metrics cannot be written into {self._path.parent}: {error.strerror}') from error
 
 
-def _lines_until(path: pathlib.Path, step: int) -> list[bytes]:
-    """The undamaged lines of a file of metrics up to a step. A killed process leaves its last line incomplete."""
+def _read_lines(path: pathlib.Path) -> list[tuple[int, bytes]]:
+    """The undamaged lines of a file of metrics, with their steps. A killed process leaves its last line incomplete."""
     kept, lines = [], path.read_bytes().splitlines()
     for number, line in enumerate(lines, start=1):
         try:
-            if json.loads(line)['step'] <= step:
-                kept.append(line + b'\n')
+            kept.append((int(json.loads(line)['step']), line + b'\n'))
         except (ValueError, TypeError, LookupError, RecursionError):
             if number < len(lines):
                 logging.warning('%s: line %d is damaged and is removed: %.80r', path, number, line)

@@ -17,6 +17,29 @@ class StopError(Exception):
     pass
 
 
+def test_a_validation_shows_samples_and_may_end_the_training(tmp_path, config, metrics_of):
+    def after_validation(step, merit):
+        told.append((step, merit))
+        if stopping:
+            raise StopError
+
+    told, stopping = [], True
+    options = {
+        'evaluate': lambda params: (3.0, {'validation/psnr': 3.0}),
+        'draw_samples': lambda params: {'sample': np.full((4, 12, 3), len(jax.tree.leaves(params)), np.uint8)},
+        'after_validation': after_validation,
+    }
+    with pytest.raises(StopError):
+        train(config, tmp_path, **options)
+    assert told == [(8, 3.0)]
+    assert metrics_of(tmp_path)[-1]['step'] == 8
+    stopping = False
+    train(config, tmp_path, **options)  # goes on from step 8, which is saved
+    assert told == [(8, 3.0), (12, 3.0)]
+    events = [path.read_bytes() for path in sorted((tmp_path / 'tensorboard').iterdir())]
+    assert [each.count(b'\x89PNG') for each in events] == [1, 1]
+
+
 @pytest.mark.parametrize(
     ('kind', 'words'), [('ema', 'EMA'), pytest.param('schedule_free', 'schedule-free average', marks=pytest.mark.slow)]
 )
