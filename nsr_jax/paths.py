@@ -30,7 +30,10 @@ def local_path(path: str | os.PathLike, what: str) -> str:
     if not text:
         raise UserError(f'{what} is empty: a file or folder must be named')
     if _URL.match(text):
-        raise UserError(f'{what}: {text} is a URL; only files and folders of this machine are read and written')
+        raise UserError(
+            f'{what}: {text} is a URL; only files and folders of this machine are read and written: mount the bucket '
+            'as a folder, or copy what is there'
+        )
     if '\0' in text:
         raise UserError(f'{what}: {text} contains a character that no path can have')
     expanded = os.path.expanduser(text)

@@ -3,11 +3,16 @@
 import pathlib
 import sys
 
+import ml_collections
 import pytest
 
+import nsr_jax
 from nsr_jax.atomic_files import make_output_folder
+from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
 from nsr_jax.paths import check_for_libraries, local_path
+from nsr_jax.trained import load_model
+from nsr_jax.training.training_images import find_store_folder
 
 
 def test_a_home_directory_is_expanded_once(monkeypatch, tmp_path):
@@ -27,13 +32,36 @@ def test_a_home_directory_is_expanded_once(monkeypatch, tmp_path):
         (3, '--x: 3 is not a path'),
         ('~nosuchuser/x', r'--x: ~nosuchuser/x does not begin with a known home directory; \./~nosuchuser/x'),
         ('a\0b', r'--x: a\\x00b contains a character that no path can have'),
-        *((url, f'--x: {url} is a URL') for url in ('gs://a/b', 's3://a', 'hdfs://a/b', 'file:///a', 'http://a/b.png')),
+        *(
+            (url, f'--x: {url} is a URL; .* mount the bucket as a folder, or copy what is there$')
+            for url in ('gs://a/b', 's3://a', 'hdfs://a/b', 'file:///a', 'http://a/b.png')
+        ),
         (pathlib.Path('gs://a/b'), '--x: gs:/a/b is a URL'),
     ],
 )
 def test_what_is_no_path_of_this_machine_is_refused(path, message):
     with pytest.raises(UserError, match=message):
         local_path(path, '--x')
+
+
+BUCKET = 'gs://bucket/x2'
+
+
+@pytest.mark.parametrize(
+    'use',
+    [
+        lambda: open_source(BUCKET, 'train', 2),
+        lambda: open_source('photos', 'train', 2, tfds_dir=BUCKET),
+        lambda: open_source('set5', 'test', 2, data_dir=BUCKET),
+        lambda: find_store_folder(ml_collections.ConfigDict({'data': {'store_dir': BUCKET, 'tfds_dir': ''}})),
+        lambda: load_model(BUCKET),
+        lambda: nsr_jax.Restorer.load(BUCKET),
+    ],
+    ids=['source', 'tfds_dir', 'data_dir', 'store_dir', 'checkpoint', 'model'],
+)
+def test_every_place_refuses_a_bucket(use):
+    with pytest.raises(UserError, match=f'{BUCKET} is a URL; .*: mount the bucket as a folder, or copy'):
+        use()
 
 
 @pytest.mark.parametrize('name', ['a[1]', 'a[', 'b]', 'a*', 'a?', 'a\\b', 'a\udcff'])
