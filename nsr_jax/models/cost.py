@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.core
@@ -57,12 +59,21 @@ def count_multi_adds(network: Network, output_size: tuple[int, int] = (720, 1280
     """
     variables = {'params': parameter_shapes(network)}
     small, large = (
-        _count(jax.make_jaxpr(network.apply)(variables, _example(network, width)).jaxpr)
-        for width in (EXAMPLE_SIDE, 2 * EXAMPLE_SIDE)
+        multi_adds_of(network.apply, variables, _example(network, width)) for width in (EXAMPLE_SIDE, 2 * EXAMPLE_SIDE)
     )
     per_pixel = (large - small) / EXAMPLE_SIDE**2
     once = 2 * small - large
     return MultiAdds(round(per_pixel * math.prod(output_size) / network.scale**2), once)
+
+
+def multi_adds_of(function: Callable[..., Any], *arguments: Any) -> int:
+    """Multiply-accumulates of one call of a function: its convolutions, matrix products and mixing of kernels.
+
+    Args:
+        function: any that JAX can trace, such as the `apply` of a network of your own.
+        arguments: arrays, or `jax.ShapeDtypeStruct`s of their shapes; nothing is computed.
+    """
+    return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
 def _example(network: Network, width: int) -> jax.ShapeDtypeStruct:

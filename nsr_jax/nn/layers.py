@@ -110,6 +110,8 @@ class WeightNormConv(nn.Module):
 class SparseConv(nn.Module):
     """A convolution whose kernels a gate mixes from k groups for each sample (Fan et al., section 3).
 
+    It stands wherever a convolution would, in any Flax network; docs/layer.md shows how, and how to take it into NNX.
+
     Attributes:
         features: Cout, a multiple of `cardinality`.
         groups: k, the number of sparsity groups; the bank holds k * Cout filters.
@@ -119,6 +121,8 @@ class SparseConv(nn.Module):
         logit_scale: as in `gates.Gate`.
         noise: as in `gates.Gate`.
         kernel_size: side of the square kernels, odd.
+        stride: the output has every stride-th row and column of that of stride 1, the first ones among them.
+        dilation: the distance between two taps of a kernel, in pixels.
         initial_scale: the norm of each filter at the start.
         dtype: what the convolution is computed in; gate, normalisation and mixing are float32.
     """
@@ -133,10 +137,26 @@ class SparseConv(nn.Module):
     kernel_size: int = 3
     initial_scale: float = 1.0
     dtype: jnp.dtype = jnp.float32
+    stride: int = 1
+    dilation: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, inside: jax.Array | None = None) -> jax.Array:
-        """Map `(B, H, W, Cin)` to `(B, H, W, features)` of `dtype`; `inside` is as in `ops.extents`."""
+        """Convolve a batch of images.
+
+        Args:
+            x: `(B, H, W, Cin)`.
+            inside: bool `(B, H, W, 1)`, which pixels belong to the images, as from `ops.extents.is_inside`: others are
+                taken as zeros and left out of the gate's pooling. None: all.
+
+        Returns:
+            `(B, ceil(H / stride), ceil(W / stride), features)` of `dtype`.
+
+        Raises:
+            ValueError: `features` is no multiple of `cardinality`, or as in `ops.conv.sparse_conv`.
+        """
+        if self.features % self.cardinality:
+            raise ValueError(f'features must be a multiple of cardinality {self.cardinality}, not {self.features}')
         x = clear_outside(x, inside)
         filters = (self.groups, self.cardinality, self.features // self.cardinality)
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], *filters)
@@ -156,9 +176,9 @@ class SparseConv(nn.Module):
             name='gate',
         )(x, inside)
         x = x.astype(self.dtype)
-        if self.activation in gates.ONE_HOT:
+        if self.activation in gates.ONE_HOT and (self.stride, self.dilation) == (1, 1):
             return _choose_and_convolve(x, parameters, bias, gamma)
-        return sparse_conv(x, _normalized(*parameters), bias, gamma)
+        return sparse_conv(x, _normalized(*parameters), bias, gamma, stride=self.stride, dilation=self.dilation)
 
 
 def squeeze_excitation_conv(features: int, **fields: Any) -> SparseConv:

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def convolve(x: jax.Array, kernels: jax.Array, biases: jax.Array) -> jax.Array:
-    """As `conv.sample_conv`."""
+def convolve(x: jax.Array, kernels: jax.Array, biases: jax.Array, stride: int = 1, dilation: int = 1) -> jax.Array:
+    """As `conv.sample_conv`, of every `stride`-th row and column, with the kernels' taps `dilation` pixels apart."""
     batch, *kernel_size, _, outputs = kernels.shape
-    y = _multiply('bpt,bto->bpo', _patches(x, kernel_size), kernels.reshape(batch, -1, outputs))
-    return (y + biases[:, None]).astype(x.dtype).reshape(*x.shape[:3], outputs)
+    patches = _patches(x, kernel_size, stride, dilation)
+    y = _multiply('bhwt,bto->bhwo', patches, kernels.reshape(batch, -1, outputs))
+    return (y + biases[:, None, None]).astype(x.dtype)
 
 
 def transpose(y: jax.Array, kernels: jax.Array) -> jax.Array:
@@ -26,17 +27,20 @@ def transpose(y: jax.Array, kernels: jax.Array) -> jax.Array:
 def correlate(x: jax.Array, y: jax.Array, kernel_size: Sequence[int]) -> jax.Array:
     """As `conv.sample_correlation`."""
     batch, outputs = x.shape[0], y.shape[-1]
-    kernels = _multiply('bpt,bpo->bto', _patches(x, kernel_size), y.reshape(batch, -1, outputs))
+    kernels = _multiply('bhwt,bhwo->bto', _patches(x, kernel_size), y)
     return kernels.reshape(batch, *kernel_size, -1, outputs)
 
 
-def _patches(images: jax.Array, kernel_size: Sequence[int]) -> jax.Array:
-    """The input values of each output pixel: `(B, H, W, C)` to `(B, H W, kh kw C)`."""
-    batch, height, width, _ = images.shape
-    rows, columns = kernel_size
-    padded = jnp.pad(images, ((0, 0), (rows // 2,) * 2, (columns // 2,) * 2, (0, 0)))
-    taps = [padded[:, row : row + height, column : column + width] for row in range(rows) for column in range(columns)]
-    return jnp.concatenate(taps, axis=-1).reshape(batch, height * width, -1)
+def _patches(images: jax.Array, kernel_size: Sequence[int], stride: int = 1, dilation: int = 1) -> jax.Array:
+    """The input values of each output pixel: `(B, H, W, C)` to `(B, H / stride, W / stride, kh kw C)`, rounded up."""
+    margins = [dilation * (side // 2) for side in kernel_size]
+    padded = jnp.pad(images, ((0, 0), *((margin, margin) for margin in margins), (0, 0)))
+    rows, columns = (range(0, dilation * side, dilation) for side in kernel_size)
+    height, width = images.shape[1:3]
+    taps = [
+        padded[:, row : row + height : stride, column : column + width : stride] for row in rows for column in columns
+    ]
+    return jnp.concatenate(taps, axis=-1)
 
 
 def _multiply(axes: str, first: jax.Array, second: jax.Array) -> jax.Array:

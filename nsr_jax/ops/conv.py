@@ -1,4 +1,4 @@
-"""Convolutions with stride 1 and zero padding: static, of each sample with its own kernel, and sparse.
+"""Convolutions with zero padding: static, of each sample with its own kernel, and sparse; only the last has strides.
 
     static_conv    one kernel for all samples
     sample_conv    for each sample a kernel and a bias of its own
@@ -215,8 +215,15 @@ def _on_each_device(
         function: of `*batches` and `*shared`; gives one or more arrays (B, ...).
         batches: each (B, ...).
         shared: arrays that are the same for all samples.
+
+    Raises:
+        ValueError: the context's mesh has axes of type Explicit, whose types of arrays `function` does not follow.
     """
     mesh = jax.sharding.get_abstract_mesh()
+    if mesh.explicit_axes and mesh.size > 1:
+        raise ValueError(
+            f'the mesh has axes of type Explicit ({", ".join(mesh.explicit_axes)}): make it with axis_types=Auto'
+        )
     if mesh.empty or mesh.size == 1 or mesh.are_all_axes_manual or batches[0].shape[0] % mesh.size:
         return function(*batches, *shared)
     split, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
@@ -311,6 +318,12 @@ def _mix_and_convolve(form: Form | Literal['vmap'] | None, x, bank, gamma, biase
     return sample_conv(x, kernels, biases, form)
 
 
+def _mix_and_stride(stride: int, dilation: int, x, bank, gamma, biases) -> jax.Array:
+    """With strides or dilation, which none of the faster forms has; the derivatives are JAX's own."""
+    convolve = functools.partial(_conv_matmul.convolve, stride=stride, dilation=dilation)
+    return _on_each_device(convolve, [x, mix(bank, gamma).astype(x.dtype), biases])
+
+
 # The same by the kernels for TPUs. These have gradients, and the gradients' own are those of the other form.
 
 
@@ -386,32 +399,46 @@ def sparse_conv(
     bias: jax.Array,
     gamma: jax.Array,
     *,
+    stride: int = 1,
+    dilation: int = 1,
     implementation: Implementation | None = None,
 ) -> jax.Array:
     """Convolve each sample with its own mixture of the bank's kernels.
+
+    The images are padded with zeros, `dilation * (kh // 2)` rows above and below, and columns accordingly.
 
     Args:
         x: `(B, H, W, Cin)`, float32 or bfloat16: the dtype of the convolution.
         bank: `(kh, kw, Cin, k, d, Cout / d)`, kh and kw odd: k groups of kernels, split in d cardinal groups.
         bias: `(k, d, Cout / d)`, mixed as the kernels are.
         gamma: `(B, k, d)`, the gate's weights.
+        stride: the result has every stride-th row and column of that of stride 1, the first ones among them.
+        dilation: the distance between two taps of a kernel, in pixels.
         implementation: 'loop' and 'matmul' are the forms of `sample_conv`; 'pallas' is that of TPUs, for 3x3 kernels
-          of 32 to 256 channels (for others it is as None, and on other platforms Pallas' interpreter runs it, slowly);
-          'mix_last' computes every group's convolution and then the sum of their outputs, k times the computation;
-          'vmap' is the definition. None chooses by the platform: 'loop' on CPUs, 'pallas' on TPUs where it can, and
-          'matmul' elsewhere.
+            of 32 to 256 channels (for others it is as None, and elsewhere Pallas' interpreter runs it, slowly);
+            'mix_last' computes every group's convolution and then the sum of their outputs, k times the computation;
+            'vmap' is the definition. None chooses by the platform: 'loop' on CPUs, 'pallas' on TPUs where it can, and
+            'matmul' elsewhere. With a stride or dilation above 1 it must be None or 'matmul'.
 
     Returns:
-        `(B, H, W, Cout)` of x's dtype.
+        `(B, ceil(H / stride), ceil(W / stride), Cout)` of x's dtype.
 
     Raises:
-        ValueError: shapes that do not fit one another, an even kernel, or an unknown implementation.
+        ValueError: shapes that do not fit one another, an even kernel, an unknown implementation, or a mesh with axes
+            of type Explicit.
     """
     _check_shapes(x, bank, bias, gamma)
+    for name, value in (('stride', stride), ('dilation', dilation)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f'{name} must be a whole number from 1, not {value!r}')
     if implementation not in (None, *get_args(Implementation)):
         raise ValueError(f'unknown implementation {implementation!r}: one of {", ".join(get_args(Implementation))}')
     # XLA does not fuse a matrix product into the addition; other code it would, and mix again for each pixel.
     biases = jnp.einsum('kde,bkd->bde', bias, gamma.astype(bias.dtype)).reshape(x.shape[0], -1)
+    if (stride, dilation) != (1, 1):
+        if implementation not in (None, 'matmul'):
+            raise ValueError(f'implementation {implementation!r} has neither stride nor dilation: give None')
+        return jax.checkpoint(functools.partial(_mix_and_stride, stride, dilation))(x, bank, gamma, biases)
     if implementation == 'mix_last':
         return add_bias(_conv_then_mix(x, bank, gamma), biases[:, None, None])
 

@@ -17,6 +17,7 @@ from nsr_jax.nn.layers import (
 )
 from nsr_jax.nn.pruning import PRUNINGS
 from nsr_jax.ops.conv import sparse_conv
+from nsr_jax.ops.extents import is_inside
 
 SPARSE = {'features': 6, 'groups': 3, 'cardinality': 2}
 
@@ -83,6 +84,29 @@ def test_sparse_conv_normalizes_before_it_mixes():
     out = module.apply({'params': parameters}, x)
     np.testing.assert_allclose(out, mixed_outputs(parameters, x, normalize_first=True), rtol=0, atol=1e-5)
     assert np.abs(out - mixed_outputs(parameters, x, normalize_first=False)).max() > 0.1
+
+
+@pytest.mark.parametrize('activation', [gates.softmax, gates.hard])
+def test_a_stride_leaves_rows_and_columns_out(activation):
+    """Also for hard gates, which read the chosen groups only with stride 1."""
+    x, module = random_input(), SparseConv(**SPARSE, activation=activation)
+    parameters = randomized(module, x)
+    out = SparseConv(**SPARSE, activation=activation, stride=2).apply({'params': parameters}, x)
+    np.testing.assert_allclose(out, module.apply({'params': parameters}, x)[:, ::2, ::2], rtol=0, atol=1e-5)
+
+
+def test_pixels_beside_an_image_do_not_matter():
+    x, module = random_input(), SparseConv(**SPARSE, stride=2, dilation=2)
+    parameters = randomized(module, x)
+    inside = is_inside(jnp.array([[3, 5], [5, 7]]), 5, 7)
+    out = module.apply({'params': parameters}, x, inside)
+    alone = module.apply({'params': parameters}, x[:1, :3, :5])
+    np.testing.assert_allclose(out[:1, :2, :3], alone, rtol=0, atol=1e-5)
+
+
+def test_channels_that_cannot_be_split_are_refused():
+    with pytest.raises(ValueError, match='features must be a multiple of cardinality 2, not 7'):
+        SparseConv(7, groups=3, cardinality=2).init(jax.random.key(0), random_input())
 
 
 def test_hard_gate_is_one_group_for_each_sample_and_position():

@@ -103,6 +103,30 @@ def test_equals_the_definition(implementation):
     np.testing.assert_allclose(out, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
 
 
+def strided(stride, dilation):
+    return jax.jit(lambda *arguments: sparse_conv(*arguments, stride=stride, dilation=dilation))
+
+
+@pytest.mark.parametrize(
+    ('image', 'kernel', 'stride', 'dilation'),
+    [((6, 7), (3, 3), 2, 1), ((7, 9), (3, 5), 1, 2), ((8, 5), (5, 3), 3, 2), ((1, 4), (1, 1), 2, 1)],
+)
+def test_strides_leave_rows_out_and_dilation_spreads_the_taps(image, kernel, stride, dilation):
+    x, bank, bias, gamma = random_arguments(2, image, 3, 2, 2, 2, kernel)
+    spread = np.zeros([dilation * (side - 1) + 1 for side in kernel] + list(bank.shape[2:]), np.float32)
+    spread[::dilation, ::dilation] = bank
+    expected = by_loops(x, spread, bias, gamma)[:, ::stride, ::stride]
+    out = strided(stride, dilation)(x, bank, bias, gamma)
+    np.testing.assert_allclose(out, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+
+
+@pytest.mark.usefixtures('lenient_promotion')
+def test_derivatives_with_stride_and_dilation_numerically():
+    arguments = random_arguments(2, (4, 5), 2, 2, 2, 1, (3, 3), np.float64)
+    with jax.enable_x64(True):
+        check_grads(strided(2, 2), arguments, order=1, modes=['rev'], atol=1e-6, rtol=1e-6)
+
+
 @pytest.mark.usefixtures('lenient_promotion')
 def test_first_and_second_derivatives_numerically(halved):
     inputs, width = (32, 16) if halved else (2, 1)
@@ -233,6 +257,19 @@ def test_unknown_implementation():
         sparse_conv(*ARGUMENTS, implementation='fft')
 
 
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'stride': 0}, 'stride must be a whole number from 1, not 0'),
+        ({'dilation': 1.5}, r'dilation must be a whole number from 1, not 1\.5'),
+        ({'stride': 2, 'implementation': 'loop'}, "'loop' has neither stride nor dilation"),
+    ],
+)
+def test_wrong_strides(options, message):
+    with pytest.raises(ValueError, match=message):
+        sparse_conv(*ARGUMENTS, **options)
+
+
 def test_exports_for_every_platform_with_free_sizes():
     batch, height, width = jax.export.symbolic_shape('batch, height, width')
     _, bank, bias, _ = arguments = random_arguments(1, (1, 1), 3, 2, 2, 2, (3, 3))
@@ -298,6 +335,17 @@ for name, function, results, arguments in (
     pairs = zip(jax.tree.leaves(sharded), jax.tree.leaves(jax.jit(function)(*arguments)), strict=True)
     errors = [float(np.abs(a - b).max() / np.abs(b).max()) for a, b in pairs]
     report[name] = {'collectives': collectives, 'errors': errors}
+halves = jax.jit(lambda *a: jnp.sum(jnp.sin(sparse_conv(*a, stride=2))))
+x, gamma, _, bank, bias = wide
+sharded = (jax.device_put(x, batch), jax.device_put(bank, whole), bias, jax.device_put(gamma, batch))
+with jax.set_mesh(mesh):
+    text = halves.lower(*sharded[:1], bank[:, :, :6], *sharded[2:]).compile().as_text()
+report['strided'] = sorted(set(re.findall(r'all-gather|all-to-all|collective-permute', text)))
+try:
+    with jax.set_mesh(jax.make_mesh((8,), ('data',), axis_types=(AxisType.Explicit,))):
+        sparse_conv(x, bank[:, :, :6], bias, gamma)
+except ValueError as error:
+    report['explicit'] = str(error)
 report['devices'] = jax.device_count()
 print(json.dumps(report))
 """
@@ -327,6 +375,14 @@ def test_gradients_of_the_kernels_for_tpus_stay_where_they_are(on_eight_devices)
     collectives = on_eight_devices['wide']['collectives']
     assert set(collectives) == {'all-reduce'}
     assert set(collectives['all-reduce']) == {3 * 3 * 6 * 32, 3 * 3 * 32 * 2 * 2 * 16, 2 * 2 * 16, 1}
+
+
+def test_strides_stay_where_they_are(on_eight_devices):
+    assert on_eight_devices['strided'] == []
+
+
+def test_an_explicit_mesh_is_refused(on_eight_devices):
+    assert on_eight_devices['explicit'] == ('the mesh has axes of type Explicit (data): make it with axis_types=Auto')
 
 
 @pytest.mark.parametrize('name', ['once', 'loop', 'wide'])
