@@ -9,7 +9,7 @@ QUICKSTART_FLAGS ?=
 # Processes that share the tests, a file at a time; each takes up to 3 GB.
 TEST_PROCESSES ?= 2
 
-.PHONY: quickstart test test-compile test-slow lint setup docs
+.PHONY: quickstart test test-compile test-slow notebooks lint setup docs
 
 setup: $(VENV)/.installed
 
@@ -38,6 +38,10 @@ test: lint
 # Programs for TPUs and GPUs that are not there. A test is skipped if libtpu or the CUDA plugin of JAX is missing.
 test-compile: setup
 	$(RUN) -m pytest -m compile
+
+# The cells of the notebooks in examples/, one after another.
+notebooks: setup
+	$(RUN) -m pytest tests/documentation/test_notebooks.py
 
 # Huge images, wheels in environments of their own, and what test-compile runs: minutes each.
 test-slow: setup

@@ -2,6 +2,7 @@
 
 import ast
 import io
+import json
 import pathlib
 import posixpath
 import re
@@ -19,6 +20,8 @@ PAGES = {
     'CONTRIBUTING.md': 'contributing.md',
     'CHANGELOG.md': 'changelog.md',
     'nsr_jax/weights/README.md': 'weights.md',
+    'examples/quickstart.ipynb': 'examples/quickstart.md',
+    'examples/sparse_conv_classifier.ipynb': 'examples/sparse_conv_classifier.md',
     'configs/base.py': 'reference/configs.md',
 }
 _LINK = re.compile(r'(!?)\[([^\]]*)\]\(([^)\s#:]+)(#[^)\s]*)?\)')
@@ -27,6 +30,9 @@ _LINK = re.compile(r'(!?)\[([^\]]*)\]\(([^)\s#:]+)(#[^)\s]*)?\)')
 def make_pages() -> dict[str, str]:
     """The Markdown of all pages that are not files in docs/, by their place in the site."""
     pages = {place: link(_read(name), name) for name, place in PAGES.items() if name.endswith('.md')}
+    pages |= {
+        place: link(show_notebook(_read(name), name), name) for name, place in PAGES.items() if name.endswith('.ipynb')
+    }
     pages['reference/configs.md'] = describe_configs()
     pages['reference/commands.md'] = describe_commands()
     for package in sorted((ROOT / 'nsr_jax').rglob('__init__.py')):
@@ -57,6 +63,28 @@ def link(markdown: str, name: str) -> str:
 
 def _place(name: str) -> str | None:
     return PAGES.get(name, name.removeprefix('docs/') if name.startswith('docs/') else None)
+
+
+def show_notebook(source: str, name: str) -> str:
+    """A notebook as Markdown: its texts, its code and what that has printed and drawn.
+
+    Args:
+        source: of the notebook, JSON.
+        name: of its file in the repository.
+    """
+    first, *cells = json.loads(source)['cells']
+    parts = [''.join(first['source']), f'All of it is `{name}`, which Jupyter opens.']
+    for cell in cells:
+        text = ''.join(cell['source'])
+        parts.append(f'```python\n{text}\n```' if cell['cell_type'] == 'code' else text)
+        for output in cell.get('outputs', []):
+            data = output.get('data', {'text/plain': output.get('text', '')})
+            if 'image/png' in data:
+                picture = ''.join(data['image/png']).replace('\n', '')
+                parts.append(f'![What the code above has drawn](data:image/png;base64,{picture})')
+            else:
+                parts.append(f'```text\n{"".join(data["text/plain"]).rstrip()}\n```')
+    return '\n\n'.join(parts) + '\n'
 
 
 def describe_configs() -> str:
