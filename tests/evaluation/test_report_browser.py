@@ -1,16 +1,7 @@
-"""The report in a real Chromium, opened from the file system and driven through the browser's debugging pipe."""
+"""The report in a real Chromium, opened from the file system."""
 
-import base64
-import contextlib
-import fcntl
 import json
-import os
 import pathlib
-import select
-import shutil
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -20,132 +11,9 @@ from nsr_jax.evaluation.scores import Score
 from nsr_jax.page import render
 from nsr_jax.restoring.before_after import make_preview, write_page
 from nsr_jax.tasks.task import Published
+from tests.browser import start_browser
 
-FLAGS = (
-    '--headless', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--disable-quic', '--no-first-run',
-    '--disable-background-networking', '--disable-component-update', '--disable-sync', '--remote-debugging-pipe',
-)  # fmt: skip
-SECONDS = 300  # without an answer, and the browser counts as hung
-# Chromium reads commands from file descriptor 3 and writes answers to 4.
-LAUNCH = (
-    'import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])'
-)
 HOSTILE = '<script>window.hostile=1</script>"><img src=x onerror="window.hostile=1">'
-
-
-class Browser:
-    """A page of a Chromium that is driven by the DevTools protocol, with the page's requests and complaints."""
-
-    def __init__(self, commands, answers):
-        self._commands, self._answers, self._buffer, self._count = commands, answers, b'', 0
-        self._session = None
-        target = self.call('Target.createTarget', url='about:blank')['targetId']
-        self._session = self.call('Target.attachToTarget', targetId=target, flatten=True)['sessionId']
-        for domain in ('Page', 'Runtime', 'Log', 'Network'):
-            self.call(f'{domain}.enable')
-
-    def open(self, path):
-        """Load a file; from then on `requests`, `complaints` and `is_loaded` are those of this page."""
-        self.requests, self.complaints, self.is_loaded = [], [], False
-        self.call('Page.navigate', url=path.as_uri())  # the wait below has the same deadline
-        while not self.is_loaded:
-            self._receive()
-        self.run('1')  # the page's own load listeners have then run
-
-    def call(self, method, **parameters):
-        self._count += 1
-        self._deadline = time.monotonic() + SECONDS
-        message = {'id': self._count, 'method': method, 'params': parameters}
-        message |= {'sessionId': self._session} if self._session else {}
-        os.write(self._commands, json.dumps(message).encode() + b'\0')
-        while (answer := self._receive()).get('id') != self._count:
-            pass
-        assert 'error' not in answer, f'{method}: {answer["error"]}'
-        return answer['result']
-
-    def _receive(self):
-        while b'\0' not in self._buffer:
-            ready, _, _ = select.select([self._answers], [], [], max(0, self._deadline - time.monotonic()))
-            assert ready, f'no answer from Chromium within {SECONDS} seconds'
-            data = os.read(self._answers, 1 << 20)
-            assert data, 'Chromium has ended'
-            self._buffer += data
-        line, _, self._buffer = self._buffer.partition(b'\0')
-        message = json.loads(line)
-        match message.get('method'):
-            case 'Network.requestWillBeSent':
-                self.requests.append(message['params']['request']['url'])
-            case 'Runtime.exceptionThrown' | 'Log.entryAdded' | 'Runtime.consoleAPICalled':
-                self.complaints.append(message['params'])
-            case 'Page.loadEventFired':
-                self.is_loaded = True
-        return message
-
-    def run(self, expression):
-        """The value of a JavaScript expression after the next frame is drawn."""
-        code = f'new Promise(done => requestAnimationFrame(() => setTimeout(() => done({expression}))))'
-        answer = self.call('Runtime.evaluate', expression=code, awaitPromise=True, returnByValue=True)
-        assert 'exceptionDetails' not in answer, answer
-        return answer['result'].get('value')
-
-    def mouse(self, kind, x, y):
-        self.call('Input.dispatchMouseEvent', type=kind, x=x, y=y, button='left', buttons=1, clickCount=1)
-
-    def place(self, selector):
-        """Scroll an element into view and return its (x, y, width, height)."""
-        element = f'document.querySelector({json.dumps(selector)})'
-        self.run(f'{element}.scrollIntoView({{block: "center", behavior: "instant"}})')
-        return self.run(f'(box => [box.x, box.y, box.width, box.height])({element}.getBoundingClientRect())')
-
-    def click(self, selector, right=0.5, down=0.5):
-        x, y, width, height = self.place(selector)
-        for kind in ('mousePressed', 'mouseReleased'):
-            self.mouse(kind, x + right * width, y + down * height)
-
-    def show(self, width, colours):
-        """Set the width of the window, and light or dark colours, as a phone or the user's settings would."""
-        is_phone = width < 600
-        self.call('Emulation.setDeviceMetricsOverride', width=width, height=900, deviceScaleFactor=1, mobile=is_phone)
-        features = [{'name': 'prefers-color-scheme', 'value': colours}]
-        self.call('Emulation.setEmulatedMedia', features=features)
-
-    def screenshot(self, path):
-        data = self.call('Page.captureScreenshot', captureBeyondViewport=True)['data']
-        path.write_bytes(base64.b64decode(data))
-
-
-@contextlib.contextmanager
-def start_browser(profile):
-    found = shutil.which('chromium')
-    if not found:
-        reason = 'there is no chromium on the PATH'
-        if os.environ.get('NSR_REQUIRE_CHROMIUM'):
-            pytest.fail(f'{reason}, and NSR_REQUIRE_CHROMIUM is set')
-        pytest.skip(reason)
-    ends = []
-    for end in (*os.pipe(), *os.pipe()):  # well above 3 and 4, so that neither overwrites the other
-        ends.append(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10))
-        os.close(end)
-    command_reader, command_writer, answer_reader, answer_writer = ends
-    command = [sys.executable, '-c', LAUNCH, str(command_reader), str(answer_writer), found, *FLAGS]
-    with (profile / 'chromium.log').open('w') as log:
-        process = subprocess.Popen(
-            [*command, f'--user-data-dir={profile / "profile"}', 'about:blank'],
-            pass_fds=(command_reader, answer_writer), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-        )  # fmt: skip
-    os.close(command_reader)
-    os.close(answer_writer)
-    try:
-        yield Browser(command_writer, answer_reader)
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        os.close(command_writer)
-        os.close(answer_reader)
 
 
 @pytest.fixture(scope='module')
@@ -182,7 +50,7 @@ def report(tmp_path_factory) -> pathlib.Path:
 @pytest.fixture
 def page(browser, report):
     browser.show(1200, 'light')
-    browser.open(report)
+    browser.open(report.as_uri())
     return browser
 
 
@@ -201,7 +69,7 @@ def test_the_page_asks_for_nothing_and_complains_about_nothing(page, report):
 def test_requests_and_complaints_of_a_page_are_noticed(browser, tmp_path):
     bad = tmp_path / 'bad.html'
     bad.write_text('<img src="http://127.0.0.1:9/x.png"><script>console.error("a"); missing()</script>')
-    browser.open(bad)
+    browser.open(bad.as_uri())
     assert 'http://127.0.0.1:9/x.png' in browser.requests
     assert len(browser.complaints) >= 2
 
@@ -210,7 +78,7 @@ def test_the_page_may_not_ask_for_anything(page, report, tmp_path):
     changed = tmp_path / 'changed.html'
     text = report.read_text(encoding='utf-8').replace('</main>', '<img src="http://127.0.0.1:9/x.png"></main>')
     changed.write_text(text, encoding='utf-8')
-    page.open(changed)
+    page.open(changed.as_uri())
     assert 'Content Security Policy' in str(page.complaints)
 
 
@@ -336,7 +204,7 @@ UNREACHABLE = """[...document.querySelectorAll('body *')].filter(each => each.sc
 @pytest.mark.parametrize('kind', ['report', 'before and after', 'table'])
 def test_all_pages_have_labels_for_screen_readers_and_are_scrolled_by_keys(browser, pages, kind):
     browser.show(360, 'light')
-    browser.open(pages[kind])
+    browser.open(pages[kind].as_uri())
     assert browser.complaints == []
     assert browser.run('window.hostile') is None
     assert browser.run('[document.documentElement.lang, document.querySelectorAll("h1, main").length]') == ['en', 2]
@@ -349,7 +217,7 @@ def test_all_pages_have_labels_for_screen_readers_and_are_scrolled_by_keys(brows
 def test_they_fit_a_phone_in_light_and_dark(browser, pages, kind, colours):
     page = browser
     page.show(360, colours)
-    page.open(pages[kind])
+    page.open(pages[kind].as_uri())
     assert page.run('document.documentElement.scrollWidth') == 360
     paper, ink = page.run('(style => [style.backgroundColor, style.color])(getComputedStyle(document.body))')
     brightness = [sum(map(int, colour[4:-1].split(','))) for colour in (paper, ink)]
