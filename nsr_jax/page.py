@@ -13,15 +13,15 @@ def render(package: str, template: str, **values: Any) -> str:
 
     Args:
         package: holds the template.
-        template: the name of its file, which extends 'page.html'.
+        template: the name of its file, which extends 'page.html', or another file of the package that does.
         values: what the two ask for, among it `title`.
     """
-    files = {_BASE: ('nsr_jax', _BASE), template: (package, template)}
-    texts = {
-        name: (importlib.resources.files(place) / file).read_text(encoding='utf-8')
-        for name, (place, file) in files.items()
-    }
+
+    def read(name: str) -> str:
+        folder = importlib.resources.files('nsr_jax' if name == _BASE else package)
+        return (folder / name).read_text(encoding='utf-8')
+
     environment = jinja2.Environment(
-        loader=jinja2.DictLoader(texts), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+        loader=jinja2.FunctionLoader(read), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     return environment.get_template(template).render(values)

@@ -4,10 +4,11 @@
     python -m nsr_jax.restore 'scans/**/*.tif' --output=out/ --task=denoise --format=png
     python -m nsr_jax.restore photo.jpg --output=large.png --scale=2
     python -m nsr_jax.restore - --output=- --model=runs/x2 < photo.png > large.png
+    python -m nsr_jax.restore --serve --task=sr --scale=2
 
 Weights for these tasks come with the package (`--models` lists them); `--model` takes the name of one of them, or the
 folder of a network of your own. An image keeps its name, and its format unless there is a `--format`. Images that are
-in the output folder already are not restored again.
+in the output folder already are not restored again. `--serve` opens a page onto which images are dropped instead.
 """
 
 from nsr_jax import environment  # noqa: F401  before whatever imports JAX
@@ -25,7 +26,7 @@ from absl import flags, logging
 from nsr_jax import agreement, command_line, shipped, streams
 from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.errors import UserError, printable
-from nsr_jax.images.formats import FORMATS, check_quality_of_any, suffix_of
+from nsr_jax.images.formats import FORMATS, check_quality, check_quality_of_any, suffix_of
 from nsr_jax.images.reading import LARGEST_PIXELS
 from nsr_jax.images.writing import JPEG_QUALITY
 from nsr_jax.inference.devices import find_devices
@@ -35,10 +36,12 @@ from nsr_jax.paths import local_path
 from nsr_jax.restoring.before_after import write_comparison
 from nsr_jax.restoring.plan import STANDARD, Job, is_file, plan
 from nsr_jax.restoring.restore_files import restore_files
+from nsr_jax.restoring.serve import Limits, Server, is_loopback
 from nsr_jax.trained import WHICH, fingerprint
 
 EXIT_SOME_FAILED = 1
 PAGE = 'compare.html'
+SERVED_PIXELS = 25_000_000  # of an image that is sent to a server
 TASKS = list(dict.fromkeys(task for task, _, _ in shipped.SHIPPED.values()))
 
 
@@ -122,6 +125,8 @@ def main(argv: Sequence[str]) -> int:
         if agreement.is_first():
             streams.print_text(list_models())
         return 0
+    if given.serve:
+        return serve(argv)
     if given.output is None:
         raise UserError('give --output=FOLDER for the restored images, or --output=- for standard output')
     form, output = given.format and given.format.upper(), local_path(given.output, '--output')
@@ -139,38 +144,72 @@ def main(argv: Sequence[str]) -> int:
         raise UserError('--compare needs files as input and a folder as --output')
     if jax.process_count() > 1 and uses_standard:
         raise UserError('several processes need files as input and a folder as --output')
+    work = f'{len(waiting)} of {len(jobs)} images to restore, {sum(job.size for job in waiting) / 1e6:.1f} MB of files'
     if given.dry_run:
         if agreement.is_first():
             streams.print_text(list_jobs(jobs, waiting))
+            logging.info(work)
         return 0
     if output == STANDARD and sys.stdout.isatty():
         raise UserError('standard output is a terminal: send it to a file or a program, or give a folder as --output')
     if any(job.source is None for job in jobs) and sys.stdin.isatty():
         raise UserError('standard input is a terminal: send an image there, or name a file')
-    options = {'tile': given.tile, 'ensemble': given.ensemble, 'dtype': given.dtype, 'device': given.device}
     with agreement.agreed():
-        restorer = Restorer.load(model, which=given.which, **options)
-        check_model(model, restorer.task, restorer.scale, given.task, given.scale)
+        restorer = load(model)
     agreement.check_alike({'weights': [fingerprint(params) for _, params in restorer.networks]})
     if output != STANDARD:
         folder = pathlib.Path(output).parent if writes_one else output
         agreement.by_first(lambda: os.fspath(make_output_folder(folder)))
 
-    logging.info('%s: %d images', model, len(jobs))
+    logging.info('%s: %s', model, work)
     if len(waiting) < len(jobs):
         logging.info('%d of them are already in %s; --overwrite replaces them', len(jobs) - len(waiting), output)
     started = time.monotonic()
-    reading = {'largest_pixels': given.largest_pixels}
+    largest_pixels = given.largest_pixels or LARGEST_PIXELS
+    reading = {'largest_pixels': largest_pixels}
     failed, megapixels = restore_files(waiting, restorer, output_format=form, quality=given.quality, **reading)
     done, seconds = len(waiting) - len(failed), time.monotonic() - started
     speed = f'{seconds:.1f} s, {megapixels / seconds:.3g} megapixels of output a second'
     logging.info('%d of %d images restored to %s: %s', done, len(waiting), output, speed)
     if given.compare:
         shown = [job for job in jobs if job not in failed]
-        page, largest = pathlib.Path(output) / PAGE, given.largest_pixels * restorer.scale**2
+        page, largest = pathlib.Path(output) / PAGE, largest_pixels * restorer.scale**2
         number = agreement.by_first(lambda: write_comparison(page, shown, f'Restored by {model}', largest))
         logging.info('%s shows %d of %d images before and after', page, number, len(shown))
     return EXIT_SOME_FAILED if failed else 0
+
+
+def load(model: str) -> Restorer:
+    """Load a model with the options of the command line; raises `UserError` if it is for another task or scale."""
+    given = flags.FLAGS
+    options = {'tile': given.tile, 'ensemble': given.ensemble, 'dtype': given.dtype, 'device': given.device}
+    restorer = Restorer.load(model, which=given.which, **options)
+    check_model(model, restorer.task, restorer.scale, given.task, given.scale)
+    return restorer
+
+
+def serve(argv: Sequence[str]) -> int:
+    """Restore what clients send, until a signal ends it."""
+    given = flags.FLAGS
+    unused = ('output', 'suffix', 'dry_run', 'recursive', 'overwrite', 'compare')
+    if argv[1:] or any(given[name].present for name in unused):
+        asked = argv[1] if argv[1:] else f'--{next(name for name in unused if given[name].present)}'
+        raise UserError(f'--serve restores what is sent to it: {asked} does not fit')
+    if jax.process_count() > 1:
+        raise UserError('--serve is for one process')
+    form = given.format and given.format.upper()
+    check_quality(form or 'JPEG', given.quality)
+    model = choose_model(given.model, given.task, given.scale)
+    limits = Limits(given.largest_upload, given.largest_pixels or SERVED_PIXELS, given.queue)
+    options = {'names': given.serve_as, 'output_format': form, 'quality': given.quality}
+    title = f'Restore images by {model}'
+    server = Server(load(model), title=title, host=given.host, port=given.port, limits=limits, **options)
+    if not is_loopback(given.host):
+        logging.warning('whoever reaches %s over a network may use this server', server.url)
+    logging.info('%s restores by %s; Ctrl-C ends it', server.url, model)
+    server.run()
+    logging.info('ended')
+    return 0
 
 
 def define_flags() -> None:
@@ -193,7 +232,14 @@ def define_flags() -> None:
     flags.DEFINE_integer('tile', TILE, 'Side of the tiles that a network sees at once, in input pixels.', lower_bound=2)
     flags.DEFINE_enum('dtype', 'float32', list(COMPUTE_DTYPES), 'Of the convolutions.')
     flags.DEFINE_string('device', None, "cpu, gpu or tpu, for all devices of a kind; default: JAX's choice.")
-    flags.DEFINE_integer('largest_pixels', LARGEST_PIXELS, 'Refuse larger images.', lower_bound=1)
+    limits = f'default: {LARGEST_PIXELS:,}, and {SERVED_PIXELS:,} with --serve'
+    flags.DEFINE_integer('largest_pixels', None, f'Refuse larger images; {limits}.', lower_bound=1)
+    flags.DEFINE_bool('serve', False, 'Instead of files, restore what browsers and programs of this machine send.')
+    flags.DEFINE_string('host', '127.0.0.1', 'Address at which --serve listens.')
+    flags.DEFINE_integer('port', 8000, 'Port at which --serve listens; 0: any.', lower_bound=0, upper_bound=2**16 - 1)
+    flags.DEFINE_list('serve_as', [], 'Names of this machine that clients of --serve may use beside localhost.')
+    flags.DEFINE_integer('largest_upload', 64, 'Megabytes of a file that --serve accepts.', lower_bound=1)
+    flags.DEFINE_integer('queue', 8, 'Images that may wait while --serve restores another one.', lower_bound=0)
 
 
 def start() -> None:

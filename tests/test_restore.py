@@ -29,6 +29,7 @@ from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.models.residual import RestorationNetwork
 from nsr_jax.restoring import restore_files
 from nsr_jax.restoring.plan import Job
+from nsr_jax.restoring.serve import Limits, Server
 from nsr_jax.training.checkpoints import save_model
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -127,13 +128,15 @@ def test_command_restores_what_it_can(commands, tmp_path, model):
     np.testing.assert_array_equal(read_photo(tmp_path / 'colour.png').pixels, colour)
 
 
-def test_a_dry_run_lists_what_would_be_done(tmp_path, packaged, run, monkeypatch, capsys):
+def test_a_dry_run_lists_what_would_be_done(tmp_path, packaged, run, monkeypatch, capsys, caplog):
+    caplog.set_level('INFO', logger='absl')
     for name in ('in/a.png', 'in/b.jpg', 'out/a_x2.png'):
         write(tmp_path / name)
     monkeypatch.setattr(Restorer, 'load', None)
     assert run('in', '--output=out', '--scale=2', '--suffix=_x2', '--dry_run') == 0
     assert capsys.readouterr().out == 'in/a.png -> out/a_x2.png (already there)\nin/b.jpg -> out/b_x2.jpg\n'
     assert names_in(tmp_path / 'out') == ['a_x2.png']
+    assert '1 of 2 images to restore, 0.0 MB of files' in caplog.text
 
 
 def test_one_image_may_become_a_named_file(tmp_path, model, run):
@@ -447,6 +450,57 @@ def test_a_page_shows_before_and_after(tmp_path, model, run, capsys):
     assert len(uris) == 4
     after = np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(uris[1]))))
     np.testing.assert_array_equal(after, Restorer.load(model)(image))
+
+
+@pytest.fixture
+def servers(monkeypatch):
+    """The servers that commands would have run."""
+    found = []
+    monkeypatch.setattr(Server, 'run', lambda server: found.append(server) or server.server_close())
+    return found
+
+
+def test_the_command_serves(tmp_path, packaged, run, servers, caplog):
+    caplog.set_level('INFO', logger='absl')
+    assert run('--serve', '--scale=2', '--port=0') == 0
+    assert run('--serve', '--task=jpeg', '--port=0', '--format=webp', '--quality=50', '--largest_pixels=63',
+               '--largest_upload=3', '--queue=0', '--host=localhost', '--serve_as=studio.local') == 0  # fmt: skip
+    first, second = servers
+    assert (first.restorer.task, first.restorer.scale, first.output_format, first.quality) == ('sr', 2, None, None)
+    assert first.limits == Limits(64, 25_000_000, 8)
+    assert f'{first.url} restores by sr_x2; Ctrl-C ends it' in caplog.text
+    assert (second.restorer.task, second.output_format, second.quality) == ('jpeg', 'WEBP', 50)
+    assert second.limits == Limits(3, 63, 0)
+    assert 'studio.local' in second.names - first.names
+    assert 'over a network' not in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ['shipped']
+
+
+def test_what_does_not_fit_a_server_is_told_before_work(packaged, run, servers, monkeypatch):
+    monkeypatch.setattr(Restorer, 'load', None)
+    for arguments, message in [
+        (['a.png'], '--serve restores what is sent to it: a.png does not fit'),
+        (['--output=out'], '--serve restores what is sent to it: --output does not fit'),
+        (['--compare'], '--serve restores what is sent to it: --compare does not fit'),
+        (['--quality=0'], 'quality must be .* 100, not 0'),
+        (['--format=png', '--quality=50'], 'PNG is lossless'),
+        (['--scale=5'], 'no weights called sr_x5'),
+    ]:
+        with pytest.raises(UserError, match=message):
+            run('--serve', '--scale=2', *arguments)
+    assert servers == []
+
+
+def test_the_container_starts_a_server(packaged, run, servers, caplog):
+    words = {}
+    for line in (ROOT / 'Containerfile').read_text(encoding='utf-8').splitlines():
+        name, _, value = line.partition(' ')
+        if name in ('ENTRYPOINT', 'CMD'):
+            words[name] = json.loads(value)
+    assert words['ENTRYPOINT'] == ['nsr-restore']
+    assert run(*words['CMD'], '--port=0') == 0
+    assert servers[0].server_address[0] == '0.0.0.0'
+    assert 'whoever reaches http://0.0.0.0:' in caplog.text
 
 
 def test_the_bar_counts_what_there_is_to_do(tmp_path, model, monkeypatch):

@@ -38,6 +38,11 @@ class Job(NamedTuple):
         return self.target is not None and self.target.exists()
 
     @property
+    def size(self) -> int:
+        """Bytes of the input; 0 if it is standard input, or gone."""
+        return self.source.stat().st_size if self.source and self.source.exists() else 0
+
+    @property
     def format(self) -> str | None:
         """The one of `formats.FORMATS` that the target's suffix names; None: it names none."""
         return None if self.target is None else SUFFIXES.get(self.target.suffix.lower())

@@ -52,8 +52,7 @@ def restore_files(
     failed, pixels = [], 0
     for folder in {job.target.parent for job in jobs if job.target}:
         sweep(folder)
-    sizes = [job.source.stat().st_size if job.source and job.source.exists() else 1 for job in jobs]
-    with Progress(sizes, is_shown=agreement.is_first()) as progress:
+    with Progress([max(1, job.size) for job in jobs], is_shown=agreement.is_first()) as progress:
         for job in jobs:
             progress.start_next()
             try:
@@ -63,10 +62,10 @@ def restore_files(
                     if not output_format:
                         _check_misnamed(job, photo, restorer.scale, form)
                     asked = quality if output_format or job.target is None or takes_quality(form) else None
-                    with _named(job):
+                    with errors_named(str(job)):
                         check_quality(form, asked)
                         strips = restorer.strips(photo.pixels, photo.alpha, on_progress=progress.tell)
-                strips = _about(job, strips)
+                strips = named_strips(str(job), strips)
                 with agreement.agreed(), _taken_by_all(strips):
                     if agreement.is_first():
                         _write(job.target, strips, photo, restorer.scale, form, asked)
@@ -110,11 +109,12 @@ def _check_misnamed(job: Job, photo: Photo, scale: int, form: str) -> None:
     if called is None or photo.format in (called, form):
         return
     true = f'{job}: a {photo.format} file by its contents (--format={photo.format.lower()} keeps that format)'
-    check_output(form, **_kind_of_output(photo, scale), name=true)
+    check_output(form, **kind_of_output(photo, scale), name=true)
     logging.warning('%s; writing %s, as its name says', true, form)
 
 
-def _kind_of_output(photo: Photo, scale: int) -> dict[str, Any]:
+def kind_of_output(photo: Photo, scale: int) -> dict[str, Any]:
+    """Height, width, channels with alpha, and dtype of a restored photograph, as `write_photo` takes them."""
     height, width, channels = photo.pixels.shape
     channels += photo.alpha is not None
     return {'height': scale * height, 'width': scale * width, 'channels': channels, 'dtype': photo.pixels.dtype}
@@ -123,7 +123,7 @@ def _kind_of_output(photo: Photo, scale: int) -> dict[str, Any]:
 def _write(
     target: pathlib.Path | None, strips: Iterator[np.ndarray], photo: Photo, scale: int, form: str, quality: int | None
 ) -> None:
-    about = _kind_of_output(photo, scale) | {'format': form, 'metadata': photo.metadata, 'quality': quality}
+    about = kind_of_output(photo, scale) | {'format': form, 'metadata': photo.metadata, 'quality': quality}
     if target is None:
         try:
             with open(sys.stdout.fileno(), 'wb', closefd=False) as stream:
@@ -136,18 +136,18 @@ def _write(
         write_photo(target, strips, **about)
 
 
-def _about(job: Job, strips: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The same strips; errors name the image."""
-    with _named(job):
+def named_strips(name: str, strips: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same strips; errors begin with the name of the image."""
+    with errors_named(name):
         yield from strips
 
 
 @contextlib.contextmanager
-def _named(job: Job) -> Iterator[None]:
-    """Name the image in errors."""
+def errors_named(name: str) -> Iterator[None]:
+    """Make errors begin with the name of the image; too little memory is a `UserError`."""
     try:
         yield
     except UserError as error:
-        raise UserError(f'{job}: {error}') from error
+        raise UserError(f'{name}: {error}') from error
     except MemoryError as error:
-        raise UserError(f'{job}: too little memory') from error
+        raise UserError(f'{name}: too little memory') from error

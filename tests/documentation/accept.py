@@ -32,7 +32,7 @@ class AcceptedError(BaseException):
 BEGINNINGS = {
     'train.py': ('evaluation.validation.open_validation', 'training.profile.profile', 'training.replay.replay'),
     'eval.py': ('data.sources.open_source',),
-    'nsr_jax.restore': ('restoring.plan.plan',),
+    'nsr_jax.restore': ('restoring.plan.plan', 'restoring.serve.Limits'),
     'nsr_jax.score': ('evaluation.folders.match',),
     'nsr_jax.sweep': (
         'studies.study.claim_workdir',
@@ -61,7 +61,11 @@ def completed(program, arguments):
         value = LEFT_OUT.get(program, {}).get(name, 'x') if value == '…' else value.replace('$i', '0')
         filled.append(f'{name}={value}' if '=' in argument else argument)
     given = {argument.partition('=')[0] for argument in filled}
-    stands_for = {'--task': {'--model', '--scale', '--models'}, '--checkpoint': {'--shipped', '--baselines'}}
+    stands_for = {
+        '--task': {'--model', '--scale', '--models'},
+        '--output': {'--serve'},
+        '--checkpoint': {'--shipped', '--baselines'},
+    }
     left_out = LEFT_OUT.get(program, {}).items()
     return [f'{name}={value}' for name, value in left_out if not given & {name, *stands_for.get(name, ())}] + filled
 

@@ -16,8 +16,8 @@ FIELD = re.compile(r'--config\.[\w.]+=.+')
 PLACEHOLDERS = {'--config.NAME=VALUE', '--config.mesh.…', '--config.data.source=FOLDER'}
 # Of pip, Slurm and other programs.
 FOREIGN = {
-    '--array', '--gpu-bind', '--gpus-per-node', '--gpus-per-task', '--help', '--kill-on-bad-exit', '--nodes',
-    '--ntasks-per-node', '--requeue', '--signal',
+    '--array', '--data-binary', '--gpu-bind', '--gpus-per-node', '--gpus-per-task', '--help', '--kill-on-bad-exit',
+    '--nodes', '--ntasks-per-node', '--requeue', '--signal',
 }  # fmt: skip
 WRONG = [
     ('train.py', ('--config=configs/sr.py:scale=5', '--workdir=runs/x5')),
