@@ -9,6 +9,10 @@ names here. Beside each, x2.stablehlo.json and so on describe the network; docs/
     python -m nsr_jax.export --checkpoint=runs/x2 --output=x2.onnx --gate=fixed --images=photos/
 
 folds the gates for images such as those of a folder into plain convolutions, and says what this costs in dB.
+
+    python -m nsr_jax.export --checkpoint=runs/x2 --compile_for=v5e:2x2 --size=16x96x96
+
+compiles the function of .stablehlo for chips that need not be there, and shows what the compiler says of it.
 """
 
 from nsr_jax import environment  # noqa: F401  before whatever imports JAX
@@ -20,22 +24,27 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from absl import flags, logging
 
 import nsr_jax
-from nsr_jax import command_line, shipped
+from nsr_jax import command_line, shipped, streams
 from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.tables import to_record
 from nsr_jax.exporting.formats import FORMATS, Format
+from nsr_jax.exporting.stablehlo import export_network
 from nsr_jax.inference.restorer import TILING
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_parameters
 from nsr_jax.paths import local_path
-from nsr_jax.trained import WHICH
+from nsr_jax.planning.compiled_restoring import plan_restoring
+from nsr_jax.planning.description import describe_restoring
+from nsr_jax.planning.target import EXAMPLES, hide_accelerators
+from nsr_jax.trained import WHICH, LoadedModel
 
 
 def write_export(
@@ -65,10 +74,7 @@ def write_export(
     """
     path, card_path = _check_output(output, overwrite)
     form = _find_format(path)
-    parts = shipped.find_parts(model)
-    if len(parts) > 1:
-        raise UserError(f'--checkpoint={model} stands for {" and ".join(parts)}: name one of them')
-    loaded = shipped.load_part(parts[0], which)
+    loaded = _load(model, which)
     scores = []
     if fix_gates_for is None:
         make_output_folder(path.parent)
@@ -112,6 +118,13 @@ def write_export(
     return card
 
 
+def _load(model: str | os.PathLike, which: str) -> LoadedModel:
+    parts = shipped.find_parts(model)
+    if len(parts) > 1:
+        raise UserError(f'--checkpoint={model} stands for {" and ".join(parts)}: name one of them')
+    return shipped.load_part(parts[0], which)
+
+
 def _find_format(path: pathlib.Path) -> Format:
     """The format that a file's suffix names, whose packages are installed."""
     form = FORMATS.get(path.suffix)
@@ -151,6 +164,9 @@ def main(argv: Sequence[str]) -> None:
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
     given = flags.FLAGS
+    if given.compile_for is not None:
+        _plan(given.checkpoint, given.which, given.compile_for, given.size)
+        return
     checkpoint, output = given.checkpoint, local_path(given.output, '--output')
     if given.gate == 'fixed' and not given.images:
         raise UserError('--gate=fixed needs --images: a folder, or a dataset such as set5, of what will be restored')
@@ -162,6 +178,24 @@ def main(argv: Sequence[str]) -> None:
     origin = f'step {card["step"]}, weights {card["weights"]}'
     logging.info('%s, %s: %.2f MB in %s', checkpoint, origin, size, output)
     logging.info('its description: %s.json', output)
+
+
+def _plan(model: str, which: str, chips: str, size: str | None) -> None:
+    """Print the plan of restoring for chips."""
+    if re.fullmatch(r'[1-9]\d*x[1-9]\d*x[1-9]\d*', size or '') is None:
+        raise UserError(f'--compile_for needs --size=BATCHxHEIGHTxWIDTH, such as 16x96x96, not {size}')
+    batch, height, width = map(int, str(size).split('x'))
+    loaded = _load(model, which)
+    network = build_network(loaded.config.model)
+    found = plan_restoring(network, export_network(network, loaded.params), (batch, height, width), chips)
+    streams.print_text(describe_restoring(found))
+
+
+def _computes() -> bool:
+    """Whether accelerators are used; from a plan they are hidden."""
+    if flags.FLAGS.compile_for is not None:
+        hide_accelerators()
+    return flags.FLAGS.compile_for is None
 
 
 if __name__ == '__main__':
@@ -178,5 +212,14 @@ if __name__ == '__main__':
     flags.DEFINE_string('images', None, 'Folder or dataset of clean images, for which gates are fixed.')
     flags.DEFINE_list('levels', [], 'Sigmas or JPEG qualities to fix gates for; default: config.evaluation.levels.')
     flags.DEFINE_bool('overwrite', False, 'Replace existing files.')
-    flags.mark_flags_as_required(['checkpoint', 'output'])
-    command_line.run(main)
+    flags.DEFINE_string(
+        'compile_for', None, f'Chips to plan restoring for instead of writing a file: {EXAMPLES}. It needs --size.'
+    )
+    flags.DEFINE_string('size', None, 'Batch, height and width to plan for, in pixels of the input, such as 16x96x96.')
+    flags.mark_flag_as_required('checkpoint')
+    flags.register_multi_flags_validator(
+        ['output', 'compile_for'],
+        lambda given: (given['output'] is None) != (given['compile_for'] is None),
+        message='give --output=FILE to write, or --compile_for=CHIPS to plan',
+    )
+    command_line.run(main, _computes)

@@ -253,6 +253,22 @@ def test_mistakes_are_one_line_before_the_work(commands, folder, tmp_path, monke
     assert lines == [next(line for line in lines if line.startswith('error: no model missing'))]
 
 
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['--compile_for=v5e:2x2'], 'needs --size=BATCHxHEIGHTxWIDTH, such as 16x96x96, not None'),
+        (['--compile_for=v5e:2x2', '--size=96x96'], 'such as 16x96x96, not 96x96'),
+        (['--compile_for=v9:2x2', '--size=1x8x8'], '--compile_for=v9:2x2 names no chips'),
+        (['--compile_for=h100', '--size=1x8x8', '--output=a.onnx'], '--compile_for=CHIPS to plan'),
+        ([], 'give --output=FILE to write'),
+    ],
+    ids=['no size', 'two sides', 'unknown chips', 'both', 'neither'],
+)
+def test_mistakes_in_a_plan_are_one_line(commands, folder, arguments, message):
+    code, error, output = commands('nsr_jax.export', f'--checkpoint={folder / "gated" / "run"}', *arguments)
+    assert (code, output) == (2, b'') and message in error.splitlines()[-1]
+
+
 def test_a_name_for_two_networks_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(shipped, 'find_parts', lambda model: ['denoise_gray', 'denoise_colour'])
     with pytest.raises(UserError, match='denoise stands for denoise_gray and denoise_colour: name one of them'):
