@@ -63,7 +63,7 @@ def completed(program, arguments):
     given = {argument.partition('=')[0] for argument in filled}
     stands_for = {
         '--task': {'--model', '--scale', '--models'},
-        '--output': {'--serve'},
+        '--output': {'--serve', '--compile_for'},
         '--checkpoint': {'--shipped', '--baselines'},
     }
     left_out = LEFT_OUT.get(program, {}).items()

@@ -9,8 +9,9 @@ import pytest
 
 from nsr_jax.errors import UserError
 from nsr_jax.training import trackers
-from nsr_jax.training.run import check_run
-from nsr_jax.training.workdir import MetricsWriter, check_workdir, write_config
+from nsr_jax.training.history import write_config
+from nsr_jax.training.run import check_changes, check_run
+from nsr_jax.training.workdir import MetricsWriter
 
 BLOCK = 2**15
 IMAGE = np.arange(8 * 24 * 3, dtype=np.uint8).reshape(8, 24, 3)
@@ -122,7 +123,7 @@ def test_trackers_are_checked_before_training_starts(tmp_path, config, monkeypat
 def test_trackers_may_be_switched_on_later(tmp_path, config):
     write_config(tmp_path, config)
     config.trackers = 'wandb'
-    check_workdir(tmp_path, config)
+    check_changes(tmp_path, config, [])
 
 
 def run_twice(tmp_path, config):
