@@ -8,8 +8,8 @@ import pytest
 
 from nsr_jax.evaluation.report import Picture, write_report
 from nsr_jax.evaluation.scores import Score
-from nsr_jax.page import render
 from nsr_jax.restoring.before_after import make_preview, write_page
+from nsr_jax.studies.table import Section, to_html
 from nsr_jax.tasks.task import Published
 from tests.browser import start_browser
 
@@ -187,8 +187,8 @@ def pages(report, tmp_path_factory):
     image = np.random.default_rng(0).integers(0, 256, (300, 700, 3), np.uint8)
     write_page(folder / 'before_after.html', HOSTILE, [make_preview('long' * 50, image, image)], 2)
     head, rows = ['member', *(f'score {i}' for i in range(20))], [['name' * 20, *('30.12 ± 0.22' for _ in range(20))]]
-    section = {'text': 'Scores:', 'head': head, 'rows': rows, 'left': 1}
-    table = render('nsr_jax.studies', 'table.html', title=HOSTILE, sections=[section], plot='', first='a')
+    section = Section('Scores:', head, rows, left=1)
+    table = to_html(HOSTILE, [section], [])
     (folder / 'table.html').write_text(table, encoding='utf-8')
     return {'report': report, 'before and after': folder / 'before_after.html', 'table': folder / 'table.html'}
 

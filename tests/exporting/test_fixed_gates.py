@@ -128,7 +128,7 @@ def test_what_cannot_be_fixed_is_one_line(run, photos, tmp_path, monkeypatch):
         (tmp_path / 'plain', photos, ['25'], '--gate=fixed: this network has no gates that could be fixed'),
         (tmp_path / 'denoise', photos, [], 'no level given to score denoise at'),
         (run, photos, ['25'], 'task sr has no levels besides its scale'),
-        (run, tmp_path / 'none', [], 'unknown source'),
+        (run, tmp_path / 'none', [], 'none: there is no such folder'),
         (run, tmp_path / 'plain', [], 'no image in this folder'),
     ]:
         with pytest.raises(UserError, match=message):
