@@ -9,10 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
-from nsr_jax import sweep
 from nsr_jax.errors import UserError
 from nsr_jax.studies import search as search_module
 from nsr_jax.studies.collecting import collect
@@ -313,25 +310,19 @@ def test_optuna_is_an_extra(read, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('flags_given', 'message'),
+    ('arguments', 'message'),
     [
-        ({'search': 'random'}, '--search=random needs --trials'),
-        ({'trials': 3}, '--trials=3 needs --search=random or --search=halving'),
-        ({'search': 'random', 'trials': 3, 'timed': True}, '--timed needs --list, without --search'),
-        ({'search': 'random', 'collect': True}, 'holds no search'),
-        ({'search': 'random', 'index': 0}, 'holds no search'),
-        ({'search': 'random', 'trials': 3, 'workdir': None}, '--workdir must be given'),
+        (['--search=random'], '--search=random needs --trials'),
+        (['--trials=3'], '--trials=3 needs --search=random or --search=halving'),
+        (['--search=random', '--trials=3', '--timed'], '--timed needs --list, without --search'),
+        (['--search=random', '--collect'], 'holds no search'),
+        (['--search=random', '--index=0'], 'holds no search'),
+        (['--search=random', '--trials=3', '--workdir='], '--workdir is empty'),
+        (['--search=tpe', '--trials=3'], 'one of <random|halving>'),
     ],
 )
-def test_the_command_refuses_mistakes_before_anything_starts(read, tmp_path, flags_given, message):
+def test_the_command_refuses_mistakes_before_anything_starts(read, commands, tmp_path, arguments, message):
     read()
-    flags.FLAGS.mark_as_parsed()
-    options = {'workdir': str(tmp_path / 'new')} | flags_given
-    with flagsaver.flagsaver(**options), pytest.raises(UserError, match=message):
-        sweep.main(['sweep', str(tmp_path / 'sweep.py')])
+    code, error, output = commands('nsr_jax.sweep', tmp_path / 'sweep.py', f'--workdir={tmp_path / "new"}', *arguments)
+    assert (code, output) == (2, b'') and message in error.splitlines()[-1]
     assert not (tmp_path / 'new').exists()
-
-
-def test_an_unknown_method_is_refused():
-    with flagsaver.flagsaver(), pytest.raises(flags.IllegalFlagValueError, match=r'one of <random\|halving>'):
-        flags.FLAGS['search'].parse('tpe')
