@@ -207,13 +207,15 @@ def _data_uri(kind: str, contents: bytes) -> str:
 
 
 def _draw_curves(curves: Mapping[str, str | os.PathLike], metrics: Mapping[str, Metric]) -> list[tuple[str, str]]:
-    """Heading and plot of the losses, and of each metric in each evaluation during training."""
+    """Heading and plot of the losses, of each metric in each evaluation during training, and of the gates' entropy."""
     plots: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {'Loss': {}} if curves else {}
     for index, path in enumerate(curves.values()):
         for name, points in read_curves(path).items():
             evaluation, _, metric = name.rpartition('/')  # 'loss/ms_ssim' is a term of the loss
             if name == 'loss':
                 plots['Loss'][index] = points
+            elif name.endswith('gates/entropy'):
+                plots.setdefault(f'{evaluation}: entropy (bits)', {})[index] = points
             elif metric in metrics and evaluation not in ('', 'loss'):
                 plots.setdefault(f'{evaluation}: {metrics[metric].heading}', {})[index] = points
     return [(heading, _draw(lines, is_loss=heading == 'Loss')) for heading, lines in plots.items()]

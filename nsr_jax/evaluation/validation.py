@@ -10,6 +10,8 @@ from absl import logging
 from nsr_jax.data.sources import Source, open_source
 from nsr_jax.data.validation_split import open_validation_images, read_validation_images
 from nsr_jax.errors import UserError, first_of
+from nsr_jax.evaluation.gate_maps import gate_names
+from nsr_jax.evaluation.gate_statistics import gate_statistics
 from nsr_jax.evaluation.protocols import check_size
 from nsr_jax.evaluation.samples import make_sampler
 from nsr_jax.evaluation.scores import means
@@ -20,6 +22,8 @@ from nsr_jax.models.build import build_network
 from nsr_jax.tasks import find_degradations, find_protocols, find_task
 from nsr_jax.tasks.task import Protocol
 
+_GATED = 8  # validation images on which gates are watched
+
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
@@ -28,7 +32,8 @@ class Validation:
     Attributes:
         evaluate: takes a network's parameters and returns a merit (larger is better, whatever the metric), or None
             without validation images; and all scores by name: 'validation/PROTOCOL/DEGRADATION/METRIC', and for test
-            sets, which choose nothing, 'test/DATASET/PROTOCOL/DEGRADATION/METRIC'.
+            sets, which choose nothing, 'test/DATASET/PROTOCOL/DEGRADATION/METRIC'. Of a network with gates also the
+            'gates/entropy' and 'gates/deviation' of `gate_statistics`, over the first validation images.
         measured_on: everything besides the parameters that the merit depends on, in words.
         draw_samples: as `make_sampler` gives it; None if no samples are asked for or there are no validation images.
     """
@@ -65,6 +70,8 @@ def open_validation(config: ml_collections.ConfigDict) -> Validation | None:
     network = build_network(config.model, config.compute_dtype)
     check_images(sources, [protocol], degradations[0], metrics, [network.channels])
 
+    gated = held_out.select(lambda name: name in held_out.names[:_GATED]) if held_out and gate_names(network) else None
+
     def evaluate_params(params: dict) -> tuple[float | None, dict[str, float]]:
         predictors = device_predictors(network, params, tiling)
         scores, merits = {}, []
@@ -76,6 +83,9 @@ def open_validation(config: ml_collections.ConfigDict) -> Validation | None:
                     scores[f'{place}/{protocol.name}/{degradation}/{name}'] = value
                 if source is held_out:
                     merits.append(metrics[asked.metric].merit(mean.values[asked.metric]))
+        if gated:
+            images = [protocol.network_input(example, each.level) for each in degradations for example in gated]
+            scores |= gate_statistics(network, params, images, tiling.tile)
         return sum(merits) / len(merits) if merits else None, scores
 
     measured_on = {

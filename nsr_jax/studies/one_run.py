@@ -14,10 +14,10 @@ from absl import logging
 from nsr_jax import agreement
 from nsr_jax.atomic_files import write_atomically
 from nsr_jax.errors import StoppedError, UserError
-from nsr_jax.evaluation.gate_statistics import measure_gates
 from nsr_jax.evaluation.validation import open_held_out, open_validation
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_multi_adds, count_parameters
+from nsr_jax.studies.gates_worth import measure_gates
 from nsr_jax.studies.study import StudyRun
 from nsr_jax.trained import FOLDER, load_model
 from nsr_jax.training.loop import train

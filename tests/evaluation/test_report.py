@@ -246,15 +246,17 @@ def curves_in(text):
 def test_curves(tmp_path):
     lines = [{'step': i, 'loss': 0.1 * 0.99**i, 'psnr': 1.0, 'loss/ssim': 1.0, 'a/mae': 1.0} for i in range(1, 200)]
     lines += [{'step': step, 'Set5/sr-y/psnr': psnr, 'Set5/sr-y/ssim': 0.5} for step, psnr in ((1, 20.0), (100, 30.0))]
+    lines += [{'step': step, 'gates/entropy': bits, 'gates/deviation': 0.01} for step, bits in ((1, 2.0), (100, 1.5))]
     path = metrics_file(
         tmp_path, *lines, {'step': 150, 'Set5/sr-y/psnr': math.inf}, {'step': 199, 'Set5/sr-y/psnr': 40}
     )
     text = write(tmp_path, curves={'net': path, 'the same': path})
-    loss, psnr, ssim = curves_in(text)
-    assert len(loss) == len(psnr) == len(ssim) == 2
+    loss, psnr, ssim, entropy = curves_in(text)
+    assert len(loss) == len(psnr) == len(ssim) == len(entropy) == 2
+    assert entropy[0][-1, 1] > entropy[0][0, 1] + 100  # it falls
     assert np.corrcoef(loss[0].T)[0, 1] > 0.9999  # exponential decay is a straight line on a logarithmic axis
     assert loss[0][-1, 1] > loss[0][0, 1] + 100 and psnr[0][-1, 1] < psnr[0][0, 1] - 100
-    assert 'Set5/sr-y: PSNR (dB)' in text and 'Set5/sr-y: SSIM' in text
+    assert 'Set5/sr-y: PSNR (dB)' in text and 'Set5/sr-y: SSIM' in text and 'gates: entropy (bits)' in text
 
 
 def test_long_curves_are_averaged(tmp_path):
