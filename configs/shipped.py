@@ -1,6 +1,7 @@
 """The small networks that come with the package: each trains in about half an hour on two idle CPU cores.
 
     python train.py --config=configs/shipped.py:model=sr_x2 --workdir=runs/sr_x2
+    python train.py --config=configs/shipped.py:model=sr_x4 --workdir=runs/sr_x4 --config.warm_start=runs/sr_x2
 
 They have 8 blocks of 32 features with 4 sparsity groups (1/20 of EDSR-S's computation), and are trained on the 399
 images of BSDS500's train and test splits, which hold no image of the test sets. `restore` uses them;
@@ -28,10 +29,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if task == 'sr':
         config.model.scale = int(name[-1])
         config.data.patch_size = 32
-        config.num_steps = {2: 20_000, 3: 4_000, 4: 6_000}[config.model.scale]
+        config.num_steps = {2: 20_000, 3: 4_000, 4: 8_000}[config.model.scale]
         config.evaluation.datasets = 'set5'
         config.evaluation.protocol = config.validation.protocol = 'sr-y'
-        if name == 'sr_x2':
+        if name != 'sr_x3':
             # Gates that choose (docs/studies.md), a rate that falls to 0, and averaged weights.
             config.model.update(gate_pooling='rms', gate_scale=10.0)
             config.learning_rate_schedule = 'cosine'
