@@ -22,8 +22,8 @@ from benchmarks.timing import Candidate, check_errors, convolution_tolerance, re
 from configs import sr
 from nsr_jax import command_line
 from nsr_jax.errors import UserError
+from nsr_jax.exporting.export_formats import EXPORT_FORMATS
 from nsr_jax.exporting.folding import fold_known_gates
-from nsr_jax.exporting.formats import FORMATS
 from nsr_jax.models.build import Network, build_network
 from nsr_jax.models.cost import count_parameters
 from nsr_jax.ops.settings import new_key
@@ -92,7 +92,7 @@ def measure(network: Network, params: Mapping[str, Any], size: Sequence[int], ro
     for name, (suffix, make_function) in RUNTIMES.items():
         if suffix == '.pth' and util.find_spec('torch') is None:
             continue
-        contents, _ = FORMATS[suffix].encode(network, params, {})
+        contents, _ = EXPORT_FORMATS[suffix].encode(network, params, {})
         sizes.append(len(contents))
         candidates.append(
             Candidate(

@@ -35,7 +35,7 @@ from nsr_jax import command_line, shipped, streams
 from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.tables import to_record
-from nsr_jax.exporting.formats import FORMATS, Format
+from nsr_jax.exporting.export_formats import EXPORT_FORMATS, ExportFormat
 from nsr_jax.exporting.stablehlo import export_network
 from nsr_jax.inference.restorer import TILING
 from nsr_jax.models.build import build_network
@@ -59,7 +59,7 @@ def write_export(
 
     Args:
         model: the folder of a training run or of one checkpoint, or a name in `shipped.SHIPPED`.
-        output: the file to write, with a suffix in `FORMATS`; its folder is made if it is missing.
+        output: the file to write, with a suffix in `EXPORT_FORMATS`; its folder is made if it is missing.
         overwrite: whether existing files are replaced.
         which: of a training run's checkpoints to take: the best one, or the last one ('last').
         fix_gates_for: a folder of images or a dataset's name, for whose images gates are fixed; None: they stay.
@@ -125,11 +125,11 @@ def _load(model: str | os.PathLike, which: str) -> LoadedModel:
     return shipped.load_part(parts[0], which)
 
 
-def _find_format(path: pathlib.Path) -> Format:
+def _find_format(path: pathlib.Path) -> ExportFormat:
     """The format that a file's suffix names, whose packages are installed."""
-    form = FORMATS.get(path.suffix)
+    form = EXPORT_FORMATS.get(path.suffix)
     if form is None:
-        raise UserError(f'--output={path} must end in {", ".join(FORMATS)}, each of which is a format')
+        raise UserError(f'--output={path} must end in {", ".join(EXPORT_FORMATS)}, each of which is a format')
     _require(form.packages, f'write {path.suffix}', extra='export')
     return form
 
@@ -205,7 +205,7 @@ if __name__ == '__main__':
     flags.DEFINE_string(
         'output',
         None,
-        f'File to write, with the suffix of a format: {", ".join(FORMATS)}. Its description gets .json added.',
+        f'File to write, with the suffix of a format: {", ".join(EXPORT_FORMATS)}. Its description gets .json added.',
     )
     gate = 'own: gates choose for each input; fixed: their mean choice for --images, folded into plain convolutions.'
     flags.DEFINE_enum('gate', 'own', ['own', 'fixed'], gate)

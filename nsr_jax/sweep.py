@@ -29,7 +29,7 @@ from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_multi_adds, count_parameters
 from nsr_jax.paths import local_path
 from nsr_jax.studies.collecting import collect
-from nsr_jax.studies.launching import Progress, run_all, run_jobs
+from nsr_jax.studies.launching import SweepProgress, run_all, run_jobs
 from nsr_jax.studies.one_run import stopped_by_sigterm, train_and_score
 from nsr_jax.studies.search import METHODS, Search, check_search
 from nsr_jax.studies.search_results import collect_search, count_done, count_ended
@@ -115,7 +115,7 @@ def _search(study: Study, workdir: pathlib.Path | None, method: str, path: str) 
         raise UserError('there are no validation images to compare trials by: see config.validation')
     search = Search(study, workdir, method)
     steps, left = study.runs[0].config.num_steps, TRIALS.value - count_ended(search)
-    progress = Progress(TRIALS.value, TRIALS.value * steps, max(left, 0), max(left, 0) * steps)
+    progress = SweepProgress(TRIALS.value, TRIALS.value * steps, max(left, 0), max(left, 0) * steps)
     jobs = search.take(TRIALS.value, _command)
     failures = run_jobs(jobs, workdir, progress, at_a_time=JOBS.value, ended=search.record)
     logging.info('written to %s\n\n%s', workdir, collect_search(search))

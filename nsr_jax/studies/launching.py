@@ -68,14 +68,14 @@ def run_all(
     waiting = [run for run in runs if not is_done(run)]
     started = (Job(run, command(run), functools.partial(is_done, run)) for run in waiting)
     total, left = (sum(run.config.num_steps for run in each) for each in (runs, waiting))
-    progress = Progress(len(runs), total, len(waiting), left)
+    progress = SweepProgress(len(runs), total, len(waiting), left)
     return run_jobs(started, workdir, progress, at_a_time=jobs)
 
 
 def run_jobs(
     waiting: Iterator[Job],
     workdir: pathlib.Path,
-    progress: 'Progress',
+    progress: 'SweepProgress',
     *,
     at_a_time: int = 1,
     ended: Callable[[Job, str | None], None] = lambda job, failure: None,
@@ -203,7 +203,7 @@ class _Process:
         self._process.wait()
 
 
-class Progress:
+class SweepProgress:
     """The progress of all runs: a bar on a terminal, and a line in the log whenever a run ends.
 
     Args:

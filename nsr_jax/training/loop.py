@@ -20,7 +20,7 @@ from nsr_jax.trained import BrokenCheckpointError, choose_checkpoint
 from nsr_jax.training.checkpoints import BROKEN_FOLDER, Checkpoints, remove_unfinished
 from nsr_jax.training.feed import ResidentFeed, StreamedFeed
 from nsr_jax.training.history import find_differences, record_changes, write_config
-from nsr_jax.training.progress import Progress
+from nsr_jax.training.progress_bar import ProgressBar
 from nsr_jax.training.run import Run, check_run, prepare_run
 from nsr_jax.training.saving import Saver
 from nsr_jax.training.sharding import gather
@@ -174,7 +174,7 @@ def _take_steps(
     periods = (config.log_every_steps, config.evaluate_every_steps, config.checkpoint_every_steps, config.num_steps)
     calls, since, started = [], step, time.perf_counter()
     first = timed = step  # the rate is that of the steps after `timed`
-    progress = Progress(config.num_steps, step, is_shown=agreement.is_first())
+    progress = ProgressBar(config.num_steps, step, is_shown=agreement.is_first())
     with StopRequest(run.mesh, stop_after) as request, contextlib.closing(progress):
         progress.say('compiling the train step')
         while step < config.num_steps:

@@ -13,7 +13,7 @@ import pytest
 from nsr_jax.errors import UserError
 from nsr_jax.studies import search as search_module
 from nsr_jax.studies.collecting import collect
-from nsr_jax.studies.launching import Progress, run_jobs
+from nsr_jax.studies.launching import SweepProgress, run_jobs
 from nsr_jax.studies.one_run import FAILURE, RESULT
 from nsr_jax.studies.search import STORAGE, Search, check_search
 from nsr_jax.studies.search_results import collect_search, count_done
@@ -231,7 +231,7 @@ def test_processes_that_crash_are_failures(read, tmp_path):
     workdir = tmp_path / 'a {run} #1'
     search = Search(read(), workdir, 'random')
     jobs = search.take(2, lambda run: [sys.executable, '-c', CHILD, str(workdir), str(run.index)])
-    failures = run_jobs(jobs, workdir, Progress(2, 180, 2, 180), at_a_time=2, ended=search.record)
+    failures = run_jobs(jobs, workdir, SweepProgress(2, 180, 2, 180), at_a_time=2, ended=search.record)
     assert failures == [f'trial_1, seed 4: it ended with exit code 3; {workdir}/trial_1/seed_4/log.txt says more']
     assert [trial.state.name for trial in search.trials()] == ['COMPLETE', 'FAIL']
     assert search.trials()[0].value == 5

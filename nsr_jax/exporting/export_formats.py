@@ -16,7 +16,7 @@ from nsr_jax.torch_layout import to_state_dict
 
 
 @dataclasses.dataclass(frozen=True)
-class Format:
+class ExportFormat:
     """A kind of file.
 
     Attributes:
@@ -68,9 +68,9 @@ def _as_texts(about: Mapping[str, Any]) -> dict[str, str]:
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
 
 
-FORMATS: dict[str, Format] = {
-    '.stablehlo': Format(_encode_stablehlo, ('jax', 'jaxlib', 'flatbuffers')),
-    '.onnx': Format(_encode_onnx, ('onnx',)),
-    '.pth': Format(_encode_torch),
-    '.safetensors': Format(_encode_safetensors),
+EXPORT_FORMATS: dict[str, ExportFormat] = {
+    '.stablehlo': ExportFormat(_encode_stablehlo, ('jax', 'jaxlib', 'flatbuffers')),
+    '.onnx': ExportFormat(_encode_onnx, ('onnx',)),
+    '.pth': ExportFormat(_encode_torch),
+    '.safetensors': ExportFormat(_encode_safetensors),
 }

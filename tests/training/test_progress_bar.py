@@ -4,7 +4,7 @@ import pytest
 from absl import logging
 
 from nsr_jax.training.loop import train
-from nsr_jax.training.progress import Progress
+from nsr_jax.training.progress_bar import ProgressBar
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def said(monkeypatch):
 
 def test_lines_come_every_half_a_minute_with_the_time_that_is_left_when_it_is_known(said):
     now = [0.0]
-    progress = Progress(1000, 10, clock=lambda: now[0])
+    progress = ProgressBar(1000, 10, clock=lambda: now[0])
     progress.say('compiling the train step')
     now[0] = 500.0
     progress.begin(20)
@@ -38,7 +38,7 @@ def test_lines_come_every_half_a_minute_with_the_time_that_is_left_when_it_is_kn
 
 
 def test_other_processes_show_nothing(said, capfd):
-    progress = Progress(10, 0, is_shown=False)
+    progress = ProgressBar(10, 0, is_shown=False)
     progress.say('compiling')
     progress.begin(1)
     progress.update(10, 'loss')
@@ -49,7 +49,7 @@ def test_other_processes_show_nothing(said, capfd):
 
 def test_a_bar_on_a_terminal_begins_to_count_when_all_is_compiled(monkeypatch, capfd):
     monkeypatch.setattr('sys.stderr.isatty', lambda: True)
-    progress = Progress(1000, 0)
+    progress = ProgressBar(1000, 0)
     progress.say('compiling')
     progress.begin(10)
     progress.update(10, 'loss 1')

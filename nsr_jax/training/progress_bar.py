@@ -1,4 +1,4 @@
-"""Progress of training and the time that is left: a bar on a terminal, log lines elsewhere."""
+"""ProgressBar of training and the time that is left: a bar on a terminal, log lines elsewhere."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from absl import logging
 _SECONDS_BETWEEN_LINES = 30
 
 
-class Progress:
+class ProgressBar:
     """Counts steps. The time left is not shown before a step is done whose time does not include the compilation.
 
     Args:
