@@ -77,22 +77,23 @@ def run(main: Callable[[Sequence[str]], int | None], computes: Callable[[], bool
             _keep_compiled_programs()
             return main(argv)
         except UserError as error:
-            code = _report(error)
+            code, words = EXIT_USER_ERROR, error
         except KeyboardInterrupt:
-            code = _report('by Ctrl-C', EXIT_INTERRUPTED)
+            code, words = EXIT_INTERRUPTED, 'by Ctrl-C'
         except StoppedError as error:
-            code = _report(error, EXIT_STOPPED)
+            code, words = EXIT_STOPPED, error
         except Exception as error:
             if not jax.distributed.is_initialized():
                 raise
             if agreement.lost_another(error):
-                code = _report(f'another process of the job is gone: {str(error).splitlines()[0]}', EXIT_STOPPED)
+                code, words = EXIT_STOPPED, f'another process of the job is gone: {str(error).splitlines()[0]}'
             else:  # a defect, which the others notice when this process ends
+                code, words = 1, None
                 traceback.print_exc()
-                code = 1
-        # A usual exit waits for other processes, which may wait for this one, and libraries that still write would bury
-        # the line above.
         streams.flush()
+        if words is not None:
+            streams.write_last(_last_line(words, code))
+        # A usual exit waits for other processes, which may wait for this one.
         os._exit(code)
 
     project.make_importable()
@@ -290,9 +291,13 @@ def _origin(error: BaseException) -> BaseException:
     return error
 
 
-def _report(error: BaseException | str, code: int = EXIT_USER_ERROR) -> int:
-    sys.stderr.write(f'{"error" if code == EXIT_USER_ERROR else "stopped"}: {" ".join(str(error).split())}\n')
-    return code
+def _report(error: BaseException | str) -> int:
+    sys.stderr.write(_last_line(error, EXIT_USER_ERROR))
+    return EXIT_USER_ERROR
+
+
+def _last_line(words: BaseException | str, code: int) -> str:
+    return f'{"error" if code == EXIT_USER_ERROR else "stopped"}: {" ".join(str(words).split())}\n'
 
 
 def _is_worth_reading(record: standard_logging.LogRecord) -> bool:

@@ -46,3 +46,14 @@ def flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
+
+
+def write_last(line: str) -> None:
+    """Write a line to standard error as its last one: what other threads still write there goes nowhere.
+
+    Libraries report in threads of their own what failed there too, such as a save on a full disk, and would bury it.
+    """
+    own = os.dup(2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    with contextlib.suppress(OSError):  # closed, or nobody reads it any more
+        os.write(own, line.encode(sys.stderr.encoding, errors='backslashreplace'))

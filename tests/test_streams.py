@@ -76,3 +76,25 @@ def test_a_character_that_an_encoding_does_not_have_becomes_an_escape(monkeypatc
     streams.prepare()
     streams.print_text('37.1 dB × Größe\udcff\n')
     assert written.getvalue() == b'37.1 dB \\xd7 Gr\\xf6\\xdfe\\udcff\n'
+
+
+BURYING = """
+import os, sys, threading, time
+from nsr_jax import streams
+
+def write_on():
+    while True:
+        print('in a thread of its own', file=sys.stderr, flush=True)
+
+threading.Thread(target=write_on, daemon=True).start()
+time.sleep(0.1)
+streams.write_last('what the user should read\\n')
+time.sleep(0.1)
+os._exit(0)
+"""
+
+
+def test_the_last_line_is_the_last_though_another_thread_still_writes():
+    command = [sys.executable, '-c', BURYING]
+    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=True)
+    assert done.stderr.splitlines()[-1].endswith('what the user should read')
