@@ -5,7 +5,7 @@
 
 EDSR-S with 4 sparsity groups, whose channels are split into d parts that choose on their own; `se` weighs the channels
 of a single group. The paper: the larger d, the better, and `se` is worse. With --scale=laptop, 4 blocks of 32 features
-learn from 379 photographs for 1,200 steps.
+learn from 379 photographs for 1,200 steps of 8 patches.
 """
 
 from typing import Any
