@@ -27,7 +27,9 @@ ALMOST_BINARY = 0.9
 _ROUNDING = 1e-10  # the variance that float32 gives to a constant weight of a group, and more
 _FLAT = 1e-6  # keeps the logarithm of a flat window's energy finite; a step of 1/255 has 15 times as much
 
-CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'A training run, a checkpoint, or a network of the package.', required=True)
+CHECKPOINT = flags.DEFINE_string(
+    'checkpoint', None, 'A training run, a checkpoint, or a network of the package.', required=True
+)
 IMAGES = flags.DEFINE_string('images', None, 'A set of images by its name, or a folder.', required=True)
 
 

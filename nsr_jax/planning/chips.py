@@ -34,9 +34,7 @@ CHIPS = {
     'v5e': Chip(16 * GiB, 819e9, 197e12, 200e9, 'cloud.google.com/tpu/docs/v5e'),
     'v5p': Chip(95 * GiB, 2765e9, 459e12, 600e9, 'cloud.google.com/tpu/docs/v5p'),
     'v6e': Chip(32 * GiB, 1638e9, 918e12, 400e9, 'cloud.google.com/tpu/docs/v6e'),
-    'tpu7x': Chip(
-        192 * GiB, 7370e9, 2307e12, 600e9, 'cloud.google.com/tpu/docs/tpu7x; bandwidths: Google on Ironwood, 2025'
-    ),
+    'tpu7x': Chip(192 * GiB, 7380e9, 2307e12, 600e9, 'cloud.google.com/tpu/docs/tpu7x'),
     'h100': Chip(
         80e9, 3350e9, 989e12, 450e9, "NVIDIA's data sheets of the H100 SXM and the DGX H100", network_bandwidth=50e9
     ),
