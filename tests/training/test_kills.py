@@ -86,6 +86,8 @@ def test_killed_twice_and_stopped_by_sigterm_equals_uninterrupted(
     assert code == 0, error
     assert_same_weights(workdir, uninterrupted, long_config.num_steps)
     lines, expected = metrics_of(workdir), metrics_of(uninterrupted)
+    steps = [line['step'] for line in lines]
+    assert steps == sorted(set(steps))  # none twice
     assert len([line for line in lines if line not in expected]) <= 2  # the line of the stop, and one that begins there
     assert len([line for line in expected if line not in lines]) <= 1
 
