@@ -10,6 +10,7 @@ import sys
 import ml_collections
 import numpy as np
 import pytest
+from absl import logging
 
 from configs.base import get_base
 from nsr_jax.images.writing import write_image
@@ -67,6 +68,16 @@ def finished(tmp_path_factory, make_config):
     workdir = tmp_path_factory.mktemp('finished')
     train(make_config(), workdir)
     return workdir
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What the log says."""
+    lines = []
+    monkeypatch.setattr(
+        logging, 'info', lambda text, *values: lines.append(str(text) % values if values else str(text))
+    )
+    return lines
 
 
 class Job:

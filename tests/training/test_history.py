@@ -4,7 +4,6 @@ import json
 
 import jax
 import pytest
-from absl import logging
 
 from nsr_jax.errors import UserError
 from nsr_jax.trained import load_model, read_metadata
@@ -13,16 +12,6 @@ from nsr_jax.training.history import config_at, find_differences, read_changes, 
 from nsr_jax.training.loop import train
 from nsr_jax.training.replay import replay
 from nsr_jax.training.run import check_changes, check_run
-
-
-@pytest.fixture
-def said(monkeypatch):
-    """What the log says."""
-    lines = []
-    monkeypatch.setattr(
-        logging, 'info', lambda text, *values: lines.append(str(text) % values if values else str(text))
-    )
-    return lines
 
 
 def same_weights(one, other, step):

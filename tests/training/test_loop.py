@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from absl import logging
 
 from nsr_jax.errors import UserError
 from nsr_jax.trained import load_model
@@ -43,7 +42,7 @@ def test_a_validation_shows_samples_and_may_end_the_training(tmp_path, config, m
 @pytest.mark.parametrize(
     ('kind', 'words'), [('ema', 'EMA'), pytest.param('schedule_free', 'schedule-free average', marks=pytest.mark.slow)]
 )
-def test_a_run_and_its_average_are_scored_and_resumed_exactly(tmp_path, config, metrics_of, monkeypatch, kind, words):
+def test_a_run_and_its_average_are_scored_and_resumed_exactly(tmp_path, config, metrics_of, said, kind, words):
     def evaluate(params):
         if stopping:
             raise StopError
@@ -75,13 +74,10 @@ def test_a_run_and_its_average_are_scored_and_resumed_exactly(tmp_path, config, 
     again = load_both(tmp_path / 'parts' / 'checkpoints' / '12', kind)
     assert same(again, (raw, average))
 
-    lines = []
-    monkeypatch.setattr(
-        logging, 'info', lambda text, *values: lines.append(str(text) % values if values else str(text))
-    )
+    said.clear()
     train(config, tmp_path / 'parts', evaluate)  # a finished run does nothing more
     best = tmp_path / 'parts' / 'checkpoints' / '8'
-    assert any(line.startswith(f'this run is done: step 12; its best checkpoint is {best}; ') for line in lines)
+    assert any(line.startswith(f'this run is done: step 12; its best checkpoint is {best}; ') for line in said)
     assert metrics_of(tmp_path / 'parts') == metrics_of(tmp_path / 'whole')
 
 

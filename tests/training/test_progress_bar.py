@@ -1,19 +1,7 @@
 """What training shows: never a time before one is known, and lines where there is no terminal."""
 
-import pytest
-from absl import logging
-
 from nsr_jax.training.loop import train
 from nsr_jax.training.progress_bar import ProgressBar
-
-
-@pytest.fixture
-def said(monkeypatch):
-    lines = []
-    monkeypatch.setattr(
-        logging, 'info', lambda text, *values: lines.append(str(text) % values if values else str(text))
-    )
-    return lines
 
 
 def test_lines_come_every_half_a_minute_with_the_time_that_is_left_when_it_is_known(said):
