@@ -58,11 +58,11 @@ def main(argv: Sequence[str]) -> None:
     """Check the flags and the config, then train."""
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
+    if CHANGE.value and (PROFILE.value or REPLAY.value is not None or COMPILE_FOR.value is not None):
+        raise UserError('--change is for training, not for --profile, --replay_step and --compile_for')
     if COMPILE_FOR.value is not None:
         plan(COMPILE_FOR.value)
         return
-    if CHANGE.value and (PROFILE.value or REPLAY.value is not None):
-        raise UserError('--change is for training, not for --profile and --replay_step')
     workdir = local_path(WORKDIR.value or '', '--workdir')
     stop_after = None if STOP_AFTER.value is None else parse_duration(STOP_AFTER.value, '--stop_after')
     with agreement.agreed():

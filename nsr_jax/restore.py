@@ -42,6 +42,8 @@ from nsr_jax.trained import WHICH, fingerprint
 EXIT_SOME_FAILED = 1
 PAGE = 'compare.html'
 SERVED_PIXELS = 25_000_000  # of an image that is sent to a server
+OF_FILES = ('output', 'suffix', 'dry_run', 'recursive', 'overwrite', 'compare')  # flags that do not fit --serve
+OF_SERVER = ('host', 'port', 'serve_as', 'largest_upload', 'queue')  # flags that need it
 TASKS = list(dict.fromkeys(task for task, _, _ in shipped.SHIPPED.values()))
 
 
@@ -127,6 +129,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if given.serve:
         return serve(argv)
+    if unused := [name for name in OF_SERVER if given[name].present]:
+        raise UserError(f'--{unused[0]} is of use with --serve alone')
     if given.output is None:
         raise UserError('give --output=FOLDER for the restored images, or --output=- for standard output')
     form, output = given.format and given.format.upper(), local_path(given.output, '--output')
@@ -191,10 +195,8 @@ def load(model: str) -> Restorer:
 def serve(argv: Sequence[str]) -> int:
     """Restore what clients send, until a signal ends it."""
     given = flags.FLAGS
-    unused = ('output', 'suffix', 'dry_run', 'recursive', 'overwrite', 'compare')
-    if argv[1:] or any(given[name].present for name in unused):
-        asked = argv[1] if argv[1:] else f'--{next(name for name in unused if given[name].present)}'
-        raise UserError(f'--serve restores what is sent to it: {asked} does not fit')
+    if asked := [*argv[1:], *(f'--{name}' for name in OF_FILES if given[name].present)]:
+        raise UserError(f'--serve restores what is sent to it: {asked[0]} does not fit')
     if jax.process_count() > 1:
         raise UserError('--serve is for one process')
     form = given.format and given.format.upper()

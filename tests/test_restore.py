@@ -491,6 +491,12 @@ def test_what_does_not_fit_a_server_is_told_before_work(packaged, run, servers, 
     assert servers == []
 
 
+@pytest.mark.parametrize('flag', ['--host=0.0.0.0', '--port=9000', '--serve_as=a', '--largest_upload=3', '--queue=2'])
+def test_what_fits_a_server_alone_is_told_without_one(packaged, run, flag):
+    with pytest.raises(UserError, match=rf'^{flag.partition("=")[0]} is of use with --serve alone$'):
+        run('a.png', '--output=out', '--scale=2', flag)
+
+
 def test_the_container_starts_a_server(packaged, run, servers, caplog):
     words = {}
     for line in (ROOT / 'Containerfile').read_text(encoding='utf-8').splitlines():

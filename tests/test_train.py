@@ -40,6 +40,10 @@ CASES = {
     ),
     'no data': ([f'--config={SR}', '--config.data.source=nowhere'], "'nowhere'"),
     'no DIV2K': ([f'--config={SR}', '--config.validation.fraction=0.0'], 'DIV2K_train_HR.zip'),
+    'a change of a plan': (
+        [f'--config={SR}', '--compile_for=v9:2x2', '--change=batch_size'],
+        '--change is for training, not for --profile, --replay_step and --compile_for',
+    ),
     'unknown chips': ([f'--config={SR}', '--compile_for=v9:2x2'], '--compile_for=v9:2x2 names no chips'),
 }
 
