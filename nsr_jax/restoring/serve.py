@@ -133,8 +133,9 @@ class Server(http.server.ThreadingHTTPServer):
         self.address_family = socket.AF_INET6 if ':' in host else socket.AF_INET
         try:
             super().__init__((host, port), _Handler)
-        except OSError as error:
-            raise UserError(f'--host={host} --port={port}: cannot listen there: {error.strerror or error}') from error
+        except (OSError, TypeError) as error:  # the latter of what cannot be a name
+            reason = getattr(error, 'strerror', None) or error
+            raise UserError(f'--host={host} --port={port}: cannot listen there: {reason}') from error
         self.url = f'http://{f"[{host}]" if ":" in host else host}:{self.server_address[1]}/'
 
     def server_bind(self) -> None:
@@ -183,13 +184,15 @@ class Server(http.server.ThreadingHTTPServer):
         except (concurrent.futures.CancelledError, RuntimeError) as error:
             if not self._ends.is_set():
                 raise
-            raise _AbandonedError from error
+            raise _AbandonedError('the server ends') from error
 
     def _restore(self, data: bytes, name: str, is_gone: Callable[[], bool]) -> tuple[BinaryIO, str]:
         def look(share: float) -> None:
             del share
-            if self._ends.is_set() or is_gone():
-                raise _AbandonedError
+            if self._ends.is_set():
+                raise _AbandonedError('the server ends')
+            if is_gone():
+                raise _AbandonedError('the client is gone')
 
         look(0)
         photo = read_photo(data, name=name, largest_pixels=self.limits.pixels)
@@ -217,7 +220,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Send the page."""
         with self._answering():
             self._check_origin()
-            if self._path() != '/':
+            if self._target().path != '/':
                 raise _RefusedError(HTTPStatus.NOT_FOUND, 'there is only the page / and POST /restore')
             page = render('nsr_jax.restoring', 'serve.html', title=self.server.title, limits=self.server.limits)
             self._send(HTTPStatus.OK, 'text/html; charset=utf-8', page.encode())
@@ -226,7 +229,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Restore an image."""
         with self._answering():
             self._check_origin()
-            if self._path() != '/restore':
+            if self._target().path != '/restore':
                 raise _RefusedError(HTTPStatus.NOT_FOUND, 'images are sent to /restore')
             size, name = self._size(), self._name()
             with self.server.place():
@@ -245,8 +248,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._refuse(error.status, str(error))
         except UserError as error:
             self._refuse(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
-        except _AbandonedError:
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, 'the server ends')
+        except _AbandonedError as error:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
         except OSError as error:  # of the connection
             logging.info('a client is gone: %s', error)
         except Exception:
@@ -262,11 +265,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if origin is not None and origin.partition('://')[2].lower() != host:
             raise _RefusedError(HTTPStatus.FORBIDDEN, f'requests from the page {origin!r} are not accepted')
 
-    def _path(self) -> str:
-        return urllib.parse.urlsplit(self.path).path
+    def _target(self) -> urllib.parse.SplitResult:
+        try:
+            return urllib.parse.urlsplit(self.path)
+        except ValueError as error:
+            raise _RefusedError(HTTPStatus.BAD_REQUEST, f'{self.path} is no address: {error}') from error
 
     def _name(self) -> str:
-        asked = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query).get('name', ['image'])[0]
+        asked = urllib.parse.parse_qs(self._target().query).get('name', ['image'])[0]
         return printable(pathlib.PurePosixPath(asked).name[-_LONGEST_NAME:]) or 'image'
 
     def _size(self) -> int:

@@ -142,6 +142,7 @@ def test_what_is_refused(server, doubler):
     assert 'Content-Length' in error_of(ask(server, body=iter([body]), Transfer_Encoding='chunked'), 411)
     assert '/restore' in error_of(ask(server, path='/other', body=body), 404)
     assert 'POST' in error_of(ask(server, 'GET', '/restore'), 404)
+    assert 'http://[/ is no address' in error_of(ask(server, 'GET', 'http://[/', Host='localhost'), 400)
     assert 'DELETE' in error_of(ask(server, 'DELETE', '/'), 501)
     assert doubler.seen == 0
     assert ask(server, body=deep)[0] == 200
@@ -176,6 +177,11 @@ def test_an_address_that_is_taken_is_refused(server, doubler):
         Server(doubler, title='A title', host='127.0.0.1', port=port, limits=LIMITS)
 
 
+def test_a_host_that_is_no_name_is_refused(doubler):
+    with pytest.raises(UserError, match=r'--host=ä\.\.b --port=0: cannot listen there: encoding of hostname failed'):
+        Server(doubler, title='A title', host='ä..b', port=0, limits=LIMITS)
+
+
 def until(condition):
     deadline = time.monotonic() + SECONDS
     while not condition():
@@ -199,14 +205,15 @@ def test_a_full_queue_refuses_and_goes_on(server, doubler):
     assert ask(server, body=body)[0] == 200
 
 
-def test_an_image_that_nobody_waits_for_is_given_up(server, doubler):
+def test_an_image_that_nobody_waits_for_is_given_up(server, doubler, caplog):
+    caplog.set_level('INFO', logger='absl')
     _, body = image_file()
     doubler.may_go.clear()
     with socket.create_connection(server.server_address) as client:
         head = f'POST /restore HTTP/1.0\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n'
         client.sendall(head.encode() + body)
         assert doubler.begun.wait(SECONDS)
-    until(lambda: server._places._value == 2)
+    until(lambda: '503: the client is gone' in caplog.text)
     assert doubler.seen == 0
     doubler.may_go.set()
     assert ask(server, body=body)[0] == 200
