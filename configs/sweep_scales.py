@@ -1,13 +1,23 @@
-"""Overrides that the sweeps of the paper's studies share: SHARED for all runs, LAPTOP for --scale=laptop besides.
+"""Overrides that sweeps share: SHARED for all runs of the paper's studies, LAPTOP for --scale=laptop besides.
 
 With LAPTOP, 4 blocks of 32 features learn from 379 photographs for 1,200 steps of 8 patches: about a minute and a
-half for each run on 2 CPU cores.
+half for each run on 2 CPU cores. SMALL is the network, with its images, of the sweeps that ask what makes gates choose
+and how to train.
 """
 
 SHARED = {
     'num_steps': 100_000,
     'evaluate_every_steps': 10_000,
     'checkpoint_every_steps': 5_000,
+}
+SMALL = {
+    'model.num_blocks': 6,
+    'model.features': 24,
+    'model.groups': 4,
+    'model.cardinality': 8,
+    'data.source': 'bsds400',
+    'data.patch_size': 32,
+    'batch_size': 16,
 }
 LAPTOP = {
     'model.num_blocks': 4,

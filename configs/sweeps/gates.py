@@ -10,17 +10,12 @@ no choice at all and is the floor.
 from typing import Any
 
 from configs.base import check
+from configs.sweep_scales import SMALL
 
 CONFIG = 'configs/sr.py:scale=2,preset=edsr_s_nsr'
 SEEDS = (0, 1, 2)
 SHARED = {
-    'model.num_blocks': 6,
-    'model.features': 24,
-    'model.groups': 4,
-    'model.cardinality': 8,
-    'data.source': 'bsds400',
-    'data.patch_size': 32,
-    'batch_size': 16,
+    **SMALL,
     'num_steps': 2_500,
     'learning_rate_schedule': 'steps',
     'validation.fraction': 0.05,

@@ -9,19 +9,14 @@
 from typing import Any
 
 from configs.base import check
+from configs.sweep_scales import SMALL
 
 CONFIG = 'configs/sr.py:scale=2,preset=edsr_s_nsr'
 SEEDS = (0, 1, 2)
 SHARED = {
-    'model.num_blocks': 6,
-    'model.features': 24,
-    'model.groups': 4,
-    'model.cardinality': 8,
+    **SMALL,
     'model.gate_pooling': 'rms',
     'model.gate_scale': 10.0,
-    'data.source': 'bsds400',
-    'data.patch_size': 32,
-    'batch_size': 16,
     'num_steps': 10_000,
     'evaluate_every_steps': 10_000,
     'checkpoint_every_steps': 1_000,
