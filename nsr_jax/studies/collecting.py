@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import io
-import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from nsr_jax.errors import UserError
 from nsr_jax.studies.one_run import read_failure, read_result
 from nsr_jax.studies.plots import Points, draw_curves, draw_rows, draw_sizes
 from nsr_jax.studies.study import RECORD, SIZES, Study, describe, read_record
-from nsr_jax.studies.table import Plot, Section, to_html, to_markdown
+from nsr_jax.studies.table import Plot, Section, to_html, to_json, to_markdown
 
 CONFIDENCE = 0.95
 
@@ -214,28 +213,14 @@ def _to_json(study: Study, results: Mapping, rows: Sequence[dict], notes: list) 
         'compared_with': next(iter(study.members)),
         'confidence': CONFIDENCE,
         'members': {
-            member: {'overrides': study.members[member]}
-            | {
-                'runs': {
-                    str(seed): each | _storable({'merit': each['merit']}) | {'scores': _storable(each['scores'])}
-                    for seed, each in runs.items()
-                }
-            }
+            member: {'overrides': study.members[member], 'runs': {str(seed): each for seed, each in runs.items()}}
             for member, runs in results.items()
         },
         'summaries': [
             {'member': row['member'], 'score': row['score']}
-            | {name: _storable(dataclasses.asdict(row[name])) for name in ('values', 'differences')}
+            | {name: dataclasses.asdict(row[name]) for name in ('values', 'differences')}
             for row in rows
         ],
         'missing': dict(notes),
     }
-    return json.dumps(contents, indent=1, allow_nan=False) + '\n'
-
-
-def _storable(numbers: Mapping[str, float]) -> dict[str, float | str | None]:
-    """Numbers as JSON can hold them: NaN as null, an infinite one as the text "inf"."""
-    return {
-        name: None if math.isnan(number) else number if math.isfinite(number) else str(number)
-        for name, number in numbers.items()
-    }
+    return to_json(contents)

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from nsr_jax.atomic_files import write_atomically
 from nsr_jax.studies.one_run import read_failure, read_result
 from nsr_jax.studies.plots import draw_trials
 from nsr_jax.studies.search import Search
-from nsr_jax.studies.table import Plot, Section, to_html, to_markdown
+from nsr_jax.studies.table import Plot, Section, to_html, to_json, to_markdown
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -64,7 +63,7 @@ def collect_search(search: Search) -> str:
     write_atomically(search.workdir / 'table.html', to_html(title, sections, plots))
     write_atomically(search.workdir / 'table.csv', _to_csv(fields, trials))
     contents = {'sweep': search.study.name, 'config': search.study.config, 'metric': metric, 'trials': trials}
-    write_atomically(search.workdir / 'table.json', json.dumps(_storable(contents), indent=1, allow_nan=False) + '\n')
+    write_atomically(search.workdir / 'table.json', to_json(contents))
     for plot in plots:
         write_atomically(search.workdir / f'{plot.name}.png', plot.png)
     return markdown
@@ -118,14 +117,3 @@ def _to_csv(fields: Sequence[str], trials: Sequence[dict[str, Any]]) -> str:
             [each['trial'], *(each['values'].get(field, '') for field in fields), *(each[name] for name in names)]
         )
     return text.getvalue()
-
-
-def _storable(value: Any) -> Any:
-    """Values as JSON can hold them: NaN as null, an infinite number as the text "inf"."""
-    if isinstance(value, dict):
-        return {name: _storable(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_storable(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
