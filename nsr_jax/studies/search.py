@@ -264,24 +264,25 @@ def _readable(path: pathlib.Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _locked(path: pathlib.Path) -> Iterator[None]:
     """Wait until no other process is inside this block."""
-    try:
-        with path.open('ab') as file:
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open('ab'))
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-    except OSError as error:
-        raise UserError(f'{path} cannot be locked: {error.strerror}') from error
+        except OSError as error:
+            raise UserError(f'{path} cannot be locked: {error.strerror}') from error
+        yield
 
 
 def _try_lock(path: pathlib.Path) -> BinaryIO | None:
     """The open file, locked for as long as it or its copy in another process is open; None if another one holds it."""
     make_output_folder(path.parent)
-    file = path.open('ab')
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    except OSError as error:
-        file.close()
-        raise UserError(f'{path} cannot be locked: {error.strerror}') from error
-    return file
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open('ab'))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise UserError(f'{path} cannot be locked: {error.strerror}') from error
+        stack.pop_all()  # the caller closes it
+        return file

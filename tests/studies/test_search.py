@@ -287,6 +287,13 @@ def test_a_workdir_holds_one_search(read, tmp_path):
     assert not (sweep / STORAGE).exists()
 
 
+def test_a_claim_that_cannot_be_locked_is_named(read, tmp_path):
+    search = Search(read(), tmp_path, 'random')
+    (search.folder(0) / '.claim').mkdir(parents=True)
+    with pytest.raises(UserError, match=r'trial_0/seed_4/\.claim cannot be locked: Is a directory'):
+        next(search.take(1, lambda run: []))
+
+
 def test_damaged_trials_are_named(read, tmp_path):
     Search(read(), tmp_path / 'run', 'random')
     (tmp_path / 'run' / STORAGE).write_bytes(b'no database' * 1000)
