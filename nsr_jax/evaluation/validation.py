@@ -50,13 +50,10 @@ def open_validation(config: ml_collections.ConfigDict) -> Validation | None:
         UserError: a source, protocol, level or metric does not exist, or an image cannot be scored.
     """
     asked = config.validation
-    (protocol,) = find_protocols(config.task, [asked.protocol])
+    protocol, metrics = _find_protocol_and_metrics(config)
     degradations = find_degradations(config.task, config.model.scale, asked.levels)
-    metrics = find_metrics([asked.metric, *config.evaluation.metrics.split(',')])
     tiling = Tiling(config.evaluation.tiling, config.evaluation.tile, config.evaluation.overlap)
     held_out = open_held_out(config)
-    if held_out and not (asked.source or asked.images):
-        held_out = _leave_out_small(held_out, protocol, config.model.scale, metrics)
     folders = {'data_dir': config.data.data_dir, 'tfds_dir': config.data.tfds_dir}
     inputs = find_task(config.task).inputs
     test_sets = [
@@ -69,7 +66,6 @@ def open_validation(config: ml_collections.ConfigDict) -> Validation | None:
         return None
     network = build_network(config.model, config.compute_dtype)
     check_images(sources, [protocol], degradations[0], metrics, [network.channels])
-
     gated = held_out.select(lambda name: name in held_out.names[:_GATED]) if held_out and gate_names(network) else None
 
     def evaluate_params(params: dict) -> tuple[float | None, dict[str, float]]:
@@ -103,7 +99,7 @@ def open_validation(config: ml_collections.ConfigDict) -> Validation | None:
     return Validation(evaluate_params, measured_on, draw_samples)
 
 
-def _leave_out_small(source: Source, protocol: Protocol, scale: int, metrics: Mapping[str, Metric]) -> Source:
+def _leave_out_small(source: Source, protocol: Protocol, metrics: Mapping[str, Metric], scale: int) -> Source:
     """The images that can be scored, or all if none can; the log counts the others."""
     small = set()
     for index, name in enumerate(source.names):
@@ -122,10 +118,12 @@ def _leave_out_small(source: Source, protocol: Protocol, scale: int, metrics: Ma
 def open_held_out(config: ml_collections.ConfigDict) -> Source | None:
     """The images that a config's weights are chosen by; None where there are none.
 
+    Those that are too small to be scored are left out, unless the config names the images or their source.
+
     Raises:
-        UserError: there is no such source, or an image cannot be held out.
+        UserError: there is no such source, protocol or metric, or an image cannot be held out.
     """
-    return open_validation_images(
+    source = open_validation_images(
         config.data.source,
         config.data.split,
         config.model.scale,
@@ -134,3 +132,11 @@ def open_held_out(config: ml_collections.ConfigDict) -> Source | None:
         data_dir=config.data.data_dir,
         tfds_dir=config.data.tfds_dir,
     )
+    if source is None or config.validation.source or config.validation.images:
+        return source
+    return _leave_out_small(source, *_find_protocol_and_metrics(config), config.model.scale)
+
+
+def _find_protocol_and_metrics(config: ml_collections.ConfigDict) -> tuple[Protocol, dict[str, Metric]]:
+    (protocol,) = find_protocols(config.task, [config.validation.protocol])
+    return protocol, find_metrics([config.validation.metric, *config.evaluation.metrics.split(',')])
