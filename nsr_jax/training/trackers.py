@@ -160,6 +160,7 @@ class Trackers:
             try:
                 self._trackers[name] = TRACKERS[name](workdir, config, ids.get(name))
             except Exception as error:  # of the service: each has its own
+                self.close(done=False)  # those that have been started
                 raise UserError(f'config.trackers: {name} cannot be started: {error}') from error
             ids[name] = self._trackers[name].id
             write_atomically(path, json.dumps(ids) + '\n')

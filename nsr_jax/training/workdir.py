@@ -149,12 +149,14 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Flush and close all; raises `UserError` as `write` does."""
-        if self._file is not None and self._tensorboard is not None:
-            self._file.close()
-            with self._written():
-                self._tensorboard.close()
-        if self._trackers:
-            self._trackers.close(done=self._last >= self._num_steps)
+        try:
+            if self._file is not None and self._tensorboard is not None:
+                self._file.close()
+                with self._written():
+                    self._tensorboard.close()
+        finally:
+            if self._trackers:
+                self._trackers.close(done=self._last >= self._num_steps)
 
     @contextlib.contextmanager
     def _written(self) -> Iterator[None]:

@@ -92,14 +92,15 @@ def test_a_service_that_fails_does_not_end_the_training(tmp_path, config, fake, 
     assert len((tmp_path / 'metrics.jsonl').read_text().splitlines()) == 2
 
 
-def test_a_service_that_does_not_start_is_one_line(tmp_path, config, monkeypatch):
+def test_a_service_that_does_not_start_is_one_line(tmp_path, config, fake, monkeypatch):
     def refuse(workdir, config, known):
         raise RuntimeError('no key')
 
-    monkeypatch.setitem(trackers.TRACKERS, 'fake', refuse)
-    config.trackers = 'fake'
-    with pytest.raises(UserError, match=r'config.trackers: fake cannot be started: no key'):
+    monkeypatch.setitem(trackers.TRACKERS, 'broken', refuse)
+    config.trackers = 'fake,broken'
+    with pytest.raises(UserError, match=r'config.trackers: broken cannot be started: no key'):
         MetricsWriter(tmp_path, 0, config)
+    assert fake.runs == {'run_0': ['stopped']}
     (tmp_path / 'trackers.json').write_text('[1]')
     with pytest.raises(UserError, match=r'trackers.json cannot be read: remove it to begin new runs'):
         MetricsWriter(tmp_path, 0, config)
