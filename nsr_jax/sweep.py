@@ -5,9 +5,9 @@
 Each member with each seed is a training run like train.py's in WORKDIR/MEMBER/seed_N, scored on the validation images
 at its end. Runs that are done are not repeated, and a run that was stopped resumes. If a run fails, the others go on;
 the failed one is named at the end, and the exit code is 1. At the end, and whenever --collect is given,
-table.{md,html,csv,json} and differences.png show the results so far. `--index=3` starts the fourth run only, as a task
-of a Slurm array does. `--list` prints the members and their costs, and with --timed the hours that they would take
-here.
+table.{md,html,csv,json}, scores.png and differences.png show the results so far. `--index=3` starts the fourth run
+only, as a task of a Slurm array does. `--list` prints the members and their costs, and with --timed the hours that they
+would take here.
 
     python -m nsr_jax.sweep configs/sweeps/search_rate.py --workdir=runs/rate --search=halving --trials=30
 

@@ -1,8 +1,8 @@
 """Reads image files for training, evaluation and restoring.
 
 `read_image`, `decode_image` and `image_shape` accept only 8-bit gray and RGB, so that pixels are never converted;
-`read_photo` reads photographs of any kind with their metadata. Formats are recognized by the first bytes of a file. The
-limits and the errors are the same for all.
+`read_photo` reads photographs of any kind with their metadata, and `read_plain` converts these to 8-bit gray and RGB.
+Formats are recognized by the first bytes of a file. The limits and the errors are the same for all.
 """
 
 import contextlib
@@ -268,19 +268,9 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
 
 
 def read_plain(data: bytes, name: str) -> np.ndarray:
-    """The pixels of a photograph of any kind as 8-bit gray or RGB.
+    """As `decode_image`, for the bytes of a photograph of any kind that `read_photo` takes; errors as there.
 
     Palettes become colours, 16 bits are rounded to 8, and transparent colours lie on black, as networks see them.
-
-    Args:
-        data: the bytes of the file.
-        name: of the image, for error messages.
-
-    Returns:
-        uint8, (H, W, 3) RGB or (H, W, 1) gray.
-
-    Raises:
-        UserError: as of `read_photo`.
     """
     photo = read_photo(data, name=name)
     most = np.iinfo(photo.pixels.dtype).max

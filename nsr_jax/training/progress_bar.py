@@ -1,4 +1,4 @@
-"""ProgressBar of training and the time that is left: a bar on a terminal, log lines elsewhere."""
+"""The progress of training and the time that is left: a bar on a terminal, log lines elsewhere."""
 
 import sys
 import time
