@@ -13,6 +13,10 @@ folds the gates for images such as those of a folder into plain convolutions, an
     python -m nsr_jax.export --checkpoint=runs/x2 --compile_for=v5e:2x2 --size=16x96x96
 
 compiles the function of .stablehlo for chips that need not be there, and shows what the compiler says of it.
+
+    python -m nsr_jax.export --checkpoint=runs/x2 --output=x2.stablehlo --platform=tpu --size=16x96x96
+
+writes it for one platform and one size of input alone, which lets it hold the package's own kernels for TPUs.
 """
 
 from nsr_jax import environment  # noqa: F401  before whatever imports JAX
@@ -36,14 +40,14 @@ from nsr_jax.atomic_files import make_output_folder, write_atomically
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.tables import to_record
 from nsr_jax.exporting.export_formats import EXPORT_FORMATS, ExportFormat
-from nsr_jax.exporting.stablehlo import export_network
+from nsr_jax.exporting.stablehlo import PLATFORMS, Use, export_network
 from nsr_jax.inference.restorer import TILING
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import count_parameters
 from nsr_jax.paths import local_path
 from nsr_jax.planning.compiled_restoring import plan_restoring
 from nsr_jax.planning.description import describe_restoring
-from nsr_jax.planning.target import EXAMPLES, hide_accelerators
+from nsr_jax.planning.target import EXAMPLES, find_platform, hide_accelerators
 from nsr_jax.trained import WHICH, LoadedModel
 
 
@@ -54,6 +58,7 @@ def write_export(
     which: str = 'best',
     fix_gates_for: str | None = None,
     levels: Sequence[float | str] = (),
+    use: Use | None = None,
 ) -> dict[str, Any]:
     """Write a network to the file `output`, and its description to `output`.json.
 
@@ -64,6 +69,7 @@ def write_export(
         which: of a training run's checkpoints to take: the best one, or the last one ('last').
         fix_gates_for: a folder of images or a dataset's name, for whose images gates are fixed; None: they stay.
         levels: as for `fixed_gates.open_domain`.
+        use: as for `stablehlo.export_network`; None: every platform and size.
 
     Returns:
         The contents of the JSON file.
@@ -74,6 +80,8 @@ def write_export(
     """
     path, card_path = _check_output(output, overwrite)
     form = _find_format(path)
+    if use is not None and not form.has_uses:
+        raise UserError(f'--platform and --size are of use with .stablehlo alone, not with --output={output}')
     loaded = _load(model, which)
     scores = []
     if fix_gates_for is None:
@@ -110,7 +118,8 @@ def write_export(
         about['terms'] = shipped.read_card(name).terms
     if scores:
         about['fixed_gates'] = [to_record(score) for score in scores]
-    contents, of_file = form.encode(network, loaded.params, about)
+    options = {} if use is None else {'use': use}
+    contents, of_file = form.encode(network, loaded.params, about, **options)
     card = {'file': path.name, 'sha256': hashlib.sha256(contents).hexdigest(), **about, **of_file}
     # If only the first file is written, the checksum in the second one shows it.
     write_atomically(path, contents)
@@ -164,8 +173,9 @@ def main(argv: Sequence[str]) -> None:
     if argv[1:]:
         raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
     given = flags.FLAGS
+    use = _read_use(given.platform, given.size, given.compile_for)
     if given.compile_for is not None:
-        _plan(given.checkpoint, given.which, given.compile_for, given.size)
+        _plan(given.checkpoint, given.which, given.compile_for, _read_size(given.size), use)
         return
     checkpoint, output = given.checkpoint, local_path(given.output, '--output')
     if given.gate == 'fixed' and not given.images:
@@ -173,21 +183,36 @@ def main(argv: Sequence[str]) -> None:
     for name in ('images', 'levels'):
         if given[name].value and given.gate != 'fixed':
             raise UserError(f'--{name} is of use with --gate=fixed alone')
-    card = write_export(checkpoint, output, given.overwrite, given.which, given.images, given.levels)
+    card = write_export(checkpoint, output, given.overwrite, given.which, given.images, given.levels, use)
     size = os.path.getsize(output) / 1e6
     origin = f'step {card["step"]}, weights {card["weights"]}'
     logging.info('%s, %s: %.2f MB in %s', checkpoint, origin, size, output)
     logging.info('its description: %s.json', output)
 
 
-def _plan(model: str, which: str, chips: str, size: str | None) -> None:
-    """Print the plan of restoring for chips."""
+def _read_size(size: str | None) -> tuple[int, int, int]:
     if re.fullmatch(r'[1-9]\d*x[1-9]\d*x[1-9]\d*', size or '') is None:
-        raise UserError(f'--compile_for needs --size=BATCHxHEIGHTxWIDTH, such as 16x96x96, not {size}')
+        raise UserError(f'--compile_for and --platform need --size=BATCHxHEIGHTxWIDTH, such as 16x96x96, not {size}')
     batch, height, width = map(int, str(size).split('x'))
+    return batch, height, width
+
+
+def _read_use(platform: str | None, size: str | None, chips: str | None) -> Use | None:
+    """What the flags ask to export for; None: for all."""
+    if platform is None:
+        if size is not None and chips is None:
+            raise UserError(f'--size={size} is of use with --platform or --compile_for alone: sizes are open otherwise')
+        return None
+    if chips is not None and platform != find_platform(chips):
+        raise UserError(f'--platform={platform} is not that of --compile_for={chips}: {find_platform(chips)}')
+    return Use(platform, _read_size(size))
+
+
+def _plan(model: str, which: str, chips: str, size: tuple[int, int, int], use: Use | None) -> None:
+    """Print the plan of restoring for chips."""
     loaded = _load(model, which)
     network = build_network(loaded.config.model)
-    found = plan_restoring(network, export_network(network, loaded.params), (batch, height, width), chips)
+    found = plan_restoring(network, export_network(network, loaded.params, use), size, chips)
     streams.print_text(describe_restoring(found))
 
 
@@ -215,7 +240,12 @@ if __name__ == '__main__':
     flags.DEFINE_string(
         'compile_for', None, f'Chips to plan restoring for instead of writing a file: {EXAMPLES}. It needs --size.'
     )
-    flags.DEFINE_string('size', None, 'Batch, height and width to plan for, in pixels of the input, such as 16x96x96.')
+    flags.DEFINE_string(
+        'size', None, 'Batch, height and width of the input to plan or to write for, in pixels, such as 16x96x96.'
+    )
+    flags.DEFINE_enum(
+        'platform', None, PLATFORMS, 'The one platform that .stablehlo is for, with --size; default: all, at all sizes.'
+    )
     flags.mark_flag_as_required('checkpoint')
     flags.register_multi_flags_validator(
         ['output', 'compile_for'],

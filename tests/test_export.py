@@ -163,6 +163,39 @@ def test_the_module_is_portable_and_of_full_precision(name):
     assert all('HIGHEST' in line and 'DEFAULT' not in line for line in products)  # else GPUs multiply in TF32
 
 
+def test_a_file_for_one_platform_and_size_answers_as_the_network_and_refuses_others(folder, tmp_path):
+    _, network, params = make('gated')
+    card = export.write_export(
+        folder / 'gated' / 'run', tmp_path / 'x2.stablehlo', use=stablehlo.Use('cpu', (3, 12, 5))
+    )
+    assert (card['platforms'], card['input']) == (['cpu'], 'float32 (3, 12, 5, 3), nominally on [0, 1]')
+    assert card['output'] == 'float32 (3, 24, 10, 3), not clipped'
+    restore = jax.jit(jax_export.deserialize((tmp_path / 'x2.stablehlo').read_bytes()).call)
+    images = random_images(3, (3, 12, 5))
+    np.testing.assert_allclose(restore(images), apply(network, params, images), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match=r'expected \(3, 12, 5, 3\) and called with \(1, 12, 5, 3\)'):
+        restore(images[:1])
+
+
+def test_a_file_for_tpus_holds_the_kernels_of_each_layer(tmp_path):
+    """Of 32 channels, so that the kernels apply; JAX promises that their form, like StableHLO, can be kept."""
+    config, network, params = make_network(GATED | {'features': 32})
+    use = stablehlo.Use('tpu', (2, 12, 5))
+    exported = jax_export.deserialize(stablehlo.export_network(network, params, use).serialize())
+    assert (exported.platforms, exported.disabled_safety_checks) == (('tpu',), ())
+    text = exported.mlir_module()
+    assert set(re.findall(r'custom_call @?"?([\w.]+)', text)) == {'tpu_custom_call'}
+    assert set(re.findall(r'kernel_name = "(\w+)"', text)) == {'sparse_conv'}
+    calls = re.findall(r'call @convolve\w*\(', text)
+    assert len(calls) == 2 * network.num_blocks
+    assert str(ROOT) not in text and 'conv_pallas' not in text  # nothing in it tells of the machine
+    with pytest.raises(ValueError, match=r"exported for platforms '\('tpu',\)' but it is used on '\('cpu',\)'\."):
+        exported.call(random_images(3, use.size))
+    save_model(tmp_path / 'run', params, config, step=7)
+    export.write_export(tmp_path / 'run', tmp_path / 'open.stablehlo')
+    assert b'tpu_custom_call' not in (tmp_path / 'open.stablehlo').read_bytes()
+
+
 def test_the_description_is_right(folder):
     out = folder / 'gated' / 'out'
     contents, config = (out / 'x2.stablehlo').read_bytes(), make('gated')[0]
@@ -256,15 +289,19 @@ def test_mistakes_are_one_line_before_the_work(commands, folder, tmp_path, monke
 @pytest.mark.parametrize(
     'arguments, message',
     [
-        (['--compile_for=v5e:2x2'], 'needs --size=BATCHxHEIGHTxWIDTH, such as 16x96x96, not None'),
+        (['--compile_for=v5e:2x2'], 'need --size=BATCHxHEIGHTxWIDTH, such as 16x96x96, not None'),
         (['--compile_for=v5e:2x2', '--size=96x96'], 'such as 16x96x96, not 96x96'),
         (['--compile_for=v9:2x2', '--size=1x8x8'], '--compile_for=v9:2x2 names no chips'),
         (['--compile_for=h100', '--size=1x8x8', '--output=a.onnx'], '--compile_for=CHIPS to plan'),
         ([], 'give --output=FILE to write'),
+        (['--compile_for=h100', '--size=1x8x8', '--platform=tpu'], 'not that of --compile_for=h100: cuda'),
+        (['--output=a.stablehlo', '--platform=tpu'], '--platform need --size=BATCHxHEIGHTxWIDTH'),
+        (['--output=a.stablehlo', '--size=1x8x8'], '--size=1x8x8 is of use with --platform or --compile_for alone'),
+        (['--output=a.onnx', '--platform=tpu', '--size=1x8x8'], 'with .stablehlo alone, not with --output=a.onnx'),
     ],
-    ids=['no size', 'two sides', 'unknown chips', 'both', 'neither'],
+    ids=['no size', 'two sides', 'unknown chips', 'both', 'neither', 'other chips', 'one platform', 'one size', 'ONNX'],
 )
-def test_mistakes_in_a_plan_are_one_line(commands, folder, arguments, message):
+def test_mistakes_in_plans_and_in_uses_are_one_line(commands, folder, arguments, message):
     code, error, output = commands('nsr_jax.export', f'--checkpoint={folder / "gated" / "run"}', *arguments)
     assert (code, output) == (2, b'') and message in error.splitlines()[-1]
 

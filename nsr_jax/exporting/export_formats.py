@@ -23,18 +23,25 @@ class ExportFormat:
         encode: maps a network, its parameters and what describes them to the contents of a file, and to what describes
             the file besides. Raises `UserError` if the format has no room for the network.
         packages: that writing needs, and whose versions describe the file.
+        has_uses: whether `encode` also takes a keyword `use`, as `stablehlo.export_network` does.
     """
 
-    encode: Callable[[Network, Mapping[str, Any], Mapping[str, Any]], tuple[bytes, dict[str, Any]]]
+    encode: Callable[..., tuple[bytes, dict[str, Any]]]
     packages: tuple[str, ...] = ()
+    has_uses: bool = False
 
 
-def _encode_stablehlo(network: Network, params: Mapping[str, Any], about: Mapping[str, Any]) -> tuple[bytes, dict]:
-    exported = stablehlo.export_network(network, params)
+def _encode_stablehlo(
+    network: Network, params: Mapping[str, Any], about: Mapping[str, Any], use: stablehlo.Use | None = None
+) -> tuple[bytes, dict]:
+    exported = stablehlo.export_network(network, params, use)
+    sizes = 'batch, height, width', f'batch, {network.scale} * height, {network.scale} * width'
+    if use is not None:
+        batch, height, width = use.size
+        sizes = f'{batch}, {height}, {width}', f'{batch}, {network.scale * height}, {network.scale * width}'
     return bytes(exported.serialize()), {
-        'input': f'float32 (batch, height, width, {network.channels}), nominally on [0, 1]',
-        'output': f'float32 (batch, {network.scale} * height, {network.scale} * width, {network.channels}), '
-        'not clipped',
+        'input': f'float32 ({sizes[0]}, {network.channels}), nominally on [0, 1]',
+        'output': f'float32 ({sizes[1]}, {network.channels}), not clipped',
         'platforms': list(exported.platforms),
         'calling_convention': exported.calling_convention_version,
     }
@@ -69,7 +76,7 @@ def _as_texts(about: Mapping[str, Any]) -> dict[str, str]:
 
 
 EXPORT_FORMATS: dict[str, ExportFormat] = {
-    '.stablehlo': ExportFormat(_encode_stablehlo, ('jax', 'jaxlib', 'flatbuffers')),
+    '.stablehlo': ExportFormat(_encode_stablehlo, ('jax', 'jaxlib', 'flatbuffers'), has_uses=True),
     '.onnx': ExportFormat(_encode_onnx, ('onnx',)),
     '.pth': ExportFormat(_encode_torch),
     '.safetensors': ExportFormat(_encode_safetensors),

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,19 @@ from nsr_jax.models.build import Network
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
 
-def export_network(network: Network, params: Mapping[str, Any]) -> export.Exported:
+class Use(NamedTuple):
+    """The one platform and the one size of input that a function is exported for.
+
+    Attributes:
+        platform: one of `PLATFORMS`.
+        size: batch, height and width of the input, in pixels.
+    """
+
+    platform: str
+    size: tuple[int, int, int]
+
+
+def export_network(network: Network, params: Mapping[str, Any], use: Use | None = None) -> export.Exported:
     """A network and its parameters as one function from images to restored images, like `network.apply`.
 
     It maps float32 (batch, height, width, channels), nominally on [0, 1], to float32 (batch, scale height, scale width,
@@ -22,16 +34,23 @@ def export_network(network: Network, params: Mapping[str, Any]) -> export.Export
 
     Gates pool over their whole input, so a network with gates restores a whole image differently from its tiles. The
     function does no tiling: this is left to the caller.
+
+    Args:
+        network: to export.
+        params: its parameters.
+        use: export it for this platform and size alone. On TPUs it then holds the kernels of `ops._conv_pallas`, which
+            are made for one size, and which JAX cannot write beside the programs of other platforms.
     """
 
     def restore(images: jax.Array) -> jax.Array:
         return network.apply({'params': params}, images)
 
-    batch, height, width = export.symbolic_shape('batch, height, width')
-    images = jax.ShapeDtypeStruct((batch, height, width, network.channels), jnp.float32)
+    size = export.symbolic_shape('batch, height, width') if use is None else use.size
+    platforms = PLATFORMS if use is None else [use.platform]
+    images = jax.ShapeDtypeStruct((*size, network.channels), jnp.float32)
     # Without a precision, GPUs would multiply in TF32, and TPUs in bfloat16.
     with jax.default_matmul_precision('float32'), _without_source_paths():
-        return export.export(jax.jit(restore), platforms=PLATFORMS)(images)
+        return export.export(jax.jit(restore), platforms=platforms)(images)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ def plan_restoring(
 
     Args:
         network: what was exported.
-        exported: as from `export_network`, for any size.
+        exported: as from `export_network`, for any size or for `size`.
         size: batch, height and width of the input, in pixels.
         name: the chips, as `find_target` takes them; the first of their devices is planned for.
 

@@ -55,6 +55,11 @@ def hide_accelerators() -> None:
     jax.config.update('jax_platforms', 'cpu')
 
 
+def find_platform(name: str) -> str:
+    """JAX's name of the platform that the chips of `find_target` belong to."""
+    return 'cuda' if _GPU.fullmatch(name) else 'tpu'
+
+
 def find_target(name: str) -> Target:
     """The devices of a name such as those in `EXAMPLES`, after `hide_accelerators`.
 
