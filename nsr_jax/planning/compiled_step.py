@@ -31,6 +31,7 @@ class Work(NamedTuple):
         moved: bytes between a device and its memory.
         by_kind: the compiler's estimated cycles, by `hlo.KINDS`.
         by_part: the same cycles, by the rows of `training.profile`.
+        kernels: how often each of our own runs, by name.
         collectives: each listed as often as it runs.
         cycles_of_call: of what is done once a call, outside of the steps.
         moved_by_call: bytes, likewise.
@@ -39,6 +40,7 @@ class Work(NamedTuple):
     moved: int
     by_kind: Mapping[str, int]
     by_part: Mapping[str, int]
+    kernels: Mapping[str, int]
     collectives: list[Collective]
     cycles_of_call: int
     moved_by_call: int
@@ -121,19 +123,22 @@ def read_work(text: str, in_steps: bool = True) -> Work:
         in_steps: whether the program is a loop over steps; otherwise all of it is counted alike.
     """
     program, parts = hlo.parse(text), rows_of(text)
-    by_kind, by_part, of_call = (collections.Counter() for _ in range(3))
+    by_kind, by_part, kernels, of_call = (collections.Counter() for _ in range(4))
     moved, collectives = 0, []
     for each in hlo.find_executions(program):
         cycles, nbytes = (each.times * number for number in (each.instruction.cycles, hlo.count_moved(program, each)))
         if in_steps and not each.in_step:
             of_call.update(cycles=cycles, moved=nbytes)
             continue
-        by_kind[hlo.find_kind(program, each.instruction)] += cycles
+        kind = hlo.find_kind(program, each.instruction)
+        by_kind[kind] += cycles
+        if kind == hlo.KERNELS:
+            kernels[each.instruction.name.partition('.')[0]] += each.times
         by_part[parts.get(each.instruction.name) or 'loops'] += cycles
         moved += nbytes
         found = (one for one in find_collectives(program, each.instruction) if one.devices > 1)
         collectives += each.times * list(found)
-    return Work(moved, by_kind, by_part, collectives, of_call['cycles'], of_call['moved'])
+    return Work(moved, by_kind, by_part, kernels, collectives, of_call['cycles'], of_call['moved'])
 
 
 def bound(target: Target, flops: int, work: Work) -> dict[str, Any]:
@@ -158,6 +163,7 @@ def bound(target: Target, flops: int, work: Work) -> dict[str, Any]:
         'seconds_at_least_by': seconds,
         'estimated_cycles': sum(work.by_kind.values()),
         'share_by_kind': _shares(work.by_kind),
+        'kernels': dict(sorted(work.kernels.items())),
     }
 
 

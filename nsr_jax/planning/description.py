@@ -133,7 +133,12 @@ def _describe_cycles(work: Mapping[str, Any], what: str, shares: Mapping[str, Ma
     lines = ['', f'The compiler estimates {work["estimated_cycles"] / 1e6:,.2f} million cycles for a {what}:']
     for name, parts in shares.items():
         lines += ['', markdown.table([name, '% of the estimated cycles'], _percent(parts)).rstrip()]
-    return [*lines, '', "The compiler's estimates of cycles are loose; kernels of our own have none."]
+    kernels = ', '.join(f'{name} ({count})' for name, count in work['kernels'].items()) or 'no such kernels'
+    return [
+        *lines,
+        '',
+        f"The compiler's estimates of cycles are loose; kernels of our own have none. There are {kernels}.",
+    ]
 
 
 def _percent(shares: Mapping[str, float]) -> list[list[str]]:

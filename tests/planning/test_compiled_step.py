@@ -136,6 +136,7 @@ def test_the_work_of_a_program():
         hlo.KERNELS: 0,
     }
     assert work.by_part['convolutions, forward'] == 3000
+    assert work.kernels == {'a': 1}
     assert sum(work.by_part.values()) == sum(work.by_kind.values())
     assert [(each.kind, each.nbytes, each.devices) for each in work.collectives] == [('all-reduce', 4096, 4)]
     assert work.cycles_of_call == 35043680
