@@ -3,13 +3,16 @@
 PYTHON ?= python3
 VENV ?= .venv
 DOCS_VENV ?= .venv-docs
+# Compilers for TPUs and GPUs: a folder beside the environment, so that no other test can load them.
+COMPILERS ?= .compilers
+COMPILED ?= compile
 RUN := $(VENV)/bin/python
 QUICKSTART_DIR ?= runs/quickstart
 QUICKSTART_FLAGS ?=
 # Processes that share the tests, a file at a time; each takes up to 3 GB.
 TEST_PROCESSES ?= 2
 
-.PHONY: quickstart test test-compile test-slow notebooks lint setup docs
+.PHONY: quickstart test compilers test-compile test-slow notebooks lint setup docs
 
 setup: $(VENV)/.installed
 
@@ -35,17 +38,23 @@ lint: setup
 test: lint
 	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m 'not slow'
 
-# Programs for TPUs and GPUs that are not there. A test is skipped if libtpu or the CUDA plugin of JAX is missing.
-test-compile: setup
-	$(RUN) -m pytest -m compile
+$(COMPILERS)/.installed: tests/planning/requirements.txt $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(@D) -r $<
+	touch $@
+
+compilers: $(COMPILERS)/.installed
+
+# Programs for TPUs and GPUs that are not there; `COMPILED='compile and not long'`: the quick ones.
+test-compile: compilers
+	PYTHONPATH=$(abspath $(COMPILERS)) $(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m '$(COMPILED)'
 
 # The cells of the notebooks in examples/, one after another.
 notebooks: setup
 	$(RUN) -m pytest tests/documentation/test_notebooks.py
 
-# Huge images, wheels in environments of their own, and what test-compile runs: minutes each.
-test-slow: setup
-	$(RUN) -m pytest -m slow
+# Huge images, wheels in environments of their own, and all that test-compile runs: minutes each.
+test-slow: setup test-compile
+	$(RUN) -m pytest -m 'slow and not compile'
 
 # The documentation as a site, build/site/index.html, in an environment of its own. A warning is an error.
 docs: $(DOCS_VENV)/.installed

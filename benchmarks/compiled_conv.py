@@ -22,7 +22,7 @@ from jax.sharding import SingleDeviceSharding
 
 from benchmarks import report
 from benchmarks.sample_conv import PASSES, parse_shape
-from benchmarks.tpu_schedules import dump_schedules, take_schedules
+from benchmarks.tpu_schedules import UNITS, dump_schedules, take_schedules
 from nsr_jax import command_line
 from nsr_jax.errors import UserError
 from nsr_jax.ops.conv import Implementation, sparse_conv
@@ -65,7 +65,9 @@ def compare(target: Target, shapes: Sequence[Sequence[int]], dtype: str, compute
             found = {}
             for kind, (convolve, arguments, gradient) in _candidates(shape, dtype, compute_sparse):
                 compiled = _compile(target, functools.partial(compute, convolve), arguments, gradient)
-                found[kind] = _read(target, compiled, take_schedules(dumped))
+                found[kind] = _read(
+                    target, compiled, take_schedules(dumped, UNITS[target.kind]) if target.kind in UNITS else {}
+                )
                 logging.info('%s %s: %s %s, %s', target.name, tuple(shape), name, kind, found[kind])
             static, sparse = found['static']['cycles'], found['sparse']['cycles']
             rows.append({'shape': list(shape), 'pass': name, 'ratio': sparse / static if static else None, **found})

@@ -1,6 +1,6 @@
 """Real plans of a tiny network: what the compilers for TPUs and NVIDIA's GPUs make of the train step.
 
-`make test-compile` runs these where libtpu or a CUDA plugin for JAX is installed.
+`make test-compile` runs these with the compilers; they are skipped where there are none.
 """
 
 import importlib.util
@@ -18,7 +18,7 @@ DEVICES = {'v5e:2x2': 4, 'v6e:2x2': 4, 'h100:2': 2}
 pytestmark = [pytest.mark.slow, pytest.mark.compile]
 
 
-@pytest.fixture(scope='module', params=DEVICES)
+@pytest.fixture(scope='module', params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in DEVICES])
 def plan(request, tmp_path_factory):
     """The JSON that the command writes for EDSR-S + NSR with one block, in bfloat16."""
     extra = 'cuda-compile' if request.param.startswith('h100') else 'tpu-compile'
@@ -53,6 +53,12 @@ def test_devices_exchange_nothing_but_the_gradients_once(plan):
     assert list(found) == ['all-reduce']
     # The metrics go along, and the biases of tail and skip have one gradient.
     assert abs(found['all-reduce']['bytes'] - plan['memory']['parameters']) < 1e3
+
+
+def test_the_convolutions_are_the_kernels_for_tpus(plan):
+    """Of the block's two convolutions, on each device in one piece; on GPUs, where nothing has confirmed them, none."""
+    kernels = {'sparse_conv': 2, 'sparse_conv_gradients': 2}
+    assert plan['step']['kernels'] == ({} if plan['compiled_for'].startswith('h100') else kernels)
 
 
 def test_the_compiler_says_where_the_time_goes(plan):
