@@ -45,6 +45,7 @@ def get_base() -> ConfigDict:
 
     config.degradation = ConfigDict()  # of clean images; each task has its own fields
     config.degradation.sigma = (25.0, 25.0)  # denoise: lowest and highest standard deviation of the noise, of 255
+    config.degradation.shared_noise = 0.0  # denoise: fraction of samples whose channels share noise, wholly or in part
     config.degradation.quality = (10, 10)  # jpeg: lowest and highest quality, by libjpeg's rule
 
     config.batch_size = 16  # patches a step, over all devices

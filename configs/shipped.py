@@ -42,6 +42,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.model.channels = 1 if name == 'denoise_gray' else 3
         config.num_steps = 6_000 if name == 'denoise_gray' else 4_000
         config.degradation.sigma = (0.0, 50.0)
+        if name == 'denoise_colour':
+            config.degradation.shared_noise = 0.5  # photographs in black and white, sepia, or with monochrome grain
         config.evaluation.datasets = 'set12' if name == 'denoise_gray' else 'cbsd68'
         config.evaluation.protocol = config.validation.protocol = 'denoise'
         config.evaluation.levels = config.validation.levels = (25.0,)

@@ -85,7 +85,7 @@ def printed(text):
 def test_images_without_a_scale(run, tmp_path):
     pairs = save_pairs(tmp_path)
     table = printed(run('--output=out', '--report'))
-    assert list(table) == ['denoise', 'denoise-authors', 'jpeg-rgb', 'pairs-rgb', 'pairs-y']
+    assert list(table) == ['denoise', 'denoise-shared', 'denoise-authors', 'jpeg-rgb', 'pairs-rgb', 'pairs-y']
     assert table['denoise'] == table['jpeg-rgb'] != table['pairs-y']
     found = read_scores(tmp_path / 'out')
     for name, (truth, prediction) in zip(('a.png', 'b.png'), pairs, strict=True):
@@ -99,7 +99,7 @@ def test_images_without_a_scale(run, tmp_path):
     mean = np.mean([psnr_by_hand(*pair) for pair in pairs])
     assert table['denoise'][0] == f'{mean:.2f}'
     with (tmp_path / 'out/scores.csv').open(encoding='utf-8') as file:
-        assert len(list(csv.DictReader(file))) == 10
+        assert len(list(csv.DictReader(file))) == 2 * len(table)
     assert 'protocol `pairs-y`' in (tmp_path / 'out/scores.md').read_text()
     assert 'Scores of Tool' in (tmp_path / 'out/index.html').read_text()
 

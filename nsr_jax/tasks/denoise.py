@@ -24,19 +24,27 @@ def check_sigma(sigma: float) -> None:
 class Noise:
     """White Gaussian noise, not clipped, of a standard deviation drawn uniformly for each sample.
 
+    It is independent in all channels, or shared by them: noise of black-and-white photographs, sepia and film that are
+    stored in colour. The standard deviation of each channel is the drawn one in any case.
+
     Attributes:
         lowest: the smallest standard deviation, in 1/255 of the range.
         highest: the largest; equal to `lowest` for a fixed one.
+        shared: the fraction of samples whose channels share noise, from 0 to 1: in half of these all channels have the
+            same noise, in the others a part of it is the same, and the correlation is uniform between 0 and 1.
 
     Raises:
-        UserError: they are not numbers from 0 to 255, or not in this order.
+        UserError: the standard deviations are not numbers from 0 to 255, or not in this order; or the fraction is none.
     """
 
     lowest: float
     highest: float
+    shared: float = 0.0
 
     def __post_init__(self):
         check_range('sigma', self.lowest, self.highest, check_sigma)
+        if not isinstance(self.shared, numbers.Real) or isinstance(self.shared, bool) or not 0 <= self.shared <= 1:
+            raise UserError(f'shared_noise must be a fraction of the samples, from 0 to 1, not {self.shared!r}')
 
     def region_size(self, patch_size: int, channels: int) -> int:
         """The side of the patch itself: noise needs no pixels around it."""
@@ -46,10 +54,16 @@ class Noise:
         """See `Corruption`."""
         if region.shape[:2] != (patch_size, patch_size):
             raise ValueError(f'region must be the patch of side {patch_size}, got {region.shape}')
-        sigma_key, noise_key = jax.random.split(key)
+        sigma_key, noise_key, correlation_key, common_key = jax.random.split(key, 4)
         sigma = jax.random.uniform(sigma_key, (), jnp.float32, self.lowest, self.highest)
         target = region.astype(jnp.float32) / 255
-        return target + sigma / 255 * jax.random.normal(noise_key, target.shape, jnp.float32), target
+        noise = jax.random.normal(noise_key, target.shape, jnp.float32)
+        if self.shared:
+            place = jax.random.uniform(correlation_key, (), jnp.float32)
+            correlation = jnp.clip(2 - 2 / self.shared * place, 0, 1)  # all, a part, or none
+            common = jax.random.normal(common_key, (patch_size, patch_size, 1), jnp.float32)
+            noise = jnp.sqrt(correlation) * common + jnp.sqrt(1 - correlation) * noise
+        return target + sigma / 255 * noise, target
 
 
 def noise(shape: tuple[int, int, int], sigma: float) -> np.ndarray:
@@ -77,6 +91,13 @@ DENOISE = Protocol(
     'denoise',
     'all channels with one MSE, prediction rounded to uint8, no shave; noise not clipped, NumPy seed 0 for each image',
     lambda example, sigma: example.hr.astype(np.float32) / 255 + noise(example.hr.shape, sigma),
+)
+DENOISE_SHARED = Protocol(
+    'denoise-shared',
+    'all channels with one MSE, prediction rounded to uint8, no shave; noise not clipped, NumPy seed 0 for each image, '
+    'the same in all channels',
+    lambda example, sigma: example.hr.astype(np.float32) / 255 + noise((*example.hr.shape[:2], 1), sigma),
+    comparable=False,
 )
 DENOISE_AUTHORS = Protocol(
     'denoise-authors',
@@ -130,8 +151,8 @@ PUBLISHED = (
 
 TASK = Task(
     name='denoise',
-    protocols=(DENOISE, DENOISE_AUTHORS),
-    corruption=lambda options: Noise(*read_range(options, 'sigma')),
+    protocols=(DENOISE, DENOISE_SHARED, DENOISE_AUTHORS),
+    corruption=lambda options: Noise(*read_range(options, 'sigma'), options.get('shared_noise', 0.0)),
     check_level=check_sigma,
     label=lambda sigma: f'sigma {sigma:g}',
     baselines={'degraded': degraded, 'bm3d': bm3d},

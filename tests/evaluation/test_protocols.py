@@ -220,7 +220,7 @@ def test_jpeg_row_as_an_evaluation_prints_it(data_dir, tmp_path):
 def test_the_score_of_noise_follows_from_its_variance(sigma, expected):
     """It is 20 log10(255 / sigma) for values that neither clipping nor rounding changes much."""
     hr = np.full((200, 200, 3), 128, np.uint8)
-    for name in ('denoise', 'denoise-authors'):
+    for name in ('denoise', 'denoise-shared', 'denoise-authors'):
         given = PROTOCOLS[name].network_input(Example('flat.png', hr, None), sigma)
         assert given.dtype == np.float32
         assert psnr(*compared_images(PROTOCOLS[name], given, hr, 1)) == pytest.approx(expected, abs=0.05)
@@ -245,7 +245,7 @@ def test_gray_and_colour_are_told_apart_but_for_super_resolution():
 
 def test_the_border_counts_where_nothing_is_shaved():
     hr = np.full((40, 40, 1), 90, np.uint8)
-    for name in ('denoise', 'denoise-authors', 'jpeg-y', 'jpeg-rgb'):
+    for name in ('denoise', 'denoise-shared', 'denoise-authors', 'jpeg-y', 'jpeg-rgb'):
         for place in [(0, 20), (-1, 20), (20, 0), (20, -1)]:
             wrong = hr / 255
             wrong[place] = 0

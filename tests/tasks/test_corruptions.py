@@ -51,6 +51,73 @@ def test_sigmas_of_a_range_are_uniform_over_samples():
     np.testing.assert_allclose(sigmas, np.linspace(10, 50, 256), atol=4)
 
 
+def covariances(corruption, samples, patch_size=32):
+    """Of the channels of each sample's noise in units of sigma 40, in float64: (N, 3, 3)."""
+    clean = regions(corruption, patch_size, 3, samples)
+    inputs, targets = batched(corruption, patch_size)(jax.random.split(jax.random.key(2), samples), clean)
+    noise = (np.asarray(inputs, np.float64) - np.asarray(targets, np.float64)).reshape(samples, -1, 3) * 255 / 40
+    return noise.swapaxes(1, 2) @ noise / noise.shape[1]
+
+
+def mixed(correlations, samples, pixels=32 * 32):
+    """The same statistics by NumPy: normal vectors with these covariances, by the square root of the matrix."""
+    random = np.random.default_rng(0)
+    found = []
+    for correlation in correlations(random, samples):
+        matrix = np.full((3, 3), correlation) + (1 - correlation) * np.eye(3)
+        noise = random.multivariate_normal(np.zeros(3), matrix, pixels, method='eigh')
+        found.append(noise.T @ noise / pixels)
+    return np.stack(found)
+
+
+def halves(random, samples):
+    """Half of the samples with the same noise in all channels, half with a uniform correlation."""
+    return np.where(random.random(samples) < 0.5, 1, random.random(samples))
+
+
+OFF_DIAGONAL = np.array([0, 0, 1]), np.array([1, 2, 2])
+
+
+@pytest.mark.parametrize('shared', [0.0, 0.3, 1.0])
+def test_channels_share_noise_in_a_fraction_of_the_samples(shared):
+    """Whose variances stay: covariances against NumPy's own generator of correlated normal vectors."""
+    samples = 600
+    found = covariances(Noise(40, 40, shared), samples)
+    expected = mixed(lambda random, n: np.where(random.random(n) < shared, halves(random, n), 0), samples)
+    for each in (found, expected):  # a variance of 1024 pixels has a standard error of sqrt(2 / 1024) = 0.044
+        variances = np.diagonal(each, axis1=1, axis2=2)
+        np.testing.assert_allclose(variances, 1, atol=5 * 0.044)
+        np.testing.assert_allclose(variances.mean(axis=0), 1, atol=5 * 0.044 / samples**0.5)
+    correlations, references = (np.sort(each[:, *OFF_DIAGONAL].mean(axis=1)) for each in (found, expected))
+    levels = np.linspace(-0.05, 0.95, 21)
+    shares, wanted = (np.searchsorted(each, levels) / samples for each in (correlations, references))
+    np.testing.assert_allclose(shares, wanted, atol=0.08)  # of two samples' distributions: Kolmogorov and Smirnov
+    assert np.ptp(found[:, *OFF_DIAGONAL], axis=1).max() < 0.25  # all pairs of channels are alike
+
+
+def test_shared_noise_is_the_same_or_partly_the_same():
+    samples = 400
+    clean = regions(Noise(40, 40, 0.5), 16, 3, samples)
+    inputs, targets = batched(Noise(40, 40, 0.5), 16)(jax.random.split(jax.random.key(3), samples), clean)
+    noise = np.asarray(inputs - targets)
+    is_same = np.ptp(noise, axis=-1).max(axis=(1, 2)) < 1e-6
+    assert is_same.sum() == pytest.approx(0.25 * samples, abs=4 * (samples * 0.25 * 0.75) ** 0.5)
+    np.testing.assert_allclose(noise[is_same].std() * 255, 40, rtol=0.03)
+
+
+def test_unshared_samples_are_those_of_runs_without_the_option():
+    """And so are all of the default, whose numbers are those of `jax.random.normal` and its key's second half."""
+    clean = regions(Noise(5, 50), 8, 3, 256)
+    (default, _), (mixture, _) = (batched(Noise(5, 50, shared), 8)(KEYS, clean) for shared in (0.0, 0.5))
+    for key, image, given in list(zip(KEYS, clean, default, strict=True))[:4]:
+        sigma_key, noise_key = jax.random.split(key)
+        sigma = jax.random.uniform(sigma_key, (), jnp.float32, 5, 50)
+        expected = image.astype(np.float32) / 255 + sigma / 255 * jax.random.normal(noise_key, image.shape, jnp.float32)
+        np.testing.assert_allclose(given, expected, rtol=1e-6, atol=1e-7)
+    is_kept = np.abs(np.asarray(default - mixture)).max(axis=(1, 2, 3)) < 1e-6
+    assert is_kept.sum() == pytest.approx(128, abs=4 * 8)
+
+
 def test_no_noise_is_the_clean_patch():
     inputs, targets = batched(Noise(0, 0), 8)(KEYS[:4], regions(Noise(0, 0), 8, 3, 4))
     np.testing.assert_array_equal(inputs, targets)
@@ -124,9 +191,9 @@ def test_qualities_of_a_range_are_all_drawn():
     assert min(drawn.values()) > 256 / 4 / 2
 
 
-@pytest.mark.parametrize('corruption', [Noise(5, 50), Jpeg(10, 90)])
-def test_a_sample_depends_on_its_key_alone(corruption):
-    clean = regions(corruption, 20, 1, 8)
+@pytest.mark.parametrize(('corruption', 'channels'), [(Noise(5, 50), 1), (Noise(5, 50, 0.5), 3), (Jpeg(10, 90), 1)])
+def test_a_sample_depends_on_its_key_alone(corruption, channels):
+    clean = regions(corruption, 20, channels, 8)
     whole = batched(corruption, 20)(KEYS[:8], clean)
     parts = [batched(corruption, 20)(KEYS[start : start + 2], clean[start : start + 2]) for start in range(0, 8, 2)]
     for which in (0, 1):
@@ -141,6 +208,9 @@ def test_ranges_are_checked():
             check_sigma(wrong)
         with pytest.raises(UserError, match='sigma'):
             Noise(0, wrong)
+    for wrong in (-0.1, 1.5, float('nan'), '0.5', None, True):
+        with pytest.raises(UserError, match='shared_noise must be a fraction of the samples, from 0 to 1, not'):
+            Noise(0, 25, wrong)
     for wrong in (0, 101, 10.5, '10', None, True):
         with pytest.raises(UserError, match='quality must be a whole number from 1 to 100'):
             check_quality(wrong)

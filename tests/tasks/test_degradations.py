@@ -8,7 +8,7 @@ import pytest
 
 from nsr_jax.errors import UserError
 from nsr_jax.tasks import Degradation, find_degradations
-from nsr_jax.tasks.denoise import DENOISE, DENOISE_AUTHORS, authors_noise, noise
+from nsr_jax.tasks.denoise import DENOISE, DENOISE_AUTHORS, DENOISE_SHARED, authors_noise, noise
 from nsr_jax.tasks.jpeg import compress
 from nsr_jax.tasks.sr import luma
 from nsr_jax.tasks.task import Example
@@ -42,8 +42,8 @@ def test_the_usual_noise_is_numpys_legacy_generator_with_seed_0():
 
 
 def test_noisy_images_are_not_clipped_and_always_the_same():
-    hr = np.concatenate([np.zeros((30, 40, 3), np.uint8), np.full((30, 40, 3), 255, np.uint8)])
-    for protocol, by_name in ((DENOISE, False), (DENOISE_AUTHORS, True)):
+    hr = np.concatenate([np.zeros((60, 80, 3), np.uint8), np.full((60, 80, 3), 255, np.uint8)])
+    for protocol, by_name in ((DENOISE, False), (DENOISE_SHARED, False), (DENOISE_AUTHORS, True)):
         make = protocol.network_input
         given = make(Example('a.png', hr, None), 50)
         assert given.dtype == np.float32
@@ -52,6 +52,13 @@ def test_noisy_images_are_not_clipped_and_always_the_same():
         assert (given == make(Example('b.png', hr, None), 50)).all() != by_name
         assert np.std(given - hr / 255) == pytest.approx(50 / 255, rel=0.02)
         np.testing.assert_array_equal(make(Example('a.png', hr, None), 0), hr.astype(np.float32) / 255)
+
+
+def test_shared_noise_is_that_of_a_gray_image():
+    hr = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    given = DENOISE_SHARED.network_input(Example('a.png', hr, None), 25) - hr.astype(np.float32) / 255
+    gray = DENOISE.network_input(Example('a.png', np.zeros((30, 40, 1), np.uint8), None), 25)
+    np.testing.assert_allclose(given, gray.repeat(3, axis=-1), atol=1e-7)
 
 
 @pytest.mark.parametrize('channels', [1, 3])
