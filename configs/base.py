@@ -47,6 +47,7 @@ def get_base() -> ConfigDict:
     config.degradation.sigma = (25.0, 25.0)  # denoise: lowest and highest standard deviation of the noise, of 255
     config.degradation.shared_noise = 0.0  # denoise: fraction of samples whose channels share noise, wholly or in part
     config.degradation.quality = (10, 10)  # jpeg: lowest and highest quality, by libjpeg's rule
+    config.degradation.subsampling = ('4:2:0',)  # jpeg in RGB: chroma, 4:2:0 (half), 4:4:4 (full), or both
 
     config.batch_size = 16  # patches a step, over all devices
     config.microbatch_size = 0  # patches that a device computes at once; 0 = 1 on a CPU, elsewhere its whole part

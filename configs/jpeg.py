@@ -2,9 +2,11 @@
 
     python train.py --config=configs/jpeg.py:quality=10,preset=resnet_nsr_capacity --workdir=runs/jpeg10
     python train.py --config=configs/jpeg.py:quality=10,blind=true --workdir=runs/jpeg_blind
+    python train.py --config=configs/jpeg.py:quality=10,blind=true,channels=3 --workdir=runs/jpeg_colour
 
-Published tables use quality 10, 20, 30 or 40; `blind` draws it from the given one to 40. A network of one channel is
-trained on the images' Y, by which the tables are scored.
+A network of one channel is trained on the images' Y, by which published tables are scored, at quality 10, 20, 30 or 40;
+`blind` draws it from the given one to 40. One of three channels restores colours too: of photographs as they are found,
+so `blind` draws its qualities up to 95, and chroma that is stored at half the resolution as well as at the full one.
 """
 
 from ml_collections import ConfigDict
@@ -21,8 +23,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = get_base()
     config.task = 'jpeg'
     set_model(config, options.preset, scale=1, channels=options.channels)
-    config.degradation.quality = (options.quality, max(options.quality, 40) if options.blind else options.quality)
+    in_colour = options.channels == 3
+    config.degradation.quality = (options.quality, options.quality)
+    levels = (options.quality,)
+    if options.blind:
+        config.degradation.quality = (options.quality, max(options.quality, 95 if in_colour else 40))
+        levels = (10, 20, 40, 80) if in_colour else (10, 20, 30, 40)
+        config.degradation.subsampling = ('4:2:0', '4:4:4') if in_colour else ('4:2:0',)
     config.evaluation.datasets = 'live1'
-    config.evaluation.protocol = config.validation.protocol = 'jpeg-y' if options.channels == 1 else 'jpeg-rgb'
-    config.evaluation.levels = config.validation.levels = (10, 20, 30, 40) if options.blind else (options.quality,)
+    config.evaluation.protocol = config.validation.protocol = 'jpeg-rgb' if in_colour else 'jpeg-y'
+    config.evaluation.levels = config.validation.levels = levels
     return config.lock()

@@ -85,7 +85,15 @@ def printed(text):
 def test_images_without_a_scale(run, tmp_path):
     pairs = save_pairs(tmp_path)
     table = printed(run('--output=out', '--report'))
-    assert list(table) == ['denoise', 'denoise-shared', 'denoise-authors', 'jpeg-rgb', 'pairs-rgb', 'pairs-y']
+    assert list(table) == [
+        'denoise',
+        'denoise-shared',
+        'denoise-authors',
+        'jpeg-rgb',
+        'jpeg-rgb-444',
+        'pairs-rgb',
+        'pairs-y',
+    ]
     assert table['denoise'] == table['jpeg-rgb'] != table['pairs-y']
     found = read_scores(tmp_path / 'out')
     for name, (truth, prediction) in zip(('a.png', 'b.png'), pairs, strict=True):

@@ -1,7 +1,8 @@
 """JPEG compression followed by decompression, in JAX, bit for bit as libjpeg does them.
 
-The integer arithmetic is that of libjpeg(-turbo)'s defaults ('islow' DCT, standard tables, 4:2:0 chroma, 'fancy'
-upsampling), so the pixels equal those of Pillow. Entropy coding loses nothing and is left out.
+The integer arithmetic is that of libjpeg(-turbo)'s defaults ('islow' DCT, standard tables, 'fancy' upsampling of
+chroma that is stored at half the resolution), so the pixels equal those of Pillow. Entropy coding loses nothing and is
+left out.
 """
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 BLOCK = 8
+SUBSAMPLINGS = ('4:2:0', '4:4:4')  # chroma at half the resolution along both axes, or at the full one
 # Quantisation tables of quality 50: ITU-T T.81, annex K.1, rows from low to high vertical frequency.
 LUMINANCE_TABLE = np.array(
     [
@@ -89,21 +91,25 @@ def quantisation_table(table: np.ndarray, quality: jax.Array | int) -> jax.Array
     return jnp.clip((table * percent + 50) // 100, 1, 255)
 
 
-def jpeg(images: jax.Array, quality: jax.Array | int) -> jax.Array:
+def jpeg(images: jax.Array, quality: jax.Array | int, subsampling: str = '4:2:0') -> jax.Array:
     """Compress images and decompress them again.
 
     Args:
-        images: uint8 (..., H, W, C) on [0, 255]; gray, C = 1, with sides that are multiples of 8, or RGB, C = 3, with
-            sides that are multiples of 16, whose chroma is stored at half the resolution (4:2:0).
+        images: uint8 (..., H, W, C) on [0, 255], gray (C = 1) or RGB (C = 3), with sides that are multiples of 8, or of
+            16 where chroma is halved.
         quality: integers from 1 to 100 (not checked where they are traced), one for all or one for each image (...).
+        subsampling: of the chroma of RGB images, one of `SUBSAMPLINGS`.
 
     Returns:
         uint8 (..., H, W, C).
 
     Raises:
-        ValueError: another type or shape.
+        ValueError: another type, shape or subsampling.
     """
-    multiple = {1: BLOCK, 3: 2 * BLOCK}.get(images.shape[-1] if images.ndim >= 3 else 0)
+    if subsampling not in SUBSAMPLINGS:
+        raise ValueError(f'subsampling must be one of {", ".join(SUBSAMPLINGS)}, not {subsampling!r}')
+    is_halved = subsampling == '4:2:0'
+    multiple = {1: BLOCK, 3: 2 * BLOCK if is_halved else BLOCK}.get(images.shape[-1] if images.ndim >= 3 else 0)
     if images.dtype != jnp.uint8 or multiple is None:
         raise ValueError(f'images must be uint8 (..., H, W, 1 or 3), got {images.dtype} {images.shape}')
     if images.shape[-3] % multiple or images.shape[-2] % multiple:
@@ -114,7 +120,10 @@ def jpeg(images: jax.Array, quality: jax.Array | int) -> jax.Array:
     luma, *chroma = _to_ycc(*planes)
     luma = _code(luma, quantisation_table(LUMINANCE_TABLE, quality))
     table = quantisation_table(CHROMINANCE_TABLE, quality)
-    chroma = [_upsample(_code(_downsample(plane), table)) for plane in chroma]
+    if is_halved:
+        chroma = [_upsample(_code(_downsample(plane), table)) for plane in chroma]
+    else:
+        chroma = [_code(plane, table) for plane in chroma]
     return jnp.stack(_to_rgb(luma, *chroma), axis=-1).astype(jnp.uint8)
 
 

@@ -1,6 +1,7 @@
 """Removal of JPEG artifacts: a network restores what compression took from an image."""
 
 import dataclasses
+import functools
 import io
 import math
 import numbers
@@ -13,7 +14,7 @@ import PIL.Image
 from jax import lax
 
 from nsr_jax.errors import UserError
-from nsr_jax.ops.jpeg_codec import BLOCK, jpeg
+from nsr_jax.ops.jpeg_codec import BLOCK, SUBSAMPLINGS, jpeg
 from nsr_jax.tasks.sr import luma
 from nsr_jax.tasks.task import Protocol, Task, check_range, published_rows, read_range
 
@@ -28,24 +29,29 @@ def check_quality(quality: Any) -> None:
 class Jpeg:
     """JPEG compression of a quality drawn uniformly for each sample, with the patch anywhere on the grid of blocks.
 
-    The region is compressed as if the grid of 8x8 blocks (16x16 for RGB, whose chroma is stored at half the
+    The region is compressed as if the grid of 8x8 blocks (16x16 for RGB, whose chroma may be stored at half the
     resolution) started at its corner, and the patch is cut from it at a random offset below one block. So a gray patch
-    is the same as in a whole image on that grid. An RGB patch is too, except the chroma of pixels on the region's
+    is the same as in a whole image on that grid. An RGB patch is too, except halved chroma of pixels on the region's
     border, which a decoder would blend with the next block's.
 
     Attributes:
         lowest: the lowest quality by libjpeg's rule, 1 to 100.
         highest: the highest; equal to `lowest` for a fixed one.
+        subsampling: of the chroma of RGB images, one or more of `SUBSAMPLINGS`, of which each sample draws one.
 
     Raises:
-        UserError: they are not whole numbers from 1 to 100, or not in this order.
+        UserError: the qualities are not whole numbers from 1 to 100, or not in this order; or there is no subsampling,
+            or one that is unknown or given twice.
     """
 
     lowest: int
     highest: int
+    subsampling: tuple[str, ...] = SUBSAMPLINGS[:1]
 
     def __post_init__(self):
         check_range('quality', self.lowest, self.highest, check_quality)
+        if not self.subsampling or sorted(self.subsampling) != sorted(set(self.subsampling).intersection(SUBSAMPLINGS)):
+            raise UserError(f'subsampling must be one or more of {", ".join(SUBSAMPLINGS)}, not {self.subsampling!r}')
 
     def region_size(self, patch_size: int, channels: int) -> int:
         """Whole blocks that hold the patch at every offset on the grid."""
@@ -58,11 +64,14 @@ class Jpeg:
         size = self.region_size(patch_size, channels)
         if region.shape[:2] != (size, size):
             raise ValueError(f'a patch of side {patch_size} needs a region of side {size}, got {region.shape}')
-        quality_key, offset_key = jax.random.split(key)
+        ways = self.subsampling if channels == 3 else self.subsampling[:1]
+        quality_key, offset_key, way_key = jax.random.split(key, 3)
         quality = jax.random.randint(quality_key, (), self.lowest, self.highest + 1, jnp.int32)
         row, column = jax.random.randint(offset_key, (2,), 0, _grid(channels), jnp.int32)
         place, shape = (row, column, jnp.int32(0)), (patch_size, patch_size, channels)
-        patches = (lax.dynamic_slice(image, place, shape) for image in (jpeg(region, quality), region))
+        way = jax.random.randint(way_key, (), 0, len(ways), jnp.int32)
+        stored = lax.switch(way, [functools.partial(jpeg, subsampling=each) for each in ways], region, quality)
+        patches = (lax.dynamic_slice(image, place, shape) for image in (stored, region))
         compressed, clean = (patch.astype(jnp.float32) / 255 for patch in patches)
         return compressed, clean
 
@@ -71,11 +80,11 @@ def _grid(channels: int) -> int:
     return BLOCK if channels == 1 else 2 * BLOCK
 
 
-def compress(image: np.ndarray, quality: int) -> np.ndarray:
-    """Compress and decompress an image, gray or RGB with chroma at half the resolution, by libjpeg; uint8 (H, W, C)."""
+def compress(image: np.ndarray, quality: int, subsampling: str = '4:2:0') -> np.ndarray:
+    """An image, uint8 (H, W, 1 or 3), compressed and decompressed by libjpeg; `subsampling` is of `SUBSAMPLINGS`."""
     buffer = io.BytesIO()
     pixels = image[..., 0] if image.shape[-1] == 1 else image
-    PIL.Image.fromarray(pixels).save(buffer, 'JPEG', quality=quality, subsampling='4:2:0')
+    PIL.Image.fromarray(pixels).save(buffer, 'JPEG', quality=quality, subsampling=subsampling)
     with PIL.Image.open(buffer) as stored:
         return np.array(stored).reshape(image.shape)
 
@@ -91,6 +100,12 @@ JPEG_RGB = Protocol(
     'jpeg-rgb',
     'all channels with one MSE, compressed by libjpeg with 4:2:0 chroma, prediction rounded to uint8, no shave',
     lambda example, quality: compress(example.hr, int(quality)),
+    comparable=False,
+)
+JPEG_RGB_444 = Protocol(
+    'jpeg-rgb-444',
+    'all channels with one MSE, compressed by libjpeg with 4:4:4 chroma, prediction rounded to uint8, no shave',
+    lambda example, quality: compress(example.hr, int(quality), '4:4:4'),
     comparable=False,
 )
 
@@ -119,8 +134,10 @@ PUBLISHED = (
 
 TASK = Task(
     name='jpeg',
-    protocols=(JPEG_Y, JPEG_RGB),
-    corruption=lambda options: Jpeg(*read_range(options, 'quality')),
+    protocols=(JPEG_Y, JPEG_RGB, JPEG_RGB_444),
+    corruption=lambda options: Jpeg(
+        *read_range(options, 'quality'), tuple(options.get('subsampling', SUBSAMPLINGS[:1]))
+    ),
     check_level=check_quality,
     label=lambda quality: f'quality {quality:g}',
     keeps_chroma=True,

@@ -33,6 +33,7 @@ _FREE_PERIODS = ('log_every_steps', 'evaluate_every_steps', 'checkpoint_every_st
 
 # What runs did before these fields existed; any other field that an older config lacks was off, as by default.
 _BEFORE = {
+    'degradation.subsampling': ['4:2:0'],
     'model.gate_pooling': 'mean',
     'model.gate_scale': 1.0,
     'model.gate_noise': 1.0,

@@ -245,7 +245,7 @@ def test_gray_and_colour_are_told_apart_but_for_super_resolution():
 
 def test_the_border_counts_where_nothing_is_shaved():
     hr = np.full((40, 40, 1), 90, np.uint8)
-    for name in ('denoise', 'denoise-shared', 'denoise-authors', 'jpeg-y', 'jpeg-rgb'):
+    for name in ('denoise', 'denoise-shared', 'denoise-authors', 'jpeg-y', 'jpeg-rgb', 'jpeg-rgb-444'):
         for place in [(0, 20), (-1, 20), (20, 0), (20, -1)]:
             wrong = hr / 255
             wrong[place] = 0

@@ -12,15 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsr_jax.images.reading import list_images, read_image
-from nsr_jax.ops.jpeg_codec import CHROMINANCE_TABLE, LUMINANCE_TABLE, jpeg, quantisation_table
+from nsr_jax.ops.jpeg_codec import CHROMINANCE_TABLE, LUMINANCE_TABLE, SUBSAMPLINGS, jpeg, quantisation_table
 
-jitted = jax.jit(jpeg)
+jitted = jax.jit(jpeg, static_argnames='subsampling')
 
 
-def libjpeg(image, quality):
+def libjpeg(image, quality, subsampling='4:2:0'):
     """What Pillow's libjpeg makes of uint8 (H, W, 1 or 3), and the quantisation tables in the file."""
     buffer = io.BytesIO()
-    PIL.Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, 'JPEG', quality=quality)
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    PIL.Image.fromarray(pixels).save(buffer, 'JPEG', quality=quality, subsampling=subsampling)
     with PIL.Image.open(buffer) as stored:
         return np.array(stored).reshape(image.shape), stored.quantization
 
@@ -29,9 +30,10 @@ def cut(image, multiple):
     return image[: image.shape[0] // multiple * multiple, : image.shape[1] // multiple * multiple]
 
 
-def assert_close(image, quality):
+def assert_close(image, quality, subsampling='4:2:0'):
     """Equal to libjpeg-turbo; other builds of libjpeg (its version 9, other processors) may round otherwise."""
-    difference = np.abs(np.asarray(jitted(image, quality)).astype(int) - libjpeg(image, quality)[0])
+    ours = np.asarray(jitted(image, quality, subsampling=subsampling))
+    difference = np.abs(ours.astype(int) - libjpeg(image, quality, subsampling)[0])
     assert difference.mean() < 0.05
     if PIL.features.check_feature('libjpeg_turbo'):
         assert difference.max() == 0
@@ -39,19 +41,19 @@ def assert_close(image, quality):
 
 @pytest.mark.parametrize('quality', [10, 20, 30, 40, 75, 95])
 def test_photographs_are_equal_to_libjpegs(data_dir, quality):
-    for folder, multiple in (('LIVE1', 16), ('Classic5', 8)):
+    for folder, multiple, subsampling in (('LIVE1', 16, '4:2:0'), ('LIVE1', 8, '4:4:4'), ('Classic5', 8, '4:2:0')):
         for path in list_images(data_dir / 'test' / folder / 'HR')[:3]:
-            assert_close(cut(read_image(path), multiple), quality)
+            assert_close(cut(read_image(path), multiple), quality, subsampling)
 
 
-@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize(('channels', 'subsampling'), [(1, '4:2:0'), (3, '4:2:0'), (3, '4:4:4')])
 @pytest.mark.parametrize('quality', [1, 5, 50, 100])
-def test_extreme_images_are_equal_to_libjpegs(channels, quality):
+def test_extreme_images_are_equal_to_libjpegs(channels, subsampling, quality):
     random = np.random.default_rng(quality)
     black_and_white = random.integers(0, 2, (48, 64, channels), np.uint8) * 255
     blocks = black_and_white[:6, :8].repeat(8, axis=0).repeat(8, axis=1)
     for image in (random.integers(0, 256, (48, 64, channels), np.uint8), black_and_white, blocks):
-        assert_close(image, quality)
+        assert_close(image, quality, subsampling)
 
 
 @settings(max_examples=25, deadline=None)
@@ -59,7 +61,8 @@ def test_extreme_images_are_equal_to_libjpegs(channels, quality):
 def test_any_quality_and_contrast(quality, low, high, seed):
     low, high = sorted((low, high))
     image = np.random.default_rng(seed).integers(low, high + 1, (16, 32, 3), np.uint8)
-    assert_close(image, quality)
+    for subsampling in SUBSAMPLINGS:
+        assert_close(image, quality, subsampling)
     assert_close(image[..., :1], quality)
 
 
@@ -96,3 +99,11 @@ def test_each_image_of_a_batch_has_its_own_quality(channels):
 def test_other_images_are_refused(shape, dtype, message):
     with pytest.raises(ValueError, match=message):
         jpeg(np.zeros(shape, dtype), 10)
+
+
+def test_full_chroma_needs_whole_blocks_only():
+    assert_close(np.zeros((24, 8, 3), np.uint8), 10, '4:4:4')
+    with pytest.raises(ValueError, match='multiples of 8'):
+        jpeg(np.zeros((24, 12, 3), np.uint8), 10, '4:4:4')
+    with pytest.raises(ValueError, match="one of 4:2:0, 4:4:4, not '4:2:2'"):
+        jpeg(np.zeros((16, 16, 3), np.uint8), 10, '4:2:2')

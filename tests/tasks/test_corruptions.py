@@ -15,6 +15,7 @@ from nsr_jax.images.reading import read_image
 from nsr_jax.tasks.denoise import Noise, check_sigma
 from nsr_jax.tasks.jpeg import Jpeg, check_quality
 
+BOTH = ('4:2:0', '4:4:4')
 KEYS = jax.random.split(jax.random.key(5), 256)
 
 
@@ -149,22 +150,26 @@ def test_every_offset_of_the_grid_is_equally_likely(channels, grid):
     assert statistic < len(expected) - 1 + 5 * np.sqrt(2 * len(expected))
 
 
-def libjpeg(image, quality):
+def libjpeg(image, quality, subsampling='4:2:0'):
     buffer = io.BytesIO()
-    PIL.Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, 'JPEG', quality=quality)
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    PIL.Image.fromarray(pixels).save(buffer, 'JPEG', quality=quality, subsampling=subsampling)
     return np.array(PIL.Image.open(buffer)).reshape(image.shape)
 
 
-@pytest.mark.parametrize(('folder', 'channels'), [('Classic5/HR/lena.png', 1), ('LIVE1/HR/bikes.png', 3)])
-def test_patches_are_those_of_whole_images_compressed_by_libjpeg(data_dir, folder, channels):
-    """They are equal for gray; in RGB, chroma on the border of the region lacks its neighbours."""
+@pytest.mark.parametrize(
+    ('folder', 'channels', 'subsampling'),
+    [('Classic5/HR/lena.png', 1, '4:2:0'), ('LIVE1/HR/bikes.png', 3, '4:2:0'), ('LIVE1/HR/bikes.png', 3, '4:4:4')],
+)
+def test_patches_are_those_of_whole_images_compressed_by_libjpeg(data_dir, folder, channels, subsampling):
+    """They are equal, except that halved chroma on the border of the region lacks its neighbours."""
     image = read_image(data_dir / 'test' / folder)
-    jpeg, patch = Jpeg(10, 40), 48
+    jpeg, patch = Jpeg(10, 95, (subsampling,)), 48
     size = jpeg.region_size(patch, channels)
     corners = [(128, 160), (64, 256), (256, 48), (0, 0)]
     regions = np.stack([image[row : row + size, column : column + size] for row, column in corners])
     inputs, targets = (np.rint(np.asarray(each) * 255) for each in batched(jpeg, patch)(KEYS[:4], regions))
-    stored = {quality: libjpeg(image, quality).astype(int) for quality in range(10, 41)}
+    stored = {quality: libjpeg(image, quality, subsampling).astype(int) for quality in range(10, 96)}
     errors = []
     for (row, column), given, target in zip(corners, inputs, targets, strict=True):
         window = image[row : row + size, column : column + size]
@@ -172,7 +177,7 @@ def test_patches_are_those_of_whole_images_compressed_by_libjpeg(data_dir, folde
         ((down, right),) = [(i, j) for i, j in offsets if (window[i : i + patch, j : j + patch] == target).all()]
         rows, columns = (slice(start, start + patch) for start in (row + down, column + right))
         errors.append(min(np.abs(given - whole[rows, columns]).mean() for whole in stored.values()))
-    if channels == 1:
+    if channels == 1 or subsampling == '4:4:4':
         assert max(errors) == 0
     assert max(errors) < 0.1
 
@@ -191,7 +196,21 @@ def test_qualities_of_a_range_are_all_drawn():
     assert min(drawn.values()) > 256 / 4 / 2
 
 
-@pytest.mark.parametrize(('corruption', 'channels'), [(Noise(5, 50), 1), (Noise(5, 50, 0.5), 3), (Jpeg(10, 90), 1)])
+def test_each_sample_draws_one_way_to_store_chroma():
+    """Of both each about as often; gray has none, and quality and place are those of runs with one way."""
+    both, halved, full = (Jpeg(20, 60, ways) for ways in (BOTH, ('4:2:0',), ('4:4:4',)))
+    clean = regions(both, 17, 3, 256)
+    inputs, of_halved, of_full = (np.asarray(batched(each, 17)(KEYS, clean)[0]) for each in (both, halved, full))
+    is_halved, is_full = ((inputs == each).all(axis=(1, 2, 3)) for each in (of_halved, of_full))
+    assert (is_halved ^ is_full).all()
+    assert is_halved.sum() == pytest.approx(128, abs=4 * 8)
+    gray = [batched(each, 17)(KEYS[:8], regions(both, 17, 1, 8))[0] for each in (both, halved)]
+    np.testing.assert_array_equal(*gray)
+
+
+@pytest.mark.parametrize(
+    ('corruption', 'channels'), [(Noise(5, 50), 1), (Noise(5, 50, 0.5), 3), (Jpeg(10, 90), 1), (Jpeg(10, 90, BOTH), 3)]
+)
 def test_a_sample_depends_on_its_key_alone(corruption, channels):
     clean = regions(corruption, 20, channels, 8)
     whole = batched(corruption, 20)(KEYS[:8], clean)
@@ -216,6 +235,9 @@ def test_ranges_are_checked():
             check_quality(wrong)
         with pytest.raises(UserError, match='quality'):
             Jpeg(wrong, 100)
+    for wrong in ((), ('4:2:2',), ('4:2:0', '4:2:0'), tuple('4:4:4')):
+        with pytest.raises(UserError, match=r'subsampling must be one or more of 4:2:0, 4:4:4, not \('):
+            Jpeg(10, 40, wrong)
     with pytest.raises(UserError, match='range of sigma must go from low to high, not from 50 to 15'):
         Noise(50, 15)
     with pytest.raises(UserError, match='range of quality must go from low to high, not from 40 to 10'):

@@ -9,7 +9,7 @@ import pytest
 from nsr_jax.errors import UserError
 from nsr_jax.tasks import Degradation, find_degradations
 from nsr_jax.tasks.denoise import DENOISE, DENOISE_AUTHORS, DENOISE_SHARED, authors_noise, noise
-from nsr_jax.tasks.jpeg import compress
+from nsr_jax.tasks.jpeg import JPEG_RGB, JPEG_RGB_444, compress
 from nsr_jax.tasks.sr import luma
 from nsr_jax.tasks.task import Example
 
@@ -69,6 +69,20 @@ def test_compressed_images_are_pillows(channels):
     PIL.Image.fromarray(image[..., 0] if channels == 1 else image).save(buffer, 'JPEG', quality=30)
     expected = np.array(PIL.Image.open(buffer)).reshape(image.shape)
     np.testing.assert_array_equal(compress(image, 30), expected)
+
+
+def test_chroma_is_stored_at_half_or_full_resolution():
+    """As the files say, of which Pillow gives the sampling factors, and as a stripe of colour shows."""
+    hr = np.full((32, 32, 3), 128, np.uint8)
+    hr[:, ::2] = 200, 100, 128
+    halved, full = (each.network_input(Example('a', hr, None), 100) for each in (JPEG_RGB, JPEG_RGB_444))
+    assert np.abs(full.astype(int) - hr).max() <= 4
+    assert np.abs(halved.astype(int) - hr).max() > 20
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(hr).save(buffer, 'JPEG', quality=100, subsampling=0)
+    with PIL.Image.open(buffer) as stored:
+        assert [layer[1:3] for layer in stored.layer] == [(1, 1)] * 3
+        np.testing.assert_array_equal(full, np.array(stored))
 
 
 def test_luma():

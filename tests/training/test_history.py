@@ -80,6 +80,8 @@ def test_a_run_from_before_there_were_fields_goes_on_with_what_it_did(tmp_path, 
         del old[name]
     for name in ('gate_noise', 'gate_scale', 'gate_pooling', 'threshold', 'pruning'):
         del old['model'][name]
+    for name in ('shared_noise', 'subsampling'):
+        del old['degradation'][name]
     (tmp_path / 'config.json').write_text(json.dumps(old))
     check_changes(tmp_path, config, [])
     config.optimizer.name, config.loss.fft = 'lion', 0.1
