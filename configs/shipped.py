@@ -5,14 +5,14 @@
 
 They have 8 blocks of 32 features with 4 sparsity groups (1/20 of EDSR-S's computation), and are trained on the 399
 images of BSDS500's train and test splits, which hold no image of the test sets. `restore` uses them;
-`nsr_jax/weights/README.md` lists their scores.
+`nsr_jax/weights/README.md` lists their scores. `jpeg_colour` does not come with the package yet.
 """
 
 from ml_collections import ConfigDict
 
 from configs.base import get_base, parse_arg
 
-NAMES = ('sr_x2', 'sr_x3', 'sr_x4', 'denoise_gray', 'denoise_colour', 'jpeg')
+NAMES = ('sr_x2', 'sr_x3', 'sr_x4', 'denoise_gray', 'denoise_colour', 'jpeg_gray', 'jpeg_colour')
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -20,7 +20,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     name = parse_arg(arg, model='sr_x2').model
     if name not in NAMES:
         raise ValueError(f'model must be one of {", ".join(NAMES)}, not {name!r}')
-    task = name.partition('_')[0]
+    task, in_colour = name.partition('_')[0], name.endswith('_colour')
     config = get_base()
     config.task = task
     config.model.update(num_blocks=8, features=32, groups=4, cardinality=8)
@@ -39,19 +39,21 @@ def get_config(arg: str | None = None) -> ConfigDict:
             config.ema_decay = 0.999
             config.evaluate_every_steps = 2_500
     elif task == 'denoise':
-        config.model.channels = 1 if name == 'denoise_gray' else 3
-        config.num_steps = 6_000 if name == 'denoise_gray' else 4_000
+        config.model.channels = 3 if in_colour else 1
+        config.num_steps = 4_000 if in_colour else 6_000
         config.degradation.sigma = (0.0, 50.0)
-        if name == 'denoise_colour':
+        if in_colour:
             config.degradation.shared_noise = 0.5  # photographs in black and white, sepia, or with monochrome grain
-        config.evaluation.datasets = 'set12' if name == 'denoise_gray' else 'cbsd68'
+        config.evaluation.datasets = 'cbsd68' if in_colour else 'set12'
         config.evaluation.protocol = config.validation.protocol = 'denoise'
         config.evaluation.levels = config.validation.levels = (25.0,)
     else:
-        config.model.channels = 1
+        config.model.channels = 3 if in_colour else 1
         config.num_steps = 6_000
-        config.degradation.quality = (10, 40)
-        config.evaluation.datasets = 'classic5'
-        config.evaluation.protocol = config.validation.protocol = 'jpeg-y'
-        config.evaluation.levels = config.validation.levels = (10,)
+        config.degradation.quality = (10, 95) if in_colour else (10, 40)
+        if in_colour:
+            config.degradation.subsampling = ('4:2:0', '4:4:4')
+        config.evaluation.datasets = 'live1' if in_colour else 'classic5'
+        config.evaluation.protocol = config.validation.protocol = 'jpeg-rgb' if in_colour else 'jpeg-y'
+        config.evaluation.levels = config.validation.levels = (10, 40, 80) if in_colour else (10,)
     return config.lock()

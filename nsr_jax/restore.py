@@ -62,7 +62,7 @@ def choose_model(model: str | None, task: str | None, scale: int | None) -> str:
         if task != 'sr' and scale not in (None, 1):
             raise UserError(f'--task={task} keeps the size: --scale={scale} does not fit')
         model = f'sr_x{scale}' if task == 'sr' else task
-        if model != 'denoise':
+        if task == 'sr':
             shipped.find_shipped(model)
     for part in shipped.find_parts(model):
         if part in shipped.SHIPPED:

@@ -37,8 +37,10 @@ SHIPPED = {
     'sr_x4': ('sr', 4, 3),
     'denoise_gray': ('denoise', 1, 1),
     'denoise_colour': ('denoise', 1, 3),
-    'jpeg': ('jpeg', 1, 1),
+    'jpeg_gray': ('jpeg', 1, 1),
+    'jpeg_colour': ('jpeg', 1, 3),
 }
+BY_IMAGE = ('denoise', 'jpeg')  # tasks with one network for gray images and one for colour images
 # In a folder of `nsr_jax.hub_folder`; the card is a `Card` as JSON.
 HUB_WEIGHTS, HUB_CARD = 'model.safetensors', 'config.json'
 LARGEST_ERROR = 1e-3  # of a packed parameter, relative to the largest one in its tensor
@@ -89,7 +91,7 @@ class Card:
             return f'enlarges x{scale}'
         low, high = self.config['degradation']['sigma' if task == 'denoise' else 'quality']
         if task == 'jpeg':
-            return f'removes JPEG artifacts of quality {low:g} to {high:g}'
+            return f'removes JPEG artifacts of quality {low:g} to {high:g}, in {"Y" if channels == 1 else "RGB"}'
         images = 'gray images' if channels == 1 else 'colour images'
         return f'removes noise of sigma {low:g} to {high:g} (of 255) from {images}'
 
@@ -173,8 +175,9 @@ def find_parts(model: str | os.PathLike) -> list[str]:
     """The shipped names or the one folder that `model` stands for; loads nothing.
 
     Args:
-        model: a name in `SHIPPED`; 'denoise' for the gray and the colour network; or the folder of a training run, of
-            one checkpoint or from a model hub. Names come before folders: write ./sr_x2 for a folder of that name.
+        model: a name in `SHIPPED`; one of `BY_IMAGE` for those of its gray and its colour network that are installed;
+            or the folder of a training run, of one checkpoint or from a model hub. Names come before folders: write
+            ./sr_x2 for a folder of that name.
 
     Raises:
         UserError: it is none of these, or these weights do not come with the package.
@@ -182,9 +185,9 @@ def find_parts(model: str | os.PathLike) -> list[str]:
     name = os.fspath(model) if isinstance(model, str | os.PathLike) else None
     if not isinstance(name, str):
         raise UserError(f'a model must be a name or the path of a folder, not {model!r}')
-    if name == 'denoise':
-        there = [each for each in shipped_names() if SHIPPED[each][0] == 'denoise']
-        return there or [find_shipped('denoise_colour')]
+    if name in BY_IMAGE:
+        there = [each for each in shipped_names() if SHIPPED[each][0] == name]
+        return there or [find_shipped(f'{name}_colour')]
     if name in SHIPPED:
         return [find_shipped(name)]
     refuse_file(local_path(name, 'model'))

@@ -57,10 +57,10 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def packaged(tmp_path, monkeypatch):
-    """Random weights in the place of those that come with the package: x2, both for denoising, JPEG."""
+    """Random weights in the place of those that come with the package: x2, both for denoising, both for JPEG."""
     monkeypatch.setattr(shipped, 'FOLDER', tmp_path / 'shipped')
     shipped.FOLDER.mkdir()
-    for name in ('sr_x2', 'denoise_gray', 'denoise_colour', 'jpeg'):
+    for name in ('sr_x2', 'denoise_gray', 'denoise_colour', 'jpeg_gray', 'jpeg_colour'):
         task, scale, channels = shipped.SHIPPED[name]
         architecture = MODEL | {'scale': scale, 'channels': channels}
         contents = shipped.pack(random_parameters(RestorationNetwork(**architecture)))
@@ -341,7 +341,7 @@ def test_tasks_take_the_weights_that_come_with_the_package(tmp_path, packaged, r
         (('--scale=2',), 'sr_x2', 'sr_x2'),
         (('--model=sr_x2', '--task=sr'), 'sr_x2', 'sr_x2'),
         (('--task=denoise',), 'denoise_colour', 'denoise_gray'),
-        (('--task=jpeg', '--scale=1'), 'jpeg', 'jpeg'),
+        (('--task=jpeg', '--scale=1'), 'jpeg_colour', 'jpeg_gray'),
     ]:
         assert run('in', '--output=out', '--overwrite', *arguments) == 0
         for name, image, model in (('colour', colour, name_of_colour), ('gray', gray, name_of_gray)):

@@ -23,11 +23,11 @@ from nsr_jax.training.checkpoints import Checkpoints, save_model
 
 
 def test_weights_come_back_to_half_precision(package, tmp_path):
-    folder = package('sr_x2', 'jpeg')
+    folder = package('sr_x2', 'jpeg_gray')
     assert sorted(path.name for path in folder.iterdir()) == [
-        'README.md', 'jpeg.json', 'jpeg.safetensors', 'sr_x2.json', 'sr_x2.safetensors',
+        'README.md', 'jpeg_gray.json', 'jpeg_gray.safetensors', 'sr_x2.json', 'sr_x2.safetensors',
     ]  # fmt: skip
-    assert shipped.shipped_names() == ['sr_x2', 'jpeg']
+    assert shipped.shipped_names() == ['sr_x2', 'jpeg_gray']
     loaded, original = shipped.load_shipped('sr_x2'), load_model(tmp_path / 'runs' / 'sr_x2')
     assert loaded.config.to_dict() == json.loads(original.config.to_json())
     assert loaded.step == original.step == 30
@@ -141,15 +141,15 @@ def test_one_changed_bit_is_seen(package, place):
 
 
 def test_what_is_not_there_is_told_by_what_is(package):
-    folder = package('jpeg')
-    with pytest.raises(UserError, match=r'no weights called sr_x2 come with the package; there are: jpeg$'):
+    folder = package('jpeg_gray')
+    with pytest.raises(UserError, match=r'no weights called sr_x2 come with the package; there are: jpeg_gray$'):
         shipped.load_shipped('sr_x2')
-    (folder / 'jpeg.safetensors').unlink()
-    with pytest.raises(UserError, match=r'jpeg.safetensors: cannot be read'):
-        shipped.load_shipped('jpeg')
-    (folder / 'jpeg.json').write_text('{"name": "jpeg"}')
-    with pytest.raises(UserError, match=r'jpeg.json: not the card') as caught:
-        shipped.load_shipped('jpeg')
+    (folder / 'jpeg_gray.safetensors').unlink()
+    with pytest.raises(UserError, match=r'jpeg_gray.safetensors: cannot be read'):
+        shipped.load_shipped('jpeg_gray')
+    (folder / 'jpeg_gray.json').write_text('{"name": "jpeg_gray"}')
+    with pytest.raises(UserError, match=r'jpeg_gray.json: not the card') as caught:
+        shipped.load_shipped('jpeg_gray')
     assert '\n' not in str(caught.value)
 
 

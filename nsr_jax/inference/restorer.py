@@ -76,8 +76,8 @@ class Restorer:
         """Load a network that comes with the package, or one that was trained here.
 
         Args:
-            model: a name in `shipped.SHIPPED`; 'denoise' for both the gray and the colour network, whichever suits an
-                image; or the folder of a training run, of one checkpoint or from a model hub. Names come before
+            model: a name in `shipped.SHIPPED`; 'denoise' or 'jpeg' for the gray and the colour network, whichever suits
+                an image; or the folder of a training run, of one checkpoint or from a model hub. Names come before
                 folders: write ./sr_x2 for a folder of that name.
             which: of a training run's checkpoints to take: the best one, or the last one ('last').
             tile: side of the feathered tiles that a network sees at once, in input pixels.
@@ -130,9 +130,10 @@ class Restorer:
         The result has the dtype of the image: 8 and 16 bits are rounded to the nearest, floats are clipped to [0, 1].
         An RGB network sees a gray image in each of its channels, and the result is their mean. An RGB image whose
         channels are equal but for rounding (`ops.gray.find_gray`) is restored as gray, by the network for gray images
-        if there is one, and returned in three equal channels. A JPEG network for gray images restores the Y of a colour
-        image and keeps its Cb and Cr (BT.601, full range, as in JFIF). Alpha is kept, or enlarged by bicubic
-        interpolation, and the network sees premultiplied colours; float alpha is kept to 16 bits.
+        if there is one, and returned in three equal channels. Where there is no JPEG network for colours, the one for
+        gray images restores the Y of a colour image and keeps its Cb and Cr (BT.601, full range, as in JFIF). Alpha is
+        kept, or enlarged by bicubic interpolation, and the network sees premultiplied colours; float alpha is kept to
+        16 bits.
 
         Args:
             image: uint8, uint16, or floats nominally on [0, 1] (noise may reach from -1 to 2); (H, W) gray or

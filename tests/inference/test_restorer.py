@@ -207,6 +207,28 @@ def test_a_gray_network_for_jpeg_changes_y_alone(random_model):
     assert np.abs(Restorer([(network, parameters)], 'jpeg')(image) - expected).max() < 0.501
 
 
+def test_chroma_of_jpeg_files_is_restored_where_a_network_has_colours(package, tmp_path):
+    """Without one Cb and Cr stay; gray files are the gray network's in any case."""
+    colour, gray = random_image((20, 30, 3)) // 2 + 64, random_image((20, 30))
+    for name, pixels in (('colour', colour), ('gray', gray)):
+        PIL.Image.fromarray(pixels).save(tmp_path / f'{name}.jpg', quality=40)
+    stored = {name: np.asarray(PIL.Image.open(tmp_path / f'{name}.jpg')) for name in ('colour', 'gray')}
+
+    def restored(name, folder):
+        job = Job(tmp_path / f'{name}.jpg', tmp_path / folder / f'{name}.png')
+        assert restore_files([job], Restorer.load('jpeg'), output_format='PNG')[0] == []
+        return np.asarray(PIL.Image.open(job.target))
+
+    package('jpeg_gray')
+    changes = restored('colour', 'before').astype(int) - stored['colour']
+    kept = np.ptp(changes, axis=-1)[(restored('colour', 'before') % 255 > 0).all(axis=-1)]  # where nothing is clipped
+    assert kept.size > 100 and kept.max() <= 1 and np.abs(changes).max() > 20
+    package('jpeg_colour')
+    np.testing.assert_array_equal(restored('colour', 'after'), Restorer.load('jpeg_colour')(stored['colour']))
+    assert np.ptp(restored('colour', 'after').astype(int) - stored['colour'], axis=-1).max() > 20
+    np.testing.assert_array_equal(restored('gray', 'after'), Restorer.load('jpeg_gray')(stored['gray']))
+
+
 def test_a_gray_network_for_noise_refuses_colours():
     with pytest.raises(UserError, match='a network for gray images cannot restore a colour image'):
         Restorer([identity(1)], 'denoise')(random_image((8, 8, 3)))
@@ -411,6 +433,7 @@ def test_mistakes_are_told_before_weights_are_read(package, monkeypatch, tmp_pat
     mistakes = [
         ('sr_x3', {}, 'no weights called sr_x3 come with the package; there are: sr_x2'),
         ('denoise', {}, 'no weights called denoise_colour come with the package; there are: sr_x2'),
+        ('jpeg', {}, 'no weights called jpeg_colour come with the package; there are: sr_x2'),
         (tmp_path / 'absent', {}, 'absent: there is no such folder'),
         ('sr_x2', {'which': 'first'}, "which checkpoint must be best or last, not 'first'"),
         ('sr_x2', {'tile': 1}, 'tile'),
