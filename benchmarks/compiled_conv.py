@@ -27,8 +27,8 @@ from nsr_jax import command_line
 from nsr_jax.errors import UserError
 from nsr_jax.ops.conv import Implementation, sparse_conv
 from nsr_jax.planning import hlo
-from nsr_jax.planning.compiled_step import find_versions
 from nsr_jax.planning.target import Target, find_target, hide_accelerators
+from nsr_jax.planning.work import find_versions
 
 # (B, H, W, C, k, d)
 SHAPES = ((64, 48, 48, 64, 4, 16), (16, 48, 48, 64, 4, 16), (64, 48, 48, 128, 4, 16), (16, 96, 96, 64, 4, 16))

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from nsr_jax.models.cost import count_multi_adds, count_parameters
 from nsr_jax.tasks import TASKS, all_protocols, find_degradations
 
 PAGE = pathlib.Path(__file__).parents[1] / 'docs' / 'results.md'
+GATES = pathlib.Path(__file__).parent / 'shipped_gates.json'
 MARK = '<!-- All below is written by python -m experiments.same_data, never by hand. -->\n'
 WORKDIR = '../same_data'  # in the commands on the page
 
@@ -40,11 +42,39 @@ def generate(records: Mapping[str, Record], cards: Sequence[shipped.Card]) -> st
         *_score_tables(records, cards),
         '\n## Networks\n\n',
         _network_table(records, cards),
+        '\n## Gates\n\n',
+        _gate_table(cards, read_gates()),
         '\n## The commands of these scores\n\n',
         *(_commands(RUNS[name], records[name]) for name in RUNS if name in records),
         *(f'- {card.name} (shipped): `{card.command}`, then `{score_command(card)}`\n' for card in cards),
     ]
     return ''.join([*parts, f'\n## Not run yet\n\n{missing}\n' if missing else ''])
+
+
+def read_gates() -> dict[str, Record]:
+    """What the gates of networks in the package are worth, by name, as experiments/shipped_gates.py measured it."""
+    return json.loads(GATES.read_text(encoding='utf-8')) if GATES.exists() else {}
+
+
+def _gate_table(cards: Sequence[shipped.Card], records: Mapping[str, Record]) -> str:
+    """A row for each network whose weights are those that were measured."""
+    rows = []
+    for card in cards:
+        found = records.get(card.name, {})
+        if found.get('sha256') != card.sha256:
+            continue
+        model = card.config['model']
+        gate = f'{model.get("gate_pooling", "mean")}, logits x {model.get("gate_scale", 1.0):g}'
+        most = math.log2(model['groups'])
+        lost = [f'{found["own"] - found[gate]:.2f}' for gate in ('uniform', 'hard')]
+        selective = f'{found["entropy"]:.2f} of {most:g}', f'{found["deviation"]:.3f}'
+        rows.append([f'{card.name} (shipped)', gate, f'`{found["score"]}`', f'{found["own"]:.2f}', *selective, *lost])
+    head = ['network', 'input of the gates', 'score', 'dB', 'entropy, bits', 'deviation of gamma']
+    return (
+        'On the training images that were held out: how selective the gates are, and what is lost if each is replaced '
+        'by a uniform one or by its largest group alone (`python -m experiments.shipped_gates`). '
+        '[Studies](studies.md) tells what makes gates choose.\n\n'
+    ) + markdown.table([*head, 'lost by uniform gates, dB', 'by hard ones, dB'], rows, left=3)
 
 
 def _commands(run: Run, record: Record) -> str:

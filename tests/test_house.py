@@ -211,6 +211,6 @@ def test_restoring_and_scoring_import_without_the_training_stack():
         'array_record', 'flatbuffers', 'grain', 'matplotlib', 'mlflow', 'onnx', 'optax', 'optuna', 'psutil', 'skimage',
         'tensorboardX', 'tensorflow_datasets', 'wandb',
     }  # fmt: skip
-    code = 'import nsr_jax.restore, nsr_jax.score, nsr_jax.import_torch, nsr_jax.hub_folder'
+    code = 'import nsr_jax.restore, nsr_jax.score, nsr_jax.import_torch, nsr_jax.hub_folder, nsr_jax.export'
     process = run_without(extras | {'tensorflow', 'torch'}, code)
     assert process.returncode == 0, process.stderr

@@ -10,8 +10,8 @@ from jax.sharding import SingleDeviceSharding
 
 from nsr_jax.models.build import Network
 from nsr_jax.models.cost import count_multi_adds
-from nsr_jax.planning.compiled_step import bound, find_versions, read_work
 from nsr_jax.planning.target import find_target
+from nsr_jax.planning.work import bound, find_versions, read_work
 
 
 def plan_restoring(
@@ -57,5 +57,5 @@ def plan_restoring(
         'compile_seconds': time.perf_counter() - started,
         'memory': memory | {'peak': peak, 'available': available},
         'fits': peak <= available,
-        'call': bound(target, flops, read_work(compiled.as_text() or '', in_steps=False)),
+        'call': bound(target, flops, read_work(compiled.as_text() or '', {}, in_steps=False)),
     }

@@ -29,6 +29,22 @@ def test_the_page_is_what_its_command_writes(tmp_path):
     )
 
 
+def test_the_gates_of_all_networks_in_the_package_are_measured(cards):
+    records = page.read_gates()
+    assert {name: record['sha256'] for name, record in records.items()} == {card.name: card.sha256 for card in cards}, (
+        'run python -m experiments.shipped_gates'
+    )
+    (row,) = [line for line in page.generate({}, cards).splitlines() if line.startswith('| sr_x2 (shipped) | rms')]
+    found = records['sr_x2']
+    assert f'| {found["own"]:.2f} | {found["entropy"]:.2f} of 2 |' in row
+    assert row.endswith(f'| {found["own"] - found["uniform"]:.2f} | {found["own"] - found["hard"]:.2f} |')
+
+
+def test_gates_of_other_weights_are_not_shown(cards):
+    card = next(card for card in cards if card.name == 'sr_x2')
+    assert '| sr_x2 (shipped) | rms' not in page.generate({}, [dataclasses.replace(card, sha256='0' * 64)])
+
+
 def test_what_stands_above_stays(tmp_path):
     copy = tmp_path / 'results.md'
     copy.write_text(f'mine\n{page.MARK}old\n')

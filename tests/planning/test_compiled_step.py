@@ -9,15 +9,14 @@ from jax.sharding import AbstractMesh, AxisType
 
 from configs import sr
 from nsr_jax.errors import UserError
-from nsr_jax.planning import compiled_step, hlo
-from nsr_jax.planning.chips import CHIPS, Chip
+from nsr_jax.planning import compiled_step
+from nsr_jax.planning.chips import Chip
 from nsr_jax.planning.compiled_step import make_plan
 from nsr_jax.planning.description import describe
 from nsr_jax.planning.images import plan_images
 from nsr_jax.planning.target import Target
 from nsr_jax.training.run import prepare_run
 from nsr_jax.training.sharding import BATCH_AXES, make_mesh
-from tests.planning.test_hlo import TEXT
 from tests.training.conftest import image_folder, make_config, tfds_dir  # noqa: F401  fixtures
 
 CHIP = Chip(1e9, 1e9, 1e12, 1e8, 'a made-up data sheet')
@@ -124,34 +123,3 @@ def test_a_program_that_the_compiler_refuses_gives_a_plan_too(config, target, mo
     text = describe(plan)
     assert '**It does not fit.** RESOURCE_EXHAUSTED: Ran out of memory on HBM: 21G of 15.75G\n' in text
     assert '- --config.data.resident_megabytes=0' in text
-
-
-def test_the_work_of_a_program():
-    work = compiled_step.read_work(TEXT)
-    assert work.by_kind == {
-        hlo.PRODUCTS: 3000,
-        hlo.MOVES: 4 * 2000 + 50,
-        hlo.OTHERS: 7,
-        hlo.COLLECTIVES: 0,
-        hlo.KERNELS: 0,
-    }
-    assert work.by_part['convolutions, forward'] == 3000
-    assert work.kernels == {'a': 1}
-    assert sum(work.by_part.values()) == sum(work.by_kind.values())
-    assert [(each.kind, each.nbytes, each.devices) for each in work.collectives] == [('all-reduce', 4096, 4)]
-    assert work.cycles_of_call == 35043680
-    assert work.moved_by_call > 4 * 10**9 > 10**6 > work.moved
-
-
-def test_collectives_at_the_speed_of_links():
-    bound = {}
-    for name, kind, per_host in (('v5e:2x2', 'v5e', 4), ('h100:4', 'h100', 4), ('h100:2x2', 'h100', 2)):
-        target = Target(name, kind, CHIPS[kind], [None] * 4, 1, per_host)
-        bound[name] = compiled_step.bound(target, 10**12, compiled_step.read_work(TEXT))
-    sent = 2 * 3 / 4 * 4096
-    seconds = {name: step['seconds_at_least_by']['collectives'] for name, step in bound.items()}
-    assert seconds == {'v5e:2x2': sent / 200e9, 'h100:4': sent / 450e9, 'h100:2x2': sent / 50e9}
-    step = bound['v5e:2x2']
-    assert step['collectives'] == {'all-reduce': {'count': 1, 'bytes': 4096, 'sent': sent}}
-    assert step['seconds_at_least'] == 10**12 / 197e12
-    assert abs(sum(step['share_by_kind'].values()) - 1) < 1e-9
