@@ -73,7 +73,7 @@ def _gate_table(cards: Sequence[shipped.Card], records: Mapping[str, Record]) ->
     return (
         'On the training images that were held out: how selective the gates are, and what is lost if each is replaced '
         'by a uniform one or by its largest group alone (`python -m experiments.shipped_gates`). '
-        '[Studies](studies.md) tells what makes gates choose.\n\n'
+        'Networks that are not in the table were not measured. [Studies](studies.md) tells what makes gates choose.\n\n'
     ) + markdown.table([*head, 'lost by uniform gates, dB', 'by hard ones, dB'], rows, left=3)
 
 
