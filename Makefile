@@ -46,7 +46,7 @@ compilers: $(COMPILERS)/.installed
 
 # Programs for TPUs and GPUs that are not there; `COMPILED='compile and not long'`: the quick ones.
 test-compile: compilers
-	PYTHONPATH=$(abspath $(COMPILERS)) $(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m '$(COMPILED)'
+	PYTHONPATH=$(abspath $(COMPILERS)) $(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m '$(COMPILED)' tests/ops tests/planning
 
 # The cells of the notebooks in examples/, one after another.
 notebooks: setup
