@@ -103,20 +103,19 @@ def _read(target: Target, compiled: jax.stages.Compiled, schedules: dict[str, in
     """What is said of a program: cycles are None for GPUs."""
     program = hlo.parse(compiled.as_text() or '')
     flops_a_cycle = _FLOPS_A_CYCLE.get(target.kind)
+    cycles_a_byte = target.chip.peak_flops / flops_a_cycle / target.chip.memory_bandwidth if flops_a_cycle else 0.0
     moved, cycles, kernels = 0, 0.0, []
     for each in hlo.find_executions(program):
         instruction, nbytes = each.instruction, hlo.count_moved(program, each)
         moved += each.times * nbytes
         if hlo.find_kind(program, instruction) == hlo.KERNELS:
             kernels.append(instruction.name.partition('.')[0])
-        # What only loads ahead overlaps with the rest.
+        # What only loads ahead overlaps with the rest, but all bytes pass the same memory.
         if flops_a_cycle and not instruction.opcode.endswith('-start'):
-            seconds = nbytes / target.chip.memory_bandwidth
-            in_memory = seconds * target.chip.peak_flops / flops_a_cycle
-            cycles += each.times * max(schedules.get(instruction.name, instruction.cycles), in_memory)
+            cycles += each.times * max(schedules.get(instruction.name, instruction.cycles), nbytes * cycles_a_byte)
     memory: Any = compiled.memory_analysis()
     return {
-        'cycles': cycles if flops_a_cycle else None,
+        'cycles': max(cycles, moved * cycles_a_byte) if flops_a_cycle else None,
         'moved_bytes': moved,
         'temporaries': memory.temp_size_in_bytes,
         'kernels': sorted(kernels),
