@@ -27,11 +27,6 @@ ALMOST_BINARY = 0.9
 _ROUNDING = 1e-10  # the variance that float32 gives to a constant weight of a group, and more
 _FLAT = 1e-6  # keeps the logarithm of a flat window's energy finite; a step of 1/255 has 15 times as much
 
-CHECKPOINT = flags.DEFINE_string(
-    'checkpoint', None, 'A training run, a checkpoint, or a network of the package.', required=True
-)
-IMAGES = flags.DEFINE_string('images', None, 'A set of images by its name, or a folder.', required=True)
-
 
 def describe_colour(windows: np.ndarray) -> np.ndarray:
     """The mean of each channel and the products of these means: `(N, H, W, 3)` on [0, 1] to `(N, 9)`."""
@@ -139,7 +134,8 @@ def collect(model: shipped.LoadedModel, name: str) -> tuple[dict[str, np.ndarray
 def main(argv: Sequence[str]) -> None:
     """Print the table."""
     del argv
-    gammas, windows, images = collect(shipped.load_part(CHECKPOINT.value), IMAGES.value)
+    given = flags.FLAGS
+    gammas, windows, images = collect(shipped.load_part(given.checkpoint), given.images)
     rows = follow(gammas, windows, images)
     head = ['block', 'entropy, bits', f'above {ALMOST_BINARY}', 'R² by colour', 'by texture', 'by both']
     streams.print_text(f'{len(windows)} windows of {windows.shape[1]}x{windows.shape[2]} pixels.\n\n')
@@ -147,4 +143,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
+    flags.DEFINE_string('checkpoint', None, 'A training run, a checkpoint, or a shipped network.', required=True)
+    flags.DEFINE_string('images', None, 'A set of images by its name, or a folder.', required=True)
     command_line.run(main)
