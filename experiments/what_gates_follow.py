@@ -22,6 +22,7 @@ from nsr_jax.errors import UserError
 from nsr_jax.evaluation.gate_maps import check_gates, gate_entropy, map_gates
 from nsr_jax.models.build import build_network
 from nsr_jax.tasks import find_protocols, find_task
+from nsr_jax.trained import LoadedModel
 
 ALMOST_BINARY = 0.9
 _ROUNDING = 1e-10  # the variance that float32 gives to a constant weight of a group, and more
@@ -105,7 +106,7 @@ def follow(
     return rows
 
 
-def collect(model: shipped.LoadedModel, name: str) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+def collect(model: LoadedModel, name: str) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """The gates' choices in all windows of an image source, and the windows: the arguments of `follow`."""
     config = model.config
     network = build_network(config.model)

@@ -205,6 +205,24 @@ def test_everything_imports_without_tensorflow_and_torch():
     assert int(process.stdout) == len(MODULES) - 1
 
 
+REQUIRED_FLAGS = """
+import importlib, pkgutil
+from absl import flags
+import benchmarks, experiments, nsr_jax
+for package in (benchmarks, experiments, nsr_jax):
+    for module in pkgutil.walk_packages(package.__path__, f'{package.__name__}.'):
+        if 'torch' not in module.name:
+            importlib.import_module(module.name)
+flags.FLAGS(['a command that needs none of them'])
+"""
+
+
+def test_no_import_makes_a_flag_required():
+    """The command that requires it defines it where it runs: other commands share its process in tests."""
+    process = run_without(set(), REQUIRED_FLAGS)
+    assert process.returncode == 0, process.stderr
+
+
 def test_restoring_and_scoring_import_without_the_training_stack():
     """pyproject's own dependencies are enough for them: nothing of its extras."""
     extras = {
