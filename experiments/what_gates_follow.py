@@ -40,14 +40,15 @@ def describe_texture(windows: np.ndarray) -> np.ndarray:
     """Logarithms of the energy of differences in four directions, at two sizes, and of the variance.
 
     Args:
-        windows: `(N, H, W, 3)` on [0, 1], with even H and W; the mean over channels is described.
+        windows: `(N, H, W, 3)` on [0, 1]; the mean over channels is described.
 
     Returns:
         `(N, 9)`.
     """
     luma = windows.mean(axis=-1)
     count, height, width = luma.shape
-    halved = luma.reshape(count, height // 2, 2, width // 2, 2).mean(axis=(2, 4))
+    even = luma[:, : height // 2 * 2, : width // 2 * 2]
+    halved = even.reshape(count, height // 2, 2, width // 2, 2).mean(axis=(2, 4))
     differences = []
     for image in (luma, halved):
         differences += [
@@ -107,7 +108,12 @@ def follow(
 
 
 def collect(model: LoadedModel, name: str) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """The gates' choices in all windows of an image source, and the windows: the arguments of `follow`."""
+    """The gates' choices in all windows of an image source, and the windows: the arguments of `follow`.
+
+    Raises:
+        UserError: the network has no gates or no colours; there is no such source, or one of a single image; or an
+            image is smaller than a window.
+    """
     config = model.config
     network = build_network(config.model)
     check_gates(network, ())
@@ -117,6 +123,8 @@ def collect(model: LoadedModel, name: str) -> tuple[dict[str, np.ndarray], np.nd
     level = next(iter(config.validation.levels), 0.0)
     inputs, side = find_task(config.task).inputs, config.data.patch_size
     source = open_source(name, '', config.model.scale, inputs=inputs, data_dir=config.data.data_dir)
+    if len(source) < 2:
+        raise UserError(f'{source.name} has a single image: some are fitted to, and the others judged')
     gammas, windows, numbers = {}, [], []
     for number, example in enumerate(source):
         image = protocol.network_input(example, level)

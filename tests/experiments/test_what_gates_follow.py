@@ -64,6 +64,8 @@ def test_texture_tells_directions_and_sizes_apart_and_no_colours():
     assert abs(first[0] - turned[1]) < 1e-9 and abs(first[1] - turned[0]) < 1e-9 and first[0] - first[1] > 5
     assert first[0] - other[0] > 2
     assert np.allclose(first, tinted, atol=1e-9)
+    odd = describe_texture(np.pad(wide[None], ((0, 0), (0, 1), (0, 1), (0, 0)), mode='edge'))[0]
+    assert np.allclose(other[4:8], odd[4:8], atol=1e-9)  # a last row and column have no partners
 
 
 def test_the_gates_of_a_network_and_their_windows(tmp_path, monkeypatch):
@@ -88,7 +90,16 @@ def test_the_gates_of_a_network_and_their_windows(tmp_path, monkeypatch):
 )
 def test_what_cannot_be_told_is_one_line(tmp_path, monkeypatch, model, told):
     (tmp_path / 'images').mkdir()
-    write_image(tmp_path / 'images' / 'small.png', np.zeros((40, 40, 3), np.uint8))
+    for name in ('one', 'two'):
+        write_image(tmp_path / 'images' / f'{name}.png', np.zeros((40, 40, 3), np.uint8))
     monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'datasets'))
     with pytest.raises(UserError, match=told):
         collect(shipped.load_part(model), str(tmp_path / 'images'))
+
+
+def test_a_single_image_cannot_be_judged(tmp_path, monkeypatch):
+    (tmp_path / 'images').mkdir()
+    write_image(tmp_path / 'images' / 'one.png', np.zeros((80, 80, 3), np.uint8))
+    monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'datasets'))
+    with pytest.raises(UserError, match='images has a single image'):
+        collect(shipped.load_part('sr_x2'), str(tmp_path / 'images'))
