@@ -72,6 +72,7 @@ def get_base() -> ConfigDict:
     config.learning_rate = 1e-3  # of the optimizer, at the start
     config.learning_rate_schedule = 'steps'  # steps, cosine (to 0), constant
     config.warmup_steps = 0  # over which the rate first rises from 0
+    config.gate_warmup_steps = 0  # over which the gates' logits first rise from 0: their temperature falls
     config.learning_rate_drops = (2 / 3, 5 / 6)  # fractions of num_steps after which the rate of `steps` drops
     config.learning_rate_factor = 0.2  # by which it drops
     config.ema_decay = 0.0  # such as 0.999, of an average of the weights, which then replaces them; 0 = no average
@@ -157,6 +158,7 @@ CHECKS = (
     ('num_steps', *COUNT),
     ('learning_rate', lambda value: _is_number(value) and value > 0, 'a number above 0'),
     ('warmup_steps', *FROM_0),
+    ('gate_warmup_steps', *FROM_0),
     ('learning_rate_drops', _are_fractions, 'numbers from 0 to 1'),
     ('learning_rate_factor', _is_number, 'a number from 0'),
     ('ema_decay', lambda value: _is_number(value) and value < 1, 'a number from 0 and below 1'),

@@ -220,8 +220,8 @@ def find_optimizer(
         with jax.numpy_dtype_promotion('standard'):  # as Optax needs it
             updates, state = optimizer.update(updates, state, params, **told)
         if gate_rate != 1:
-            updates = jax.tree.map_with_path(
-                lambda path, update: update * gate_rate if 'gate' in _names(path) else update, updates
+            updates = jax.tree.map(
+                lambda update, is_gate: update * gate_rate if is_gate else update, updates, of_gates(updates)
             )
         return updates, state
 
@@ -270,11 +270,15 @@ def _check_number(name: str, value: Any, largest: float = math.inf) -> None:
 # The choice of parameters by their names in a network.
 
 
+def of_gates(params: Any) -> Any:
+    """For each parameter, whether it belongs to a gate."""
+    return jax.tree.map_with_path(lambda path, _: 'gate' in _names(path), params)
+
+
 def decayed(params: Any) -> Any:
     """For each parameter, whether weight decay applies to it: to kernels, but not to scales, biases and gates."""
-    return jax.tree.map_with_path(
-        lambda path, _: 'gate' not in _names(path) and _names(path)[-1] not in _NOT_DECAYED, params
-    )
+    is_kernel = jax.tree.map_with_path(lambda path, _: _names(path)[-1] not in _NOT_DECAYED, params)
+    return jax.tree.map(lambda kernel, gate: kernel and not gate, is_kernel, of_gates(params))
 
 
 def _as_matrices(params: Any) -> Any:

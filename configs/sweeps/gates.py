@@ -3,8 +3,9 @@
     python -m nsr_jax.sweep configs/sweeps/gates.py --workdir=runs/gates
 
 The paper's gate reads the mean of each feature. Mean features are small beside their spread over an image, so that the
-logits hardly depend on the input: each member changes what is read, or how far a logit or a step reaches. `uniform` has
-no choice at all and is the floor.
+logits hardly depend on the input: each member changes what is read, or how far a logit or a step reaches. The
+temperature of `falling` comes down to that of `rms_scale_10` in the first half. `uniform` has no choice at all and is
+the floor.
 """
 
 from typing import Any
@@ -32,8 +33,10 @@ def get_members() -> list[tuple[str, dict[str, Any]]]:
         ('normalized_mean', {'model.gate_pooling': 'normalized_mean'}),
         ('rms', {'model.gate_pooling': 'rms'}),
         ('mean_and_deviation', {'model.gate_pooling': 'mean_and_deviation'}),
+        ('rate_3', {'optimizer.gate_rate': 3.0}),
         ('rate_10', {'optimizer.gate_rate': 10.0}),
         ('rate_30', {'optimizer.gate_rate': 30.0}),
         ('rms_scale_10', {'model.gate_pooling': 'rms', 'model.gate_scale': 10.0}),
+        ('falling', {'model.gate_pooling': 'rms', 'model.gate_scale': 10.0, 'gate_warmup_steps': 1_250}),
         ('uniform', {'model.gate': 'uniform'}),
     ]

@@ -19,6 +19,7 @@ from nsr_jax.errors import UserError
 from nsr_jax.losses import WeightedLosses, weighted_sum
 from nsr_jax.models.build import Network
 from nsr_jax.nn.layers import fold_weight_norm
+from nsr_jax.optimizers import of_gates
 from nsr_jax.training.sharding import BATCH_AXES, state_shardings
 
 
@@ -34,6 +35,22 @@ class Comparison(NamedTuple):
     loss: jax.Array
     terms: dict[str, jax.Array]
     squared: jax.Array
+
+
+def warm_gates(tree: dict, step: jax.Array, warmup_steps: int) -> dict:
+    """Multiply the weights of gates, and so their logits, by a factor that rises to 1: their temperature falls.
+
+    The map is linear, so it also takes the gradient with respect to its output to the one with respect to its input.
+
+    Args:
+        tree: parameters of a network, or a gradient with respect to what this function made of them.
+        step: int32, counted from 0.
+        warmup_steps: the number of first steps over which the factor rises linearly; 0: it is 1 from the start.
+    """
+    if not warmup_steps:
+        return tree
+    factor = jnp.minimum((step + 1).astype(jnp.float32) / warmup_steps, 1)
+    return jax.tree.map(lambda leaf, is_gate: leaf * factor if is_gate else leaf, tree, of_gates(tree))
 
 
 def find_microbatch_size(asked: int, batch_size: int, mesh: Mesh) -> int:

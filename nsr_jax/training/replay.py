@@ -1,8 +1,9 @@
 """A batch of a run computed again, to see what was in it and what the network made of each sample."""
 
 import contextlib
+import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from nsr_jax.images.writing import write_image
 from nsr_jax.losses import weighted_sum
 from nsr_jax.ops.settings import without_x64
 from nsr_jax.training.checkpoints import Checkpoints
+from nsr_jax.training.gradients import warm_gates
 from nsr_jax.training.history import config_at, read_changes
 from nsr_jax.training.loop import first_state
 from nsr_jax.training.run import Run, check_run, prepare_run
@@ -72,7 +74,8 @@ def replay(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, batch
         indices = jnp.arange(config.batch_size, dtype=jnp.int32)
         inputs, targets = jax.jit(run.make_batch)(feed.take(1), step, step, indices)
     keys = None if run.noise_key is None else sample_keys(run.noise_key, step, indices)
-    predictions, numbers = _apply(run, state.params, inputs, targets, keys)
+    warm = functools.partial(warm_gates, step=state.step, warmup_steps=config.gate_warmup_steps)
+    predictions, numbers = _apply(run, warm, state.params, (inputs, targets, keys))
     text = (
         f'Batch {batch} with the weights of step {batch}, computed from those of step {started}. '
         f'Loss {numbers["loss"].mean():.5g}, gradient norm {numbers["batch_gradient_norm"]:.5g}.\n\n'
@@ -85,13 +88,14 @@ def replay(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, batch
 
 
 def _apply(
-    run: Run, params: Any, inputs: jax.Array, targets: jax.Array, keys: jax.Array | None
+    run: Run, warm: Callable[[dict], dict], params: Any, samples: tuple[jax.Array, jax.Array, jax.Array | None]
 ) -> tuple[jax.Array, dict[str, Any]]:
-    """The predictions, and for each sample its loss, PSNR and gradient norm."""
+    """The predictions, and for each sample (input, target and key of its noise) its loss, PSNR and gradient norm."""
 
     def loss(params, sample):
         given, target, key = sample
-        prediction = run.network.apply({'params': params}, given[None], rngs=None if key is None else {'noise': key})
+        rngs = None if key is None else {'noise': key}
+        prediction = run.network.apply({'params': warm(params)}, given[None], rngs=rngs)
         return weighted_sum(run.losses, prediction, target[None])[0], prediction[0]
 
     def of_each(params, samples):
@@ -105,7 +109,7 @@ def _apply(
         whole = optax.tree.norm(jax.tree.map(lambda leaf: leaf.mean(axis=0), gradients))
         return predictions, {'loss': losses, 'psnr': psnrs, 'gradient_norm': norms, 'batch_gradient_norm': whole}
 
-    return jax.jit(of_each)(params, (inputs, targets, keys))
+    return jax.jit(of_each)(params, samples)
 
 
 def _table(places: Sequence[tuple[str, int, int]], numbers: dict[str, Any], inputs: jax.Array) -> str:

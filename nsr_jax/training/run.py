@@ -136,6 +136,7 @@ def build_program(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, is
         microbatch_size=find_microbatch_size(config.microbatch_size, config.batch_size, mesh),
         abstract=abstract,
         ema_decay=config.ema_decay,
+        gate_warmup_steps=config.gate_warmup_steps,
         streamed=is_streamed,
         noise_key=noise_key,
     )

@@ -13,7 +13,7 @@ from nsr_jax.data.store import ImageStore
 from nsr_jax.inference.devices import replicated
 from nsr_jax.losses import WeightedLosses
 from nsr_jax.models.build import Network
-from nsr_jax.training.gradients import compare_and_differentiate
+from nsr_jax.training.gradients import compare_and_differentiate, warm_gates
 from nsr_jax.training.placing import store_formats
 from nsr_jax.training.sharding import over_batch, over_calls
 from nsr_jax.training.state import TrainState, average_weights
@@ -37,6 +37,7 @@ def make_train_steps(
     microbatch_size: int,
     abstract: TrainState,
     ema_decay: float = 0.0,
+    gate_warmup_steps: int = 0,
     streamed: bool = False,
     noise_key: jax.Array | None = None,
 ) -> jax.stages.Wrapped:
@@ -51,6 +52,7 @@ def make_train_steps(
         microbatch_size: how many samples a device computes at once.
         abstract: the state's shapes and shardings.
         ema_decay: of the average of the weights, if the state has one.
+        gate_warmup_steps: over which the gates' logits rise, as in `warm_gates`.
         streamed: whether the images are a call's `Regions`, split over the devices, rather than a resident store.
         noise_key: of the whole run, for a network that draws noise.
 
@@ -69,7 +71,7 @@ def make_train_steps(
             inputs, targets = make_batch(images, first_step, state.step, indices)
         found, gradients = compare_and_differentiate(
             network,
-            state.params,
+            warm_gates(state.params, state.step, gate_warmup_steps),
             inputs,
             targets,
             losses=losses,
@@ -77,6 +79,7 @@ def make_train_steps(
             microbatch_size=microbatch_size,
             noise_keys=None if noise_key is None else sample_keys(noise_key, state.step, indices),
         )
+        gradients = warm_gates(gradients, state.step, gate_warmup_steps)
         with jax.named_scope('optimizer'):
             gradient_norm = optax.tree.norm(gradients)
             finite = jnp.isfinite(found.loss) & jnp.isfinite(gradient_norm)

@@ -10,10 +10,15 @@ from nsr_jax.training.replay import replay
 
 
 @pytest.fixture(scope='module')
-def workdir(tmp_path_factory, make_config):
-    """A run that logs each step and has checkpoints of steps 5, 10 and 12."""
+def config(make_config):
     config = make_config()
-    config.log_every_steps = 1
+    config.update(log_every_steps=1, gate_warmup_steps=20)
+    return config
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory, config):
+    """A run that logs each step and has checkpoints of steps 5, 10 and 12."""
     train(config, tmp_path_factory.mktemp('replay'))
     return tmp_path_factory.getbasetemp() / 'replay0'
 

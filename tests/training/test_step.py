@@ -35,7 +35,7 @@ def batch_of(step, indices, side=10):
     return inputs, jnp.repeat(jnp.repeat(inputs, 2, axis=1), 2, axis=2)
 
 
-def program_of(mesh, network, make_batch=None, side=10, microbatch_size=1, ema_decay=0.0, noise_key=None, batch_size=3):
+def program_of(mesh, network, make_batch=None, side=10, batch_size=3, microbatch_size=1, ema_decay=0.0, **options):
     """`train_steps` of a network, with the empty store that `batch_of` does not read."""
     train_steps = make_train_steps(
         network,
@@ -48,7 +48,7 @@ def program_of(mesh, network, make_batch=None, side=10, microbatch_size=1, ema_d
         microbatch_size=microbatch_size,
         abstract=abstract_state(network, ADAM, mesh, ema_decay > 0),
         ema_decay=ema_decay,
-        noise_key=noise_key,
+        **options,
     )
     empty = ImageStore(np.zeros((1, 2, 2, 3), np.uint8), np.zeros((1, 1, 1, 3), np.uint8), np.ones((1, 2), np.int32))
     return train_steps, jax.device_put(empty, replicated(mesh))
@@ -106,6 +106,26 @@ def test_steps_are_adam_on_the_l1_loss(setting):
     np.testing.assert_allclose(sums['psnr'], sum(psnrs), rtol=1e-5)
     for ours, expected in zip(jax.tree.leaves(state.params), jax.tree.leaves(params), strict=True):
         np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-5)  # one step moves a weight by up to 1e-3
+
+
+@pytest.mark.parametrize(('step', 'reach'), [(0, 0.25), (1, 0.5), (6, 1.0)])
+def test_the_logits_of_gates_rise_in_the_first_steps(step, reach):
+    mesh = make_mesh(data=-1, fsdp=1, batch_size=3)
+    train_steps, store = program_of(mesh, NETWORK, gate_warmup_steps=4)
+    state = create_state(NETWORK, ADAM, mesh, 0)
+    _, sums = train_steps(dataclasses.replace(state, step=state.step + step), store, 1)
+
+    network = NETWORK.clone(gate_scale=reach)
+
+    @jax.jit
+    def by_definition(params):
+        inputs, targets = batch_of(step, jnp.arange(3))
+        compare = lambda params: jnp.abs(network.apply({'params': params}, inputs) - targets).mean()  # noqa: E731
+        return jax.value_and_grad(compare)(params)
+
+    loss, gradients = by_definition(create_state(NETWORK, ADAM, mesh, 0).params)
+    np.testing.assert_allclose(sums['loss'], loss, rtol=1e-5)
+    np.testing.assert_allclose(sums['gradient_norm'], optax.tree.norm(gradients), rtol=1e-5)
 
 
 def test_many_steps_in_one_call_are_the_same_steps(setting):
