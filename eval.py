@@ -32,7 +32,7 @@ from nsr_jax.tasks import find_degradations, find_protocols, find_task
 from nsr_jax.trained import WHICH, LoadedModel
 
 CONFIG = config_flags.DEFINE_config_file('config', help_string='A file in configs/, with its argument.')
-CHECKPOINT = flags.DEFINE_list('checkpoint', [], 'Workdirs or checkpoint folders.')
+CHECKPOINT = flags.DEFINE_list('checkpoint', [], 'Workdirs, checkpoint folders or folders from a model hub.')
 WHICH_ONE = flags.DEFINE_enum('which', 'best', WHICH, "Of each workdir's checkpoints to take.")
 SHIPPED = flags.DEFINE_list('shipped', [], 'Networks that come with the package, by name: sr_x2, denoise_gray.')
 OUTPUT = flags.DEFINE_string('output', None, 'Folder for scores.{json,csv,md}, pictures/ and index.html.')

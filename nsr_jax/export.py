@@ -175,6 +175,9 @@ def main(argv: Sequence[str]) -> None:
     given = flags.FLAGS
     use = _read_use(given.platform, given.size, given.compile_for)
     if given.compile_for is not None:
+        for name in ('gate', 'images', 'levels', 'overwrite'):
+            if given[name].value != given[name].default:
+                raise UserError(f'--{name} is of use with --output alone: a plan, by --compile_for, writes no file')
         _plan(given.checkpoint, given.which, given.compile_for, _read_size(given.size), use)
         return
     checkpoint, output = given.checkpoint, local_path(given.output, '--output')

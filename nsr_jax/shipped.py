@@ -207,11 +207,14 @@ def load_part(name: str, which: str = 'best') -> LoadedModel:
             `nsr_jax.hub_folder`.
         which: of a workdir's checkpoints to take, as for `trained.load_model`.
     """
-    if name in SHIPPED:
-        return load_shipped(name)
+    return load_shipped(name) if name in SHIPPED else _load_folder(name, which)
+
+
+def _load_folder(name: str, which: str) -> LoadedModel:
     folder = pathlib.Path(local_path(name, 'model'))
     if (folder / HUB_WEIGHTS).is_file():
-        return _load(_read_card(folder / HUB_CARD), folder / HUB_WEIGHTS)
+        model = _load(_read_card(folder / HUB_CARD), folder / HUB_WEIGHTS)
+        return dataclasses.replace(model, path=folder.resolve())  # in tables it has the folder's name
     return load_model(name, which)
 
 
@@ -219,11 +222,11 @@ def load_named(checkpoints: Sequence[str], shipped: Sequence[str], which: str = 
     """Networks by their names in tables; raises `UserError` if one is missing or cannot be read.
 
     Args:
-        checkpoints: folders of training runs or checkpoints.
+        checkpoints: folders of training runs, of checkpoints or by `nsr_jax.hub_folder`.
         shipped: names of networks that come with the package.
         which: of a workdir's checkpoints to take, as for `trained.load_model`.
     """
-    runs = {path.rstrip('/'): load_model(path, which) for path in checkpoints}
+    runs = {path.rstrip('/'): _load_folder(path, which) for path in checkpoints}
     named = {f'{path}, {model.origin}': model for path, model in runs.items()}
     return named | {name: load_shipped(name) for name in shipped}
 

@@ -57,7 +57,7 @@ class LoadedModel:
         config: the whole config of the training.
         params: the network's parameter tree, on the default device.
         step: of the optimizer.
-        path: the checkpoint's folder.
+        path: the folder of the checkpoint or from a model hub, or the file of a network that comes with the package.
         kind: of weights: a value of `AVERAGES`, or '' for the weights of the step itself.
     """
 
@@ -74,7 +74,7 @@ class LoadedModel:
 
     @property
     def label(self) -> str:
-        """A short name: that of the run's folder, or of the file with the weights."""
+        """A short name: that of the run's folder, or of the file or folder with the weights."""
         return self.path.parents[1].name if self.path.parent.name == FOLDER else self.path.stem
 
 

@@ -297,9 +297,9 @@ def test_mistakes_are_one_line_before_the_work(commands, folder, tmp_path, monke
         (['--compile_for=h100', '--size=1x8x8', '--platform=tpu'], 'not that of --compile_for=h100: cuda'),
         (['--output=a.stablehlo', '--platform=tpu'], '--platform need --size=BATCHxHEIGHTxWIDTH'),
         (['--output=a.stablehlo', '--size=1x8x8'], '--size=1x8x8 is of use with --platform or --compile_for alone'),
+        (['--compile_for=h100', '--size=1x8x8', '--gate=fixed', '--images=a'], '--gate is of use with --output alone'),
         (['--output=a.onnx', '--platform=tpu', '--size=1x8x8'], 'with .stablehlo alone, not with --output=a.onnx'),
     ],
-    ids=['no size', 'two sides', 'unknown chips', 'both', 'neither', 'other chips', 'one platform', 'one size', 'ONNX'],
 )
 def test_mistakes_in_plans_and_in_uses_are_one_line(commands, folder, arguments, message):
     code, error, output = commands('nsr_jax.export', f'--checkpoint={folder / "gated" / "run"}', *arguments)

@@ -39,6 +39,11 @@ def test_the_network_is_the_one_of_the_package(folder):
     np.testing.assert_array_equal(ours(image), theirs(image))
 
 
+def test_the_network_is_scored_by_the_name_of_its_folder(folder):
+    ((name, model),) = shipped.load_named([f'{folder}/'], []).items()
+    assert (name, model.label) == (f'{folder}, step 30', 'hub')
+
+
 def test_a_damaged_folder_is_refused(folder):
     contents = (folder / 'model.safetensors').read_bytes()
     (folder / 'model.safetensors').write_bytes(contents[:-2] + b'ab')

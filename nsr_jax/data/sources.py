@@ -254,7 +254,7 @@ def _find_benchmark(name: str, data_folder: pathlib.Path | None) -> pathlib.Path
 
 def _check_ambiguity(name: str, data_folder: pathlib.Path | None) -> None:
     """Raise `UserError` for the name of a known set that is that of a folder here, too."""
-    if name != os.path.basename(name) or not os.path.isdir(name) or name not in os.listdir():
+    if name != os.path.basename(name) or not os.path.isdir(name) or not _is_spelled(name):
         return
     places = [
         sets[name.lower()] for kind in ('test', 'train') if name.lower() in (sets := _image_sets(data_folder, kind))
@@ -265,6 +265,14 @@ def _check_ambiguity(name: str, data_folder: pathlib.Path | None) -> None:
             f'{name} is a folder here and also the name of a known set: write ./{name} for the folder, '
             f'{name.upper() if name != name.upper() else name.lower()} for the set'
         )
+
+
+def _is_spelled(name: str) -> bool:
+    """Whether a folder here has a name in the very case: some file systems take another one for it, too."""
+    try:
+        return name in os.listdir()
+    except PermissionError:  # the folders here can be entered, but not listed
+        return True
 
 
 def _find_folder(name: str, data_folder: pathlib.Path | None) -> pathlib.Path:

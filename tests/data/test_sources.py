@@ -382,6 +382,21 @@ def test_a_folder_of_any_photographs_is_read_with_its_subfolders(tmp_path, tfds_
     assert '3 of the images are converted to 8-bit gray or RGB: a/b.tif, a/c/d.webp, z.png' in said
 
 
+def test_a_known_name_is_refused_too_where_the_folders_here_cannot_be_listed(tmp_path, tfds_dir, monkeypatch):
+    list_folder = os.listdir
+    (tmp_path / 'photos').mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def refuse(path='.'):
+        if path == '.':
+            raise PermissionError(13, 'Permission denied', path)
+        return list_folder(path)
+
+    monkeypatch.setattr(os, 'listdir', refuse)
+    with pytest.raises(UserError, match=r'^photos is a folder here and also the name of a known set'):
+        open_source('photos', None, 1, tfds_dir=tfds_dir)
+
+
 @pytest.mark.parametrize('name', ['photos', 'div2k', 'set5', 'bsds400', 'cats'])
 def test_a_name_that_a_folder_here_has_too_is_refused(name, tmp_path, tfds_dir, monkeypatch):
     write_image(tmp_path / 'data' / 'train' / 'Cats' / 'a.png', noise(0, 8, 6, 3))
