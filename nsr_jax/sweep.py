@@ -81,7 +81,8 @@ def main(argv: Sequence[str]) -> int | None:
             raise UserError(f'--index={INDEX.value}: the runs of this sweep are 0 to {len(study.runs) - 1}')
         claim_workdir(workdir, study)
         with stopped_by_sigterm():
-            train_and_score(study.runs[INDEX.value], workdir)
+            run = study.runs[INDEX.value]
+            train_and_score(run, workdir, trained_like=study.trained_like(run))
         return None
     open_held_out(study.runs[0].config)  # raises now if its images are missing
     claim_workdir(workdir, study)

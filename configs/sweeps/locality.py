@@ -5,9 +5,9 @@
 
 A gate pools over all that the network is given: patches in training, tiles or the whole image in evaluation. The names
 of members give both, in input pixels. Every training sees as many pixels a step, a fourth of the paper's: larger
-patches are fewer. A convolution does not see past its tile either, so the `plain` members, which have no gates, show
-how much of a difference comes from that alone. With --scale=laptop, 4 blocks of 32 features learn from 379 photographs
-for 600 steps.
+patches are fewer. Members that differ in the evaluation alone share one training. A convolution does not see past its
+tile either, so the `plain` members, which have no gates, show how much of a difference comes from that alone. With
+--scale=laptop, 4 blocks of 32 features learn from 379 photographs for 600 steps.
 """
 
 from typing import Any

@@ -5,7 +5,7 @@ import json
 import math
 import pathlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -42,7 +42,10 @@ def stopped_by_sigterm() -> Iterator[None]:
 
 
 def train_and_score(
-    run: StudyRun, workdir: pathlib.Path, after_validation: Callable[[int, float], None] | None = None
+    run: StudyRun,
+    workdir: pathlib.Path,
+    after_validation: Callable[[int, float], None] | None = None,
+    trained_like: Sequence[StudyRun] = (),
 ) -> None:
     """Train to the last step, resuming what an earlier call began, and write the result of the last step's weights.
 
@@ -50,6 +53,7 @@ def train_and_score(
         run: of a sweep.
         workdir: of the sweep.
         after_validation: as for `training.loop.train`.
+        trained_like: runs that are trained in the same way. The weights of one that is done are scored instead.
 
     Raises:
         UserError: as in `training.loop.train`, or there are no validation images. `FAILURE` keeps the reason.
@@ -64,7 +68,12 @@ def train_and_score(
         if (folder / RESULT).exists():
             logging.info('%s: done before', run)
             return
-        _train_and_score(run, folder, after_validation)
+        with agreement.agreed():
+            done = [each for each in trained_like if read_result(each.folder(workdir)) is not None]
+        trained = done[0].folder(workdir) if done else folder
+        if done:
+            logging.info('%s: is trained as %s is, whose weights are scored', run, done[0])
+        _train_and_score(run, folder, trained, after_validation)
     except UserError as error:
         if agreement.is_first():
             with contextlib.suppress(UserError):  # the folder itself may be what is wrong
@@ -73,22 +82,24 @@ def train_and_score(
 
 
 def _train_and_score(
-    run: StudyRun, folder: pathlib.Path, after_validation: Callable[[int, float], None] | None
+    run: StudyRun, folder: pathlib.Path, trained: pathlib.Path, after_validation: Callable[[int, float], None] | None
 ) -> None:
+    """Write the result into `folder`, of weights that are or will be in the workdir `trained`."""
     config = run.config
     with agreement.agreed():
         validation = open_validation(config)
         if validation is None or open_held_out(config) is None:
             raise UserError('there are no validation images to compare members by: see config.validation')
-    train(
-        config,
-        folder,
-        evaluate=validation.evaluate,
-        measured_on=validation.measured_on,
-        draw_samples=validation.draw_samples,
-        after_validation=after_validation,
-    )
-    params = load_model(folder / FOLDER / str(config.num_steps)).params
+    if trained == folder:
+        train(
+            config,
+            folder,
+            evaluate=validation.evaluate,
+            measured_on=validation.measured_on,
+            draw_samples=validation.draw_samples,
+            after_validation=after_validation,
+        )
+    params = load_model(trained / FOLDER / str(config.num_steps)).params
     network = build_network(config.model)
     merit, scores = validation.evaluate(params)
     assert merit is not None  # there are validation images

@@ -97,6 +97,11 @@ class Study:
             section = section[part]
         return section
 
+    def trained_like(self, run: StudyRun) -> list[StudyRun]:
+        """The other runs that are trained as `run` is: their configs differ in `evaluation` alone."""
+        training = _training_fields(run.config)
+        return [each for each in self.runs if each != run and _training_fields(each.config) == training]
+
     def changed(self, changes: Mapping[str, Any], where: str) -> ml_collections.ConfigDict:
         """The config of the first run with other values of some fields.
 
@@ -214,6 +219,10 @@ def read_record(path: pathlib.Path) -> dict[str, Any] | None:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError) as error:
         raise UserError(f'{path} cannot be read as the record of a sweep') from error
     return record
+
+
+def _training_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    return {name: value for name, value in config.to_dict().items() if name != 'evaluation'}
 
 
 def _run_file(path: str | os.PathLike) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from nsr_jax.images.writing import write_image
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.metrics import find_metrics
 from nsr_jax.models.build import build_network
-from nsr_jax.studies.one_run import train_and_score
+from nsr_jax.studies.one_run import read_result, train_and_score
 from nsr_jax.studies.study import read_study
 from nsr_jax.tasks import find_degradations, find_protocols
 from nsr_jax.trained import load_model
@@ -134,6 +134,23 @@ def test_a_run_that_was_killed_before_its_result_is_not_trained_again(swept, fol
     after = json.loads(result.read_text())
     assert after['scores'] == pytest.approx(before[0]['scores'], abs=1e-4)
     assert metrics.read_bytes() == before[1]
+
+
+def test_members_that_differ_in_their_evaluation_alone_share_a_training(swept, folder, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = (folder / 'tiny.py').read_text()
+    (folder / 'tiled.py').write_text(text.replace("('diverges'", "('small', {'evaluation.tile': 16}), ('diverges'"))
+    study = read_study(folder / 'tiled.py', changes=['learning_rate_factor=0.5'])
+    paper, small, _ = study.runs
+    assert [study.trained_like(run) for run in study.runs] == [[small], [paper], []]
+    train_and_score(small, swept[2], trained_like=study.trained_like(small))
+    large, found = (read_result(run.folder(swept[2])) for run in (paper, small))
+    assert not (small.folder(swept[2]) / 'checkpoints').exists()
+    assert large['parameters'] == found['parameters']
+    assert large['scores']['sr-y/x2/psnr'] != found['scores']['sr-y/x2/psnr']  # gates see less
+    train_and_score(small, folder / 'alone', trained_like=study.trained_like(small))
+    alone = read_result(small.folder(folder / 'alone'))
+    assert alone['scores'] == pytest.approx(found['scores'], abs=1e-4)
 
 
 def test_mistakes_get_one_line_each_before_anything_starts(commands, folder):
