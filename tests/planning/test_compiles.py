@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 PACKAGES = {'tpu-compile': 'libtpu', 'cuda-compile': 'jax_cuda12_plugin'}
 DEVICES = {'v5e:2x2': 4, 'v6e:2x2': 4, 'h100:2': 2}
 
-# Those of a target go to one process, which compiles its step once; the quick part takes the first.
+# Those of a target go to one process, which compiles its step once; .ci/run takes the first.
 TARGETS = [
     pytest.param(name, marks=[pytest.mark.xdist_group(name), *([] if name == 'v5e:2x2' else [pytest.mark.long])])
     for name in DEVICES
