@@ -43,6 +43,10 @@ PROTOCOL = flags.DEFINE_list('protocol', None, 'One or more protocols; default: 
 METRICS = flags.DEFINE_list('metrics', None, 'psnr, ssim, ms_ssim, mae, …; default: config.evaluation.metrics.')
 LEVELS = flags.DEFINE_list('levels', None, 'Sigmas or JPEG qualities; default: config.evaluation.levels.')
 TILING = flags.DEFINE_list('tiling', None, 'whole, authors or feathered; default: config.evaluation.tiling.')
+TILE = flags.DEFINE_integer('tile', None, 'Side of a feathered tile; default: config.evaluation.tile.', lower_bound=1)
+OVERLAP = flags.DEFINE_integer('overlap', None, 'Pixels that tiles share; default: config.evaluation.overlap.')
+DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of image sets; default: config.data.data_dir, $NSR_DATA_DIR.')
+TFDS_DIR = flags.DEFINE_string('tfds_dir', None, 'Folder of prepared datasets; default: config.data.tfds_dir.')
 ENSEMBLE = flags.DEFINE_list('ensemble', ['1'], 'Over how many orientations predictions are averaged: 1, 8 or both.')
 PICTURES = flags.DEFINE_integer('pictures', 1, 'Pictures of each dataset, of the largest gains.', lower_bound=0)
 GATES = flags.DEFINE_list('gate_maps', [], 'Gates of the first network to map over each picture: block_00/conv_1.')
@@ -64,13 +68,17 @@ def main(argv: Sequence[str]) -> None:
         asked, output = config.evaluation, local_path(OUTPUT.value or '', '--output')
         protocols = find_protocols(config.task, PROTOCOL.value or [asked.protocol])
         metrics = find_metrics(METRICS.value or asked.metrics.split(','))
-        tilings = [Tiling(name, asked.tile, asked.overlap) for name in TILING.value or [asked.tiling]]
+        tile = asked.tile if TILE.value is None else TILE.value
+        overlap = asked.overlap if OVERLAP.value is None else OVERLAP.value
+        tilings = [Tiling(name, tile, overlap) for name in TILING.value or [asked.tiling]]
         degradations = find_degradations(config.task, config.model.scale, LEVELS.value or asked.levels)
         baselines = baseline_contenders(BASELINES.value, degradations)
         check_same_network(config.model, {name: model.config.model for name, model in models.items()})
         ensembles, datasets = parse_ensembles(ENSEMBLE.value), DATASETS.value or asked.datasets.split(',')
-        folders = {'data_dir': config.data.data_dir, 'tfds_dir': config.data.tfds_dir}
+        data_dir = config.data.data_dir if DATA_DIR.value is None else DATA_DIR.value
+        tfds_dir = config.data.tfds_dir if TFDS_DIR.value is None else TFDS_DIR.value
         inputs = find_task(config.task).inputs
+        folders = {'data_dir': data_dir, 'tfds_dir': tfds_dir}
         sources = [open_source(name, SPLIT.value, config.model.scale, inputs=inputs, **folders) for name in datasets]
         channels = {model.config.model.channels for model in models.values()}
         check_images(sources, protocols, degradations[0], metrics, channels)
@@ -95,11 +103,15 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _config_of(models: Mapping[str, LoadedModel]) -> ConfigDict:
-    """The config of the first network, with defaults for fields that its library did not know yet."""
+    """The config of the first network, with defaults for fields that its library did not know yet.
+
+    The folders of its training are left out: they may be those of another machine.
+    """
     if not models:
         raise UserError(f'--baselines alone need a config: --config={" or --config=".join(list_configs())}')
     with base.get_base().unlocked() as config:
         config.update(next(iter(models.values())).config)
+        config.data.update(data_dir='', tfds_dir='')
     command_line.check_config(base.check, config)
     return config.lock()
 

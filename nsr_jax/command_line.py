@@ -116,10 +116,18 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         sys.exit(_report(error))
     except AttributeError as error:  # an override of a field that the config does not have
         sys.exit(_report(f'--config has no such field: {" ".join(str(error.args[0].args[0]).split())}'))
+    except flags.UnrecognizedFlagError as error:
+        sys.exit(_report(_explain(error)))
     except flags.Error as error:
         sys.exit(_report(_origin(error) if 'Error whilst parsing config file' in str(error) else error))
     except (LookupError, TypeError, ValueError, OSError) as error:  # from ml_collections, for wrong names and values
         sys.exit(_report(f'--config or one of its fields has a wrong value: {error}'))
+
+
+def _explain(error: flags.UnrecognizedFlagError) -> str:
+    if error.flagname.startswith('config.') and 'config' in flags.FLAGS:
+        return f'--{error.flagname} overrides a field of a config, which --config has to name'
+    return str(error)
 
 
 def describe(module: str) -> None:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
+import numpy as np
+
 from nsr_jax.data import builders, catalogue, layouts
 from nsr_jax.data.benchmark_sets import DIV2K_VALIDATION, find_benchmark
 from nsr_jax.data.training_sets import find_training_set
@@ -35,6 +37,7 @@ class Source(Sequence[Example]):
         has_inputs: whether examples come with the input to restore them from.
         fingerprint: a text that is the same if and only if the contents of the files are.
         collection: as in `Example`.
+        to_gray: turns colour images gray, as in `tasks.Task`; None: they stay.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Source(Sequence[Example]):
     has_inputs: bool
     fingerprint: str
     collection: str = ''
+    to_gray: Callable[[np.ndarray], np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -53,12 +57,20 @@ class Source(Sequence[Example]):
             raise IndexError(f'index {index} is out of range: {self.name} has {len(self)} images')
         index %= len(self)
         record, name = self.records[index], self.names[index]
-        hr = crop_to_multiple(decode_image(_encoded(record, 'hr'), name), self.scale, name)
+        hr = crop_to_multiple(self._decode(record, 'hr', name), self.scale, name)
         if not self.has_inputs:
             return Example(name, hr, None, self.collection)
-        lr = decode_image(_encoded(record, 'lr'), f'input of {name}')
+        lr = self._decode(record, 'lr', f'input of {name}')
         check_pair(hr, lr, self.scale, name, f'input of {name}')
         return Example(name, hr, lr, self.collection)
+
+    def _decode(self, record: Mapping[str, bytes], feature: str, name: str) -> np.ndarray:
+        image = decode_image(_encoded(record, feature), name)
+        return self.to_gray(image)[..., None] if self.to_gray and image.shape[-1] == 3 else image
+
+    def in_gray(self, to_gray: Callable[[np.ndarray], np.ndarray]) -> 'Source':
+        """The source with its colour images turned gray, as in `tasks.Task`."""
+        return dataclasses.replace(self, to_gray=to_gray, fingerprint=f'{self.fingerprint}_gray')
 
     def select(self, is_wanted: Callable[[str], bool]) -> 'Source':
         """The source of those images whose names are wanted; itself if all are."""

@@ -118,23 +118,30 @@ def _leave_out_small(source: Source, protocol: Protocol, metrics: Mapping[str, M
 def open_held_out(config: ml_collections.ConfigDict) -> Source | None:
     """The images that a config's weights are chosen by; None where there are none.
 
-    Those that are too small to be scored are left out, unless the config names the images or their source.
+    Those that are too small to be scored are left out, unless the config names the images or their source. For a
+    network of one channel colour images are made gray, as for training, if the protocol would score them in colour.
 
     Raises:
         UserError: there is no such source, protocol or metric, or an image cannot be held out.
     """
+    task = find_task(config.task)
     source = open_validation_images(
         config.data.source,
         config.data.split,
         config.model.scale,
         read_validation_images(config.validation),
-        inputs=find_task(config.task).inputs,
+        inputs=task.inputs,
         data_dir=config.data.data_dir,
         tfds_dir=config.data.tfds_dir,
     )
-    if source is None or config.validation.source or config.validation.images:
+    if source is None:
+        return None
+    protocol, metrics = _find_protocol_and_metrics(config)
+    if config.model.channels == 1 and protocol.truth(np.zeros((1, 1, 3), np.uint8)).shape[-1] == 3:
+        source = source.in_gray(task.to_gray)
+    if config.validation.source or config.validation.images:
         return source
-    return _leave_out_small(source, *_find_protocol_and_metrics(config), config.model.scale)
+    return _leave_out_small(source, protocol, metrics, config.model.scale)
 
 
 def _find_protocol_and_metrics(config: ml_collections.ConfigDict) -> tuple[Protocol, dict[str, Metric]]:

@@ -203,6 +203,23 @@ def test_script_scores_a_shipped_network_as_restore_applies_it(commands, tfds_di
     assert '<dt>sr_x2</dt><dd>sr_x2 (tiling feathered 96/16)</dd>' in page
 
 
+def test_options_of_data_and_tiles_need_no_config(commands, photos, tmp_path):
+    write_image(tmp_path / 'data' / 'test' / 'Cats' / 'HR' / 'cat.png', photos[0].hr[100:148, 100:160])
+    code, error, _ = commands(
+        'eval.py', '--shipped=sr_x2', '--datasets=cats', f'--data_dir={tmp_path / "data"}', '--tile=16', '--overlap=4',
+        f'--tfds_dir={tmp_path / "prepared"}', f'--output={tmp_path / "eval"}', '--pictures=0',
+    )  # fmt: skip
+    assert code == 0, error
+    (each,) = from_json((tmp_path / 'eval' / 'scores.json').read_text(encoding='utf-8'))
+    assert (each.model, each.dataset) == ('sr_x2 (tiling feathered 16/4)', 'Cats')
+    assert list((tmp_path / 'prepared').iterdir())
+    code, error, _ = commands(
+        'eval.py', '--shipped=sr_x2', '--config.evaluation.tile=16', f'--output={tmp_path / "eval"}'
+    )
+    assert code == 2
+    assert error == 'error: --config.evaluation.tile overrides a field of a config, which --config has to name\n'
+
+
 @pytest.mark.parametrize(
     'arguments, message',
     [
