@@ -37,6 +37,7 @@ BEGINNINGS = {
     'nsr_jax.sweep': (
         'studies.study.claim_workdir',
         'studies.collecting.collect',
+        'studies.timing.time_members',
         'evaluation.validation.open_held_out',
     ),
     'nsr_jax.export': ('shipped.load_part',),

@@ -81,6 +81,7 @@ def told(tmp_path_factory):
     *plugins, config = python_blocks('docs/extending.md')
     (folder / 'deblur.py').write_text('\n'.join(plugins))
     (folder / 'my_config.py').write_text(config)
+    (folder / 'my_sweep.py').write_text(''.join(python_blocks('docs/sweeps.md')))
     for command in COMMANDS:
         for name in ('checkpoint', 'model'):
             (folder / options(command).get(name, '.')).mkdir(parents=True, exist_ok=True)

@@ -166,4 +166,5 @@ def test_both_environments_pin_the_same_versions():
 def test_the_workflow_builds_the_site():
     steps = yaml.safe_load(text_of('.github/workflows/test.yml'))['jobs']['docs']['steps']
     assert [step['run'] for step in steps if 'run' in step] == ['make docs']
+    assert '\nmake docs\n' in text_of('.ci/run')
     assert 'strict: true' in text_of('mkdocs.yml')
