@@ -3,8 +3,9 @@
     python -m nsr_jax.score swinir_x2/ Set5/HR --scale=2
     python -m nsr_jax.score denoised/ CBSD68/HR --protocol=denoise --metrics=psnr,ms_ssim --output=scores/ --report
 
-The first folder holds the predictions, the second the true images, as PNG, JPEG or BMP. They belong together by their
-names without extension; the names of all predictions may have the same ending besides, such as _x2 or _SwinIR.
+The first folder holds the predictions, the second the true images, as PNG, JPEG, BMP, TIFF or WebP of 8 bits, without
+transparency. They belong together by their names without extension; the names of all predictions may have the same
+ending besides, such as _x2 or _SwinIR, and so may those of all true images, such as _HR.
 """
 
 from nsr_jax import command_line, markdown, streams
@@ -23,7 +24,7 @@ from absl import flags, logging
 from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.cpu_cores import count_cores
 from nsr_jax.errors import UserError, listed
-from nsr_jax.evaluation.folders import find_refusals, match, read_pair
+from nsr_jax.evaluation.folders import TRUTH_FOLDERS, find_refusals, match, read_pair
 from nsr_jax.evaluation.protocols import score
 from nsr_jax.evaluation.scores import Score, means
 from nsr_jax.evaluation.tables import write_tables
@@ -34,7 +35,6 @@ from nsr_jax.tasks import TASKS, Degradation
 from nsr_jax.tasks.task import Protocol
 
 ALL = 'all'
-_TRUTH_FOLDERS = ('hr', 'gt', 'target')  # the folder above has the dataset's name
 _HEAD = ['protocol', 'what it compares', 'published so for']
 
 
@@ -67,7 +67,7 @@ def to_table(scores: Sequence[Score], protocols: Sequence[Protocol], metrics: Ma
 
 def _name(folder: str) -> str:
     path = pathlib.Path(folder).resolve()
-    path = path.parent if path.name.lower() in _TRUTH_FOLDERS else path
+    path = path.parent if path.name.lower() in TRUTH_FOLDERS else path  # the folder above has the dataset's name
     check_name(path.name, path.parent)
     return path.name
 
@@ -89,7 +89,9 @@ def main(argv: Sequence[str]) -> None:
     predictions, truths = (local_path(path, 'a folder') for path in argv[1:])
     metrics, scale, report = find_metrics(asked.metrics), asked.scale, _load_report() if asked.report else None
     chosen = choose_protocols(asked.protocol, scale)
-    (pairs, ending), model, dataset = match(predictions, truths), _name(predictions), _name(truths)
+    (pairs, ending, truth_ending), model, dataset = match(predictions, truths), _name(predictions), _name(truths)
+    if truth_ending:
+        logging.info('names end in %r, those of true images in %r, and are the same before', ending, truth_ending)
     refusals = find_refusals(pairs, [protocol for protocol, _ in chosen.values()], scale, metrics)
     if refusals and (ALL not in asked.protocol or len(refusals) == len(chosen)):
         raise UserError(listed([*itertools.chain(*refusals.values())], 'predictions do not fit a protocol'))
@@ -112,7 +114,8 @@ def main(argv: Sequence[str]) -> None:
         bar = tqdm.tqdm(threads.imap(score_pair, pairs), model, len(pairs), unit='image', leave=False, disable=None)
         scores = [each for of_image in bar for each in of_image]
     if output:
-        write_tables(output, scores, {model: {'predictions': predictions, 'ending': ending}})
+        about = {'predictions': predictions, 'ending': ending, 'truth_ending': truth_ending}
+        write_tables(output, scores, {model: about})
         if report:
             report.write_report(output, f'Scores of {model}', scores, [], {})
         logging.info('written to %s', output)

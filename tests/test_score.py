@@ -18,6 +18,7 @@ from nsr_jax import score
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.folders import match
 from nsr_jax.images.reading import list_images, read_image
+from nsr_jax.images.writing import write_photo
 from nsr_jax.ops.imresize import imresize
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -149,9 +150,172 @@ def test_predictions_of_y_alone(run, tmp_path):
 def test_the_ending_of_all_names_is_found(tmp_path, ending):
     names = ['1', '10', 'img_1', 'img_10']
     save_pairs(tmp_path, names, ending)
-    pairs, found = match(tmp_path / 'Tool', tmp_path / 'Set/HR')
-    assert found == ending
+    pairs, *found = match(tmp_path / 'Tool', tmp_path / 'Set/HR')
+    assert found == [ending, '']
     assert [(prediction.stem, truth.stem) for prediction, truth in pairs] == [(name + ending, name) for name in names]
+
+
+MANY = ('1', '10', 'img_1', 'img_10')
+
+
+@pytest.mark.parametrize(
+    ('names', 'ending', 'truth_ending', 'found'),
+    [
+        (MANY, '_SRF_2_SwinIR', '_HR', ['_SRF_2_SwinIR', '_HR']),
+        (MANY, '_SR', '_HR', ['_SR', '_HR']),
+        (MANY, '', '_gt', ['', '_gt']),
+        (MANY, '_SwinIR', '_SRF_2_HR', ['_SwinIR', '_SRF_2_HR']),
+        (MANY, '_SRF_2_SwinIR', '_SRF_2_HR', ['_SwinIR', '_HR']),  # the shortest that fits
+        (MANY, '.x2-out', ' true', ['.x2-out', ' true']),
+        (MANY, '_HR_x2', '_HR', ['_x2', '']),  # the same pairs with either ending of the true images
+        (['baby'], '_SRF_2_SwinIR', '_HR', ['_SRF_2_SwinIR', '_HR']),
+        (['baby'], '', '_gt', ['', '_gt']),
+    ],
+)
+def test_true_images_may_have_an_ending_too(tmp_path, names, ending, truth_ending, found):
+    save_pairs(tmp_path, names, ending)
+    for name in names:
+        (tmp_path / f'Set/HR/{name}.png').rename(tmp_path / f'Set/HR/{name}{truth_ending}.png')
+    pairs, *endings = match(tmp_path / 'Tool', tmp_path / 'Set/HR')
+    assert endings == found
+    expected = sorted((name + truth_ending + '.png', name + ending + '.png') for name in names)
+    assert [(truth.name, prediction.name) for prediction, truth in pairs] == expected
+
+
+@pytest.mark.parametrize(
+    ('truths', 'predictions'),
+    [
+        (['img_1'], ['img_2']),
+        (['portrait_of_anna'], ['portrait_of_bob']),
+        (['a_1', 'b_1'], ['a_2', 'b_2']),  # other frames of the same films
+        (['baby', 'abby'], ['bax2', 'abx2']),  # an ending is a word
+    ],
+)
+def test_parts_of_names_that_tell_images_apart_are_no_ending(tmp_path, truths, predictions):
+    save_pairs(tmp_path / 'a', truths)
+    save_pairs(tmp_path / 'b', predictions)
+    with pytest.raises(UserError, match='no name begins with the name of an image'):
+        match(tmp_path / 'b/Tool', tmp_path / 'a/Set/HR')
+
+
+def test_endings_of_true_images_that_do_not_fit_are_named(tmp_path):
+    names = ['baby', 'bird', 'head']
+    save_pairs(tmp_path, names, '_SR')
+    for name in names:
+        (tmp_path / f'Set/HR/{name}.png').rename(tmp_path / f'Set/HR/{name}_HR.png')
+    (tmp_path / 'Tool/head_SR.png').rename(tmp_path / 'Tool/face_SR.png')
+    with pytest.raises(UserError, match=r'head_HR\.png has no head_SR in .*; .*face_SR\.png has no partner in'):
+        match(tmp_path / 'Tool', tmp_path / 'Set/HR')
+    save_pairs(tmp_path, names, '_x2')
+    for name in names:
+        (tmp_path / f'Set/HR/{name}.png').unlink()
+    (tmp_path / 'Tool/face_SR.png').rename(tmp_path / 'Tool/head_SR.png')
+    several = r"Tool: names fit with several endings \('_SR' for '_HR' of true images, '_x2' for '_HR' of true images\)"
+    with pytest.raises(UserError, match=several):
+        match(tmp_path / 'Tool', tmp_path / 'Set/HR')
+    for name in names:  # the true images lie beside the predictions: '' fits as well as _SR
+        (tmp_path / f'Tool/{name}_x2.png').rename(tmp_path / f'Tool/{name}_HR.png')
+    with pytest.raises(UserError, match=r"several endings \('', '_SR' for '_HR' of true images\)"):
+        match(tmp_path / 'Tool', tmp_path / 'Set/HR')
+
+
+def test_the_ending_of_true_images_is_written_down(run, tmp_path, caplog):
+    save_pairs(tmp_path, ending='_SR')
+    for name in 'ab':
+        (tmp_path / f'Set/HR/{name}.png').rename(tmp_path / f'Set/HR/{name}_HR.png')
+    caplog.set_level('INFO')
+    run('--protocol=pairs-rgb', '--output=out')
+    contents = json.loads((tmp_path / 'out/scores.json').read_text())
+    assert contents['models'] == {'Tool': {'predictions': 'Tool', 'ending': '_SR', 'truth_ending': '_HR'}}
+    assert {each['image'] for each in contents['scores']} == {'a_HR.png', 'b_HR.png'}
+    assert "names end in '_SR', those of true images in '_HR', and are the same before" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ('suffix', 'shape', 'options'),
+    [
+        ('.tif', (24, 31, 3), {}),
+        ('.TIFF', (24, 31), {'compression': 'tiff_lzw'}),
+        ('.webp', (24, 31, 3), {'lossless': True}),
+        ('.dib', (24, 31, 3), {'format': 'BMP'}),
+        ('.jfif', (24, 31), {'quality': 90}),
+    ],
+)
+def test_images_of_any_format_are_scored(run, tmp_path, suffix, shape, options):
+    """Against what Pillow reads."""
+    ((truth, prediction),) = save_pairs(tmp_path, ['a'], shape=shape)
+    (tmp_path / 'Tool/a.png').unlink()
+    PIL.Image.fromarray(prediction).save(tmp_path / f'Tool/a{suffix}', **options)
+    read = np.asarray(PIL.Image.open(tmp_path / f'Tool/a{suffix}'))
+    assert read.shape == shape
+    table = printed(run('--protocol=pairs-rgb', '--metrics=psnr'))
+    assert table == {'pairs-rgb': [f'{psnr_by_hand(truth, read):.2f}']}
+
+
+def with_alpha(image, alpha):
+    return np.concatenate([image, np.full((*image.shape[:2], 1), alpha, image.dtype)], axis=2)
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.tif', '.webp'])
+def test_alpha_is_left_out_where_it_is_opaque_alone(run, tmp_path, suffix):
+    pairs = save_pairs(tmp_path)
+    options = {'lossless': True} if suffix == '.webp' else {}
+    for name, (_, prediction) in zip('ab', pairs, strict=True):
+        (tmp_path / f'Tool/{name}.png').unlink()
+        PIL.Image.fromarray(with_alpha(prediction, 255)).save(tmp_path / f'Tool/{name}{suffix}', **options)
+    mean = np.mean([psnr_by_hand(*pair) for pair in pairs])
+    assert printed(run('--protocol=denoise', '--metrics=psnr')) == {'denoise': [f'{mean:.2f}']}
+    seen_through = with_alpha(pairs[0][1], 255)
+    seen_through[0, :, 3] = 254
+    PIL.Image.fromarray(seen_through).save(tmp_path / f'Tool/a{suffix}', **options)
+    with pytest.raises(
+        UserError, match=rf'a\{suffix}: its alpha is not opaque: 4.2% of the pixels; accepted are 8-bit'
+    ):
+        run()
+
+
+def test_a_transparent_colour_of_a_png_is_alpha(run, tmp_path):
+    ((truth, prediction),) = save_pairs(tmp_path, ['a'])
+    prediction[prediction == 7] = 8
+    PIL.Image.fromarray(prediction).save(tmp_path / 'Tool/a.png', transparency=(7, 7, 7))
+    table = printed(run('--protocol=denoise', '--metrics=psnr'))
+    assert table == {'denoise': [f'{psnr_by_hand(truth, prediction):.2f}']}
+    prediction[3, 4] = 7
+    PIL.Image.fromarray(prediction).save(tmp_path / 'Tool/a.png', transparency=(7, 7, 7))
+    with pytest.raises(UserError, match=r'a\.png: its alpha is not opaque'):
+        run()
+
+
+def test_other_images_are_refused_by_name(run, tmp_path):
+    (_, prediction), *_ = save_pairs(tmp_path, 'abcd')
+    (tmp_path / 'Tool/a.png').unlink()
+    about = {'height': 24, 'width': 31, 'channels': 3, 'dtype': np.uint16}
+    for name, form in (('a.tif', 'TIFF'), ('b.png', 'PNG')):
+        write_photo(tmp_path / 'Tool' / name, [prediction.astype(np.uint16) * 257], format=form, **about)
+    PIL.Image.fromarray(prediction).convert('P').save(tmp_path / 'Tool/c.png')
+    (tmp_path / 'Tool/d.png').write_bytes((tmp_path / 'Tool/d.png').read_bytes()[:-30])
+    with pytest.raises(UserError) as error:
+        run()
+    for part in (
+        'a.tif: an image of 16 bits; accepted are 8-bit gray and RGB, without alpha or with opaque alpha',
+        'b.png: image of mode RGB with 16 bits; accepted are 8-bit gray (L) and 8-bit RGB',
+        'c.png: image of mode P; accepted',
+        'd.png: broken',
+    ):
+        assert part in str(error.value)
+
+
+def test_files_that_are_passed_over_are_named(run, tmp_path, caplog):
+    save_pairs(tmp_path)
+    for name in ('a.npy', 'b.NPY', 'log.txt', '.hidden.txt'):
+        (tmp_path / 'Tool' / name).touch()
+    (tmp_path / 'Tool/inner').mkdir()
+    caplog.set_level('INFO')
+    run('--protocol=denoise')
+    said = [message for message in caplog.messages if 'passed over' in message]
+    assert len(said) == 1
+    assert said[0].startswith('Tool: 3 files that do not end in .png, .jpg, ')
+    assert said[0].endswith("are passed over: 'a.npy', 'b.NPY', 'log.txt'")
 
 
 def test_names_that_do_not_fit_are_named_at_once(tmp_path):
@@ -189,7 +353,7 @@ def test_sizes_and_modes_are_named_at_once(run, tmp_path):
         run('--output=out')
     assert '2 predictions cannot be compared' in str(error.value)
     assert 'Tool/a.png has 16x12 pixels, Set/HR/a.png 31x24; give --scale' in str(error.value)
-    assert 'Tool/c.png: image of mode RGBA' in str(error.value)
+    assert 'Tool/c.png: its alpha is not opaque: 100.0% of the pixels' in str(error.value)
     assert not (tmp_path / 'out').exists()
 
 

@@ -1,7 +1,8 @@
 """Reads image files for training, evaluation and restoring.
 
 `read_image`, `decode_image` and `image_shape` accept only 8-bit gray and RGB, so that pixels are never converted;
-`read_photo` reads photographs of any kind with their metadata, and `read_plain` converts these to 8-bit gray and RGB.
+`read_opaque` also takes these from TIFF and WebP, and from beside alpha that hides nothing. `read_photo` reads
+photographs of any kind with their metadata, and `read_plain` converts these to 8-bit gray and RGB.
 Formats are recognized by the first bytes of a file. The limits and the errors are the same for all.
 """
 
@@ -49,6 +50,7 @@ _NO_NAME = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
 
 # `PIL.Image.open` has a limit of its own and would look for further pictures in the file.
 _PILLOW = {'PNG': PngImageFile, 'JPEG': JpegImageFile, 'BMP': BmpImageFile}
+_ALPHA_MODES = ('LA', 'RGBA', 'L with transparency', 'RGB with transparency')  # as `_mode` names them
 _LIBVIPS = {
     'PNG': pyvips.Image.pngload_buffer,
     'JPEG': pyvips.Image.jpegload_buffer,
@@ -89,8 +91,8 @@ class Photo:
 # --- The bytes of a file ---
 
 
-def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """The PNG, JPEG and BMP files directly in `folder` that are not hidden, sorted by name.
+def list_images(folder: str | os.PathLike, suffixes: Collection[str] = TRAINING_SUFFIXES) -> list[pathlib.Path]:
+    """The files directly in `folder` with one of these suffixes, in any case, that are not hidden, sorted by name.
 
     Raises:
         UserError: there is no such folder, no image in it, or one whose name does not pass `check_name`.
@@ -99,14 +101,14 @@ def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:
     try:
         if not folder.is_dir():
             raise UserError(f'{folder}: no such folder of images')
-        paths = [path for path in folder.iterdir() if path.suffix.lower() in TRAINING_SUFFIXES and path.name[0] != '.']
+        paths = [path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.name[0] != '.']
         images = sorted((path for path in paths if path.is_file()), key=lambda path: path.name)
     except OSError as error:
         raise UserError(f'{error.filename}: cannot be read: {error.strerror}') from error
     for path in images:
         check_name(path.name, folder)
     if not images:
-        raise UserError(f'{folder}: no image in this folder (no file in {", ".join(TRAINING_SUFFIXES)})')
+        raise UserError(f'{folder}: no image in this folder (no file in {", ".join(suffixes)})')
     return images
 
 
@@ -265,6 +267,34 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
         orientation = image.getexif().get(PIL.ExifTags.Base.Orientation)
     pixels = np.ascontiguousarray(turn_upright(pixels, orientation))
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def read_opaque(path: str | os.PathLike) -> np.ndarray:
+    """The image in a file that any tool may have written, without converting pixels.
+
+    What `read_image` takes, and also 8-bit gray and RGB in TIFF and WebP files, and beside alpha that is opaque in
+    every pixel, which is dropped.
+
+    Returns:
+        uint8, (H, W, 3) RGB or (H, W, 1) gray.
+
+    Raises:
+        UserError: as in `read_image` and `read_photo`; or a pixel is not opaque, or samples have 16 bits.
+    """
+    data, name = read_file(path), str(path)
+    with _errors_named(name):
+        form = _format_of(data, FORMATS)
+        if form in _PILLOW:
+            with _opened_by_pillow(data, form, LARGEST_PIXELS) as image:
+                mode = _mode(image, data)
+    if form in _PILLOW and mode not in _ALPHA_MODES:
+        return decode_image(data, name)
+    photo, accepted = read_photo(data, name=name), 'accepted are 8-bit gray and RGB, without alpha or with opaque alpha'
+    if photo.pixels.dtype != np.uint8:
+        raise UserError(f'{name}: an image of 16 bits; {accepted}')
+    if photo.alpha is not None and photo.alpha.min() < 255:
+        raise UserError(f'{name}: its alpha is not opaque: {np.mean(photo.alpha < 255):.1%} of the pixels; {accepted}')
+    return photo.pixels
 
 
 def read_plain(data: bytes, name: str) -> np.ndarray:
