@@ -31,7 +31,7 @@ from nsr_jax.evaluation.tables import write_tables
 from nsr_jax.images.reading import check_name
 from nsr_jax.metrics import METRICS, Metric, find_metrics
 from nsr_jax.paths import local_path
-from nsr_jax.tasks import TASKS, Degradation
+from nsr_jax.tasks import TASKS, Degradation, published_so_for
 from nsr_jax.tasks.task import Protocol
 
 ALL = 'all'
@@ -59,9 +59,9 @@ def to_table(scores: Sequence[Score], protocols: Sequence[Protocol], metrics: Ma
     """The means of one model on one dataset as Markdown, with what each protocol compares and whose papers use it."""
     rows = []
     for mean, protocol in zip(means(scores), protocols, strict=True):
-        published = [row.model for task in TASKS.values() for row in task.published if row.protocol == protocol.name]
+        published = ', '.join(published_so_for(protocol.name)) or '–'
         numbers = [metric.text(mean.values[name]) for name, metric in metrics.items()]
-        rows.append([protocol.name, protocol.description, ', '.join(dict.fromkeys(published)) or '–', *numbers])
+        rows.append([protocol.name, protocol.description, published, *numbers])
     return markdown.table([*_HEAD, *(metric.heading for metric in metrics.values())], rows, left=len(_HEAD))
 
 

@@ -111,6 +111,8 @@ def test_images_without_a_scale(run, tmp_path):
         assert len(list(csv.DictReader(file))) == 2 * len(table)
     assert 'protocol `pairs-y`' in (tmp_path / 'out/scores.md').read_text()
     assert 'Scores of Tool' in (tmp_path / 'out/index.html').read_text()
+    for name in ('scores.json', 'scores.csv', 'scores.md', 'index.html'):  # of `denoise`
+        assert 'DnCNN-S' in (tmp_path / 'out' / name).read_text()
 
 
 def test_super_resolution_leaves_a_border_out_and_crops_the_truth(run, tmp_path):

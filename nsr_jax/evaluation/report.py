@@ -21,7 +21,7 @@ from nsr_jax.evaluation.scores import Mean, Score, means
 from nsr_jax.evaluation.tables import metrics_of
 from nsr_jax.metrics import METRICS, Metric
 from nsr_jax.page import render
-from nsr_jax.tasks import all_protocols, published_for
+from nsr_jax.tasks import protocol_in_words, published_for
 from nsr_jax.tasks.task import Published
 
 ZOOM_SIZE = 64  # side in pixels of the square that is shown enlarged
@@ -92,7 +92,7 @@ def write_report(
         metrics=metrics,
         rows=rows,
         filters={name: list(dict.fromkeys(getattr(score, name) for score in scores)) for name in _FILTERS},
-        protocols={row.protocol: all_protocols()[row.protocol].description for row in rows},
+        protocols={row.protocol: protocol_in_words(row.protocol) for row in rows},
         labels={short: model for model, short in labels.items() if short != model},
         image_tables=_image_tables(scores, metrics, labels),
         pictures=[_picture_to_page(picture, labels) for picture in pictures],

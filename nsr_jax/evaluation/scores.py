@@ -39,8 +39,10 @@ class Mean:
     values: Mapping[str, float]
 
 
+PUBLISHED_SO_FOR = 'published_so_for'  # column of the models whose published scores follow the row's protocol
 # Columns of tables beside the numbers: no metric can have one of these names.
-COLUMNS = {field.name for record in (Score, Mean) for field in dataclasses.fields(record)} - {'values'}
+_FIELDS = {field.name for record in (Score, Mean) for field in dataclasses.fields(record)}
+COLUMNS = (_FIELDS | {PUBLISHED_SO_FOR}) - {'values'}
 
 
 def means(scores: Sequence[Score]) -> list[Mean]:

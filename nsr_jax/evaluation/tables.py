@@ -14,9 +14,9 @@ from nsr_jax import markdown
 from nsr_jax.atomic_files import write_atomically
 from nsr_jax.data.benchmark_sets import find_benchmark
 from nsr_jax.errors import UserError
-from nsr_jax.evaluation.scores import Mean, Score, means
+from nsr_jax.evaluation.scores import PUBLISHED_SO_FOR, Mean, Score, means
 from nsr_jax.metrics import Metric, find_metrics
-from nsr_jax.tasks import all_protocols, published_for
+from nsr_jax.tasks import all_protocols, protocol_in_words, published_for, published_so_for
 
 # Spreadsheets take a cell that begins with one of these for a formula.
 _FORMULA_STARTS = ('=', '+', '-', '@', '\t', '\r', '\n')
@@ -46,7 +46,7 @@ def read_record(record: Mapping[str, Any]) -> Score:
 
 
 def to_json(scores: Sequence[Score], models: Mapping[str, Mapping[str, str | int]]) -> str:
-    """Protocols in words, weights and application of each model, means, and each image's score.
+    """Protocols in words and whose published scores follow them, how each model was applied, means, each image's score.
 
     Args:
         models: `Contender.applied` by the name in the scores.
@@ -54,6 +54,7 @@ def to_json(scores: Sequence[Score], models: Mapping[str, Mapping[str, str | int
     used = dict.fromkeys(score.protocol for score in scores)
     contents = {
         'protocols': {name: all_protocols()[name].description for name in used},
+        PUBLISHED_SO_FOR: {name: published_so_for(name) for name in used},
         'models': models,
         'means': [to_record(mean) for mean in means(scores)],
         'scores': [to_record(score) for score in scores],
@@ -78,17 +79,19 @@ def read_models(text: str) -> dict[str, dict[str, Any]]:
 
 
 def to_csv(scores: Sequence[Score]) -> str:
-    """One line for each image and protocol, with a header.
+    """One line for each image and protocol, with a header; the last column names models with such published scores.
 
     Names that a spreadsheet would take for formulas begin with an apostrophe, which spreadsheets hide.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator='\n', quoting=csv.QUOTE_NONNUMERIC)
     metrics = metrics_of(scores)
-    writer.writerow((*_FIELDS, *metrics))
+    writer.writerow((*_FIELDS, *metrics, PUBLISHED_SO_FOR))
+    models = {name: ', '.join(published_so_for(name)) for name in {score.protocol for score in scores}}
     for score in scores:
         names = (_without_formula(getattr(score, name)) for name in _FIELDS)
-        writer.writerow((*names, *(score.values.get(name, '') for name in metrics)))
+        numbers = (score.values.get(name, '') for name in metrics)
+        writer.writerow((*names, *numbers, models[score.protocol]))
     return buffer.getvalue()
 
 
@@ -128,7 +131,7 @@ def to_markdown(scores: Sequence[Score]) -> str:
         parts.append(
             f'## {degradation}, protocol `{name}`\n\n'
             f'{" / ".join(metric.heading for metric in metrics.values())}, mean over all images (their number in '
-            f'brackets); {all_protocols()[name].description}.\n\n' + markdown.table(['model', *columns], rows)
+            f'brackets); {protocol_in_words(name)}.\n\n' + markdown.table(['model', *columns], rows)
         )
     return '\n'.join(parts)
 

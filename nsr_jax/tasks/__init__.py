@@ -83,6 +83,19 @@ def all_protocols() -> dict[str, Protocol]:
     return {protocol.name: protocol for task in TASKS.values() for protocol in task.protocols}
 
 
+def published_so_for(protocol: str) -> list[str]:
+    """The models whose published scores follow a protocol, by its name; none for a protocol that no paper here uses."""
+    rows = (row for task in TASKS.values() for row in task.published)
+    return list(dict.fromkeys(row.model for row in rows if row.protocol == protocol))
+
+
+def protocol_in_words(name: str) -> str:
+    """What a protocol of `all_protocols` compares, and whose scores follow it in papers."""
+    models = ', '.join(published_so_for(name))
+    papers = f'so in papers for {models}' if models else 'in no paper known here'
+    return f'{all_protocols()[name].description}; {papers}'
+
+
 def find_protocols(task: str, names: Iterable[str]) -> tuple[Protocol, ...]:
     """The protocols of these names. Raises `UserError` if there is no name, or one is unknown or another task's."""
     own = {protocol.name: protocol for protocol in find_task(task).protocols}

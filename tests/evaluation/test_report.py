@@ -103,6 +103,12 @@ def test_means(tmp_path):
     )  # of published rows
 
 
+def test_whose_published_scores_follow_each_protocol(tmp_path):
+    shown = html.unescape(write(tmp_path, [dataclasses.replace(each, dataset='mine') for each in SCORES]))
+    assert f'{PROTOCOLS["sr-y"].description}; so in papers for SwinIR-light</dd>' in shown
+    assert f'{PROTOCOLS["sr-rgb"].description}; in no paper known here</dd>' in shown
+
+
 def test_published_rows_are_marked(tmp_path):
     ours = Score('set5', 'x2', 'net', 'sr-y', 'baby.png', {'psnr': 30.0, 'ssim': 0.9})
     rows = Page(write(tmp_path, [ours])).tables[0]

@@ -57,6 +57,17 @@ def test_json_is_strict_and_names_infinity():
     assert contents['protocols'] == {name: PROTOCOLS[name].description for name in ('sr-y', 'sr-rgb')}
 
 
+def test_whose_published_scores_follow_each_protocol_stands_in_every_file():
+    """The papers: SwinIR scores Y in floating point, and none scores RGB with this border."""
+    contents = json.loads(to_json(SCORES, {}))
+    assert contents['published_so_for'] == {'sr-y': ['SwinIR-light'], 'sr-rgb': []}
+    rows = list(csv.DictReader(to_csv(SCORES).splitlines()))
+    assert {(row['protocol'], row['published_so_for']) for row in rows} == {('sr-y', 'SwinIR-light'), ('sr-rgb', '')}
+    tables = to_markdown(SCORES).split('## ')[1:]
+    assert f'{PROTOCOLS["sr-y"].description}; so in papers for SwinIR-light.' in tables[0]
+    assert f'{PROTOCOLS["sr-rgb"].description}; in no paper known here.' in tables[1]
+
+
 def test_not_a_number_survives():
     (score,) = from_json(to_json([Score('a', 'x2', 'm', 'sr-y', 'i', {'psnr': math.nan, 'ssim': math.nan})], {}))
     assert math.isnan(score.values['psnr']) and math.isnan(score.values['ssim'])
