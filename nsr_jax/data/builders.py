@@ -81,7 +81,8 @@ class ImagePairsConfig(tfds.core.BuilderConfig):
     that are made. `name` ends in a digest of all that the records depend on: the contents of the files (`digests`, by
     path), their names and order, and what is made of them. So files with other contents are another dataset, and stale
     records are never read. `check` is called for each image while it is prepared. `converts` tells whether images that
-    are not 8-bit gray or RGB are taken, too, by `read_plain`; `converted` gets their names while they are prepared.
+    are not 8-bit gray or RGB are taken, too, by `read_plain`; `converted` gets their names while they are prepared,
+    those of inputs as 'input of NAME'.
     """
 
     split: str = ''
@@ -153,9 +154,10 @@ class _LocalInfo(tfds.core.DatasetInfo):
 class ImagePairs(tfds.core.ShardBasedBuilder):
     """Records of encoded images: `name` (text), `hr`, and `lr` if wanted, in the order of the config's pairs.
 
-    `hr` keeps the bytes of its file, unless it is converted. All images are decoded once here, to find broken ones,
-    other modes and pairs whose sizes do not fit before training starts. Shards are written one by one in the order of
-    the pairs: TFDS's usual builder would sort by hash, in memory, and needs TensorFlow for splits over 1000 MiB.
+    Both keep the bytes of their files, unless these are converted. All images are decoded once here, to find broken
+    ones, other modes and pairs whose sizes do not fit before training starts. Shards are written one by one in the
+    order of the pairs: TFDS's usual builder would sort by hash, in memory, and needs TensorFlow for splits over 1000
+    MiB.
     """
 
     builder_config: ImagePairsConfig
@@ -189,23 +191,27 @@ class ImagePairs(tfds.core.ShardBasedBuilder):
 
     def _read(self, pair: ImagePair) -> tuple[bytes, np.ndarray, bytes | None]:
         """Read and check a pair: the bytes of the image, its pixels, and the bytes of its input if that is a file."""
-        scale, name = self.builder_config.scale, str(pair.hr)
-        hr_bytes, lr_bytes = pair.hr.read(), None
-        try:
-            hr = decode_image(hr_bytes, name)
-        except UserError:
-            if not self.builder_config.converts:
-                raise
-            hr = read_plain(hr_bytes, name)
-            hr_bytes = encode_png(hr)
-            self.builder_config.converted.append(pair.hr.name)
+        scale, name, lr_bytes = self.builder_config.scale, str(pair.hr), None
+        hr_bytes, hr = self._decode(pair.hr, pair.hr.name)
         hr = crop_to_multiple(hr, scale, name)
         if self.builder_config.check:
             self.builder_config.check(hr.shape, name)
         if pair.lr is not None:
-            lr_bytes = pair.lr.read()
-            check_pair(hr, decode_image(lr_bytes, str(pair.lr)), scale, name, str(pair.lr))
+            lr_bytes, lr = self._decode(pair.lr, f'input of {pair.hr.name}')
+            check_pair(hr, lr, scale, name, str(pair.lr))
         return hr_bytes, hr, lr_bytes
+
+    def _decode(self, file: ImageFile, name: str) -> tuple[bytes, np.ndarray]:
+        """The bytes and the pixels of an image, which is converted if it must be and may be, and is then named so."""
+        data = file.read()
+        try:
+            return data, decode_image(data, str(file))
+        except UserError:
+            if not self.builder_config.converts:
+                raise
+        pixels = read_plain(data, str(file))
+        self.builder_config.converted.append(name)
+        return encode_png(pixels), pixels
 
     def _failures(self, start: int) -> Iterator[str]:
         """The errors of the images from this one on, so that the user learns of all at once."""

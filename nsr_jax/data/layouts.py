@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from nsr_jax.data.builders import ImageFile, ImagePair
 from nsr_jax.data.training_sets import TrainingSet
 from nsr_jax.errors import UserError, listed
-from nsr_jax.images.reading import check_name, list_images
+from nsr_jax.images.reading import check_name, list_images, list_photos
 
 # Colour photographs that come with scikit-image, in a fixed split, so that scores can be compared.
 PHOTOS = {
@@ -52,24 +52,30 @@ def is_folder_of_pairs(folder: pathlib.Path) -> bool:
 
 
 def folder_of_pairs(folder: pathlib.Path) -> list[ImagePair]:
-    """The images in `target/`, each with the one of the same name in `input/`; their extensions may differ.
+    """The photographs in `target/` and below, each with the one in `input/` whose path there is the same.
+
+    Suffixes may differ; files are those of `list_photos`.
 
     Raises:
-        UserError: there are no images, some have no partner (the line names all), or one has two partners.
+        UserError: there are no images, some have no partner, or differ from another in their suffix alone; the line
+            names all.
     """
-    found = {}
-    for place in ('input', 'target'):
-        paths = list_images(folder / place)
-        found[place] = {path.stem: path for path in paths}
-        if len(found[place]) < len(paths):
-            twice = next(path for path in paths if found[place][path.stem] != path)
-            raise UserError(f'{twice}: another image there has the same name with another extension')
-    inputs, targets = found['input'], found['target']
-    alone = [f'target/{targets[stem].name} has no partner in input/' for stem in targets if stem not in inputs]
-    alone += [f'input/{inputs[stem].name} has no partner in target/' for stem in inputs if stem not in targets]
+    found, twins = [], []
+    for place in (folder / 'input', folder / 'target'):
+        files: dict[str, ImageFile] = {}
+        for path in list_photos(place):
+            file = ImageFile(path, folder=place)
+            first = files.setdefault(str(pathlib.PurePath(file.name).with_suffix('')), file)
+            twins += [f'{place.name}/{first.name} and {file.name}'] if first != file else []
+        found.append(files)
+    if twins:
+        raise UserError(f'{folder}: keep one of each: {listed(twins, "images have the name of another")}')
+    inputs, targets = found
+    alone = [f'target/{targets[name].name} has no partner in input/' for name in targets if name not in inputs]
+    alone += [f'input/{inputs[name].name} has no partner in target/' for name in inputs if name not in targets]
     if alone:
         raise UserError(f'{folder}: {listed(alone, "images have no partner")}')
-    return [ImagePair(ImageFile(path), ImageFile(inputs[stem])) for stem, path in targets.items()]
+    return [ImagePair(file, inputs[name]) for name, file in targets.items()]
 
 
 def training_set(known: TrainingSet, folders: Mapping[str, pathlib.Path]) -> list[ImagePair]:

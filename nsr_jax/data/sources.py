@@ -135,9 +135,9 @@ def open_source(
             't91_bsds200', 'bsds400' or 'train400': training sets of published networks (see `training_sets`), from
             such folders; they must be complete; split 'train';
             the path of a folder: of images of any kind that restoring reads, also in subfolders, which are converted
-            to 8-bit gray or RGB if they are not such; with `HR/` as a benchmark; or with `input/` and `target/` for
-            pairs, whose files have the same names and may have different extensions; its images are one set with the
-            splits 'train' and 'test'.
+            to 8-bit gray or RGB if they are not such; with `input/` and `target/` for pairs of such images, whose
+            paths there are the same but for the suffix; or with `HR/` as a benchmark; its images are one set with
+            the splits 'train' and 'test'.
         split: None or '' is the split for evaluation, which is the last one named above.
         scale: HR size / LR size.
         data_dir: the folder of image sets; None or '' is $NSR_DATA_DIR.
@@ -199,7 +199,7 @@ def open_source(
         if os.path.isdir(folder / 'HR'):
             pairs = layouts.benchmark(folder, scale if has_inputs else 1, border)
         elif layouts.is_folder_of_pairs(folder):
-            pairs = layouts.folder_of_pairs(folder)
+            pairs, converts = layouts.folder_of_pairs(folder), True
         else:
             pairs = [builders.ImagePair(builders.ImageFile(path, folder=folder)) for path in list_photos(folder)]
             converts = True

@@ -30,7 +30,7 @@ from nsr_jax.atomic_files import read_bounded
 from nsr_jax.errors import UserError
 from nsr_jax.images import bmp_file, jpeg_file, png_file, tiff_file, webp_file, xmp
 from nsr_jax.images.exif import ORIENTATION, ORIENTATIONS, orientation_of_exif
-from nsr_jax.images.formats import FORMATS, format_of
+from nsr_jax.images.formats import FORMATS, SUFFIXES, format_of
 from nsr_jax.images.libvips import pyvips
 from nsr_jax.images.metadata import Metadata, warn_left_out
 from nsr_jax.ops.upright import turn_upright
@@ -43,8 +43,8 @@ _RAISES_THE_LIMIT = 'largest_pixels, or LARGEST_PIXELS in nsr_jax/images/reading
 # Pillow joins the EXIF blocks of a JPEG file one by one, each time copying all before it.
 _EXIF_HEAD, _MOST_EXIF_BLOCKS = b'Exif\0\0', 100
 
-TRAINING_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp')
-PHOTO_SUFFIXES = (*TRAINING_SUFFIXES, '.tif', '.tiff', '.webp')
+# Of benchmark sets and of training sets that are known by name, which are never converted.
+SET_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp')
 # Control characters, line ends, and the bytes of a file system that are not UTF-8.
 _NO_NAME = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
 
@@ -91,7 +91,7 @@ class Photo:
 # --- The bytes of a file ---
 
 
-def list_images(folder: str | os.PathLike, suffixes: Collection[str] = TRAINING_SUFFIXES) -> list[pathlib.Path]:
+def list_images(folder: str | os.PathLike, suffixes: Collection[str] = SET_SUFFIXES) -> list[pathlib.Path]:
     """The files directly in `folder` with one of these suffixes, in any case, that are not hidden, sorted by name.
 
     Raises:
@@ -113,7 +113,7 @@ def list_images(folder: str | os.PathLike, suffixes: Collection[str] = TRAINING_
 
 
 def list_photos(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """The PNG, JPEG, BMP, TIFF and WebP files in `folder` and its subfolders, sorted by their paths.
+    """The PNG, JPEG, TIFF, WebP and BMP files in `folder` and its subfolders, by suffix, sorted by their paths.
 
     Hidden files and folders, and links to folders, are passed over.
 
@@ -128,11 +128,11 @@ def list_photos(folder: str | os.PathLike) -> list[pathlib.Path]:
     for place, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if name[0] != '.']
         paths = [pathlib.Path(place, name) for name in files if name[0] != '.']
-        found += [path for path in paths if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file()]
+        found += [path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file()]
     for path in found:
         check_name(str(path.relative_to(folder)), folder)
     if not found:
-        raise UserError(f'{folder}: no image in this folder or below (no file in {", ".join(PHOTO_SUFFIXES)})')
+        raise UserError(f'{folder}: no image in this folder or below (no file in {", ".join(SUFFIXES)})')
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from nsr_jax.data import builders
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
-from nsr_jax.images.writing import write_image
+from nsr_jax.images.formats import SUFFIXES
+from nsr_jax.images.writing import write_image, write_photo
 
 
 def write_pair(folder, name, size=(8, 10), scale=1, channels=3, value=50):
@@ -54,7 +56,56 @@ def test_images_without_a_partner_are_listed_at_once(tmp_path):
     write_pair(folder, 'b')
     write_pair(folder, 'c')
     (folder / 'input' / 'a.bmp').write_bytes((folder / 'input' / 'a.png').read_bytes())
-    with pytest.raises(UserError, match='another image there has the same name with another extension'):
+    with pytest.raises(UserError, match=r'pairs: keep one of each: input/a\.bmp and a\.png$'):
+        opened(folder)
+
+
+def write_as(path, image):
+    """Write an image in the format that its suffix names."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width, channels = image.shape
+    form = SUFFIXES[path.suffix]
+    write_photo(path, [image], height=height, width=width, channels=channels, dtype=image.dtype, format=form)
+
+
+def test_pairs_of_any_photographs_are_matched_by_their_paths(tmp_path, monkeypatch):
+    """Against pixels that are converted here."""
+    folder, generator = tmp_path / 'pairs', np.random.default_rng(0)
+    first, second, third, fourth = generator.integers(0, 256, (4, 6, 8, 3), np.uint8)
+    alpha = np.full((6, 8, 1), 128, np.uint8)
+    write_as(folder / 'input/a.tif', first.astype(np.uint16) * 257)
+    write_as(folder / 'target/a.png', second)
+    write_as(folder / 'input/sub/a.png', np.concatenate([third, alpha], axis=2))
+    write_as(folder / 'target/sub/a.tiff', fourth)
+    for name in ('b.jfif', 'sub/sub/c.webp', 'd.dib', 'd.e.png', 'd.f.png'):
+        for place in ('input', 'target'):
+            write_as(folder / place / name, np.full((6, 8, 3), 90, np.uint8))
+    said = []
+    monkeypatch.setattr(builders.logging, 'info', lambda text, *values: said.append(text % values))
+    source = opened(folder)
+    assert source.names == ('a.png', 'b.jfif', 'd.dib', 'd.e.png', 'd.f.png', 'sub/a.tiff', 'sub/sub/c.webp')
+    found = {example.name: example for example in source}
+    np.testing.assert_array_equal(found['a.png'].hr, second)
+    np.testing.assert_array_equal(found['a.png'].lr, first)
+    np.testing.assert_array_equal(found['sub/a.tiff'].hr, fourth)
+    np.testing.assert_array_equal(found['sub/a.tiff'].lr, np.rint(third * (128 / 255)))
+    converted = 'input of a.png, sub/a.tiff, input of sub/a.tiff, sub/sub/c.webp, input of sub/sub/c.webp'
+    assert f'5 of the images are converted to 8-bit gray or RGB: {converted}' in said
+
+
+def test_names_that_differ_in_the_suffix_alone_are_listed_at_once(tmp_path):
+    folder, image = tmp_path / 'pairs', np.zeros((6, 8, 3), np.uint8)
+    for name in ('a.png', 'a.tif', 'sub/a.png', 'sub/b.png', 'sub/b.webp'):
+        write_as(folder / 'target' / name, image)
+    for name in ('a.png', 'sub/a.png', 'sub/b.png'):
+        write_as(folder / 'input' / name, image)
+    expected = 'pairs: keep one of each: 2 images have the name of another: '
+    with pytest.raises(UserError, match=f'{expected}target/a.png and a.tif; target/sub/b.png and sub/b.webp$'):
+        opened(folder)
+    (folder / 'target/a.tif').unlink()
+    (folder / 'target/sub/b.webp').unlink()
+    (folder / 'input/sub').rename(folder / 'input/other')
+    with pytest.raises(UserError, match=r'4 images have no partner: target/sub/a\.png has no partner in input/; '):
         opened(folder)
 
 

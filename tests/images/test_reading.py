@@ -13,7 +13,8 @@ import pytest
 
 from nsr_jax.errors import UserError
 from nsr_jax.images.exif import layout_of, read_directory
-from nsr_jax.images.reading import decode_image, list_images, read_image, read_photo
+from nsr_jax.images.formats import SUFFIXES
+from nsr_jax.images.reading import decode_image, list_images, list_photos, read_image, read_photo
 from tests.reference.images import picture
 
 IMAGES = pathlib.Path(picture.__file__).parent
@@ -287,6 +288,16 @@ def test_list_images_takes_images_of_the_folder_itself_by_name(tmp_path):
     (tmp_path / 'inner' / 'g.png').touch()
     (tmp_path / 'folder.png').mkdir()
     assert [path.name for path in list_images(tmp_path)] == ['a.jpg', 'b.PNG', 'c.jpeg', 'd.bmp']
+
+
+def test_list_photos_takes_every_suffix_that_restoring_takes(tmp_path):
+    for suffix in SUFFIXES:
+        (tmp_path / f'a{suffix}').touch()
+        (tmp_path / f'b{suffix.upper()}').touch()
+    (tmp_path / 'a.txt').touch()
+    assert {'.jfif', '.jpe', '.dib', '.tiff'} < SUFFIXES.keys()
+    assert {path.suffix.lower() for path in list_photos(tmp_path)} == SUFFIXES.keys()
+    assert len(list_photos(tmp_path)) == 2 * len(SUFFIXES)
 
 
 def test_list_images_names_a_missing_and_an_empty_folder(tmp_path):
