@@ -78,8 +78,10 @@ def main(argv: Sequence[str]) -> None:
         data_dir = config.data.data_dir if DATA_DIR.value is None else DATA_DIR.value
         tfds_dir = config.data.tfds_dir if TFDS_DIR.value is None else TFDS_DIR.value
         inputs = find_task(config.task).inputs
-        folders = {'data_dir': data_dir, 'tfds_dir': tfds_dir}
-        sources = [open_source(name, SPLIT.value, config.model.scale, inputs=inputs, **folders) for name in datasets]
+        sources = [
+            open_source(name, SPLIT.value, config.model.scale, inputs=inputs, data_dir=data_dir, tfds_dir=tfds_dir)
+            for name in datasets
+        ]
         channels = {model.config.model.channels for model in models.values()}
         check_images(sources, protocols, degradations[0], metrics, channels)
         networks, output = [], make_output_folder(output)
