@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib.figure
+import matplotlib.ticker
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -93,6 +94,7 @@ def draw_sizes(members: Mapping[str, Points], sizes: Mapping[str, float], labels
             parse_math=False,
         )
     axis.margins(x=0.15)
+    axis.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter())
     return _png(figure)
 
 
@@ -136,7 +138,7 @@ def _axes(labels: tuple[str, str]) -> tuple[matplotlib.figure.Figure, Axes]:
     figure = matplotlib.figure.Figure(figsize=(7, 4.5), dpi=150, layout='constrained')
     axis = figure.subplots()
     axis.set_xlabel(labels[0], parse_math=False)
-    axis.set_ylabel(labels[1], parse_math=False)
+    axis.set_ylabel(labels[1].replace('; ', '\n'), parse_math=False)  # which is shorter than the axis
     axis.grid(visible=True, alpha=0.3)
     return figure, axis
 

@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 import pytest
 import scipy.stats
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from nsr_jax.errors import UserError
 from nsr_jax.studies import collecting, plots
@@ -188,6 +189,20 @@ def test_scores_over_the_size_of_networks_have_names(tmp_path, drawn):
     assert sizes == {'plain': 1e9, 'half': 2e9}
     assert list(points) == ['plain', 'half']
     assert labels[0] == 'Multi-Adds for a 1280x720 output'
+
+
+def test_labels_of_sizes_are_whole_and_short(monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, '_png', lambda figure: figures.append(figure) or b'')
+    points = {name: plots.Points([30.0, 31.0], 30.5, 0.5) for name in ('plain', 'half')}
+    label = 'denoise/sigma 25/psnr; mean ± standard deviation over seeds'
+    plots.draw_sizes(points, {'plain': 1.36e11, 'half': 0.68e11}, ('Multi-Adds', label))
+    canvas = FigureCanvasAgg(figures[0])
+    canvas.draw()
+    (axis,) = figures[0].axes
+    extent = axis.yaxis.label.get_window_extent(canvas.get_renderer())
+    assert extent.y0 >= 0 and extent.y1 <= figures[0].bbox.y1
+    assert '100 G' in [text.get_text() for text in axis.get_xticklabels()]
 
 
 def test_curves_stand_at_their_places(monkeypatch):
