@@ -41,7 +41,7 @@ def measure(name: str) -> dict[str, Any]:
     if validation is None or not found:
         raise UserError(f'{name} has no gates or no validation images: there is nothing to measure')
     _, scores = validation.evaluate(model.params)
-    (score,) = (each.partition('/')[2] for each in scores if each.startswith('validation/'))
+    score = next(each.partition('/')[2] for each in scores if each.startswith('validation/'))  # of the first level
     return {
         'sha256': shipped.read_card(name).sha256,
         'score': score,

@@ -16,12 +16,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from absl import flags
 
+from configs.base import get_base
 from nsr_jax import command_line, markdown, shipped, streams
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
 from nsr_jax.evaluation.gate_maps import check_gates, gate_entropy, map_gates
 from nsr_jax.models.build import build_network
-from nsr_jax.tasks import find_protocols, find_task
+from nsr_jax.tasks import find_degradations, find_protocols, find_task
 from nsr_jax.trained import LoadedModel
 
 ALMOST_BINARY = 0.9
@@ -114,20 +115,23 @@ def collect(model: LoadedModel, name: str) -> tuple[dict[str, np.ndarray], np.nd
         UserError: the network has no gates or no colours; there is no such source, or one of a single image; or an
             image is smaller than a window.
     """
-    config = model.config
+    with get_base().unlocked() as config:
+        config.update(model.config)  # cards of older networks lack some sections
     network = build_network(config.model)
     check_gates(network, ())
     if network.channels != 3:
         raise UserError('this is a network for gray images: they have no colour to follow')
-    (protocol,) = find_protocols(config.task, [config.validation.protocol])
-    level = next(iter(config.validation.levels), 0.0)
+    (protocol,) = find_protocols(config.task, [config.evaluation.protocol])
+    (degradation, *_) = find_degradations(config.task, config.model.scale, config.evaluation.levels)
     inputs, side = find_task(config.task).inputs, config.data.patch_size
     source = open_source(name, '', config.model.scale, inputs=inputs, data_dir=config.data.data_dir)
     if len(source) < 2:
         raise UserError(f'{source.name} has a single image: some are fitted to, and the others judged')
     gammas, windows, numbers = {}, [], []
     for number, example in enumerate(source):
-        image = protocol.network_input(example, level)
+        if example.hr.shape[-1] != 3:
+            raise UserError(f'{example.name} is gray: it has no colour to follow')
+        image = protocol.network_input(example, degradation.level)
         if min(image.shape[:2]) < side:
             raise UserError(f'{example.name} is smaller than a window of {side} pixels')
         maps = map_gates(network, model.params, image, window=side, stride=side)

@@ -13,7 +13,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 
-from nsr_jax.errors import UserError
+from nsr_jax.errors import StoppedError, UserError
 
 _OWN_FOLDERS = {'config.data.data_dir', 'config.data.tfds_dir', 'config.data.store_dir'}
 
@@ -53,7 +53,7 @@ def agreed() -> Iterator[None]:
     failure = None
     try:
         yield
-    except Exception as error:
+    except (Exception, StoppedError) as error:
         failure = error
     told = gather(failure and (isinstance(failure, UserError), str(failure)))
     if failure and not isinstance(failure, UserError):

@@ -39,5 +39,9 @@ def listed(failures: Sequence[str], what: str) -> str:
     return f'{len(failures)} {what}: {"; ".join(failures[:_MOST_LISTED])}' + (f'; and {more} more' if more > 0 else '')
 
 
-class StoppedError(Exception):
-    """Stopped from outside with everything saved, so that the same command can resume. Its message is one line."""
+class StoppedError(BaseException):
+    """Stopped from outside with everything saved, so that the same command can resume. Its message is one line.
+
+    A signal raises it wherever the process is, as Ctrl-C raises `KeyboardInterrupt`. So it is no `Exception`: code that
+    takes any of these for a damaged file must not take it for one.
+    """

@@ -27,6 +27,7 @@ from nsr_jax.metrics import METRICS
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.paths import local_path
+from nsr_jax.trained import FOLDER as CHECKPOINTS
 from nsr_jax.trained import LoadedModel, load_model, refuse_file
 
 FOLDER = pathlib.Path(str(importlib.resources.files('nsr_jax') / 'weights'))
@@ -212,7 +213,7 @@ def load_part(name: str, which: str = 'best') -> LoadedModel:
 
 def _load_folder(name: str, which: str) -> LoadedModel:
     folder = pathlib.Path(local_path(name, 'model'))
-    if (folder / HUB_WEIGHTS).is_file():
+    if (folder / HUB_WEIGHTS).is_file() and not (folder / CHECKPOINTS).is_dir():  # a run may hold its own export
         model = _load(_read_card(folder / HUB_CARD), folder / HUB_WEIGHTS)
         return dataclasses.replace(model, path=folder.resolve())  # in tables it has the folder's name
     return load_model(name, which)

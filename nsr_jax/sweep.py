@@ -122,7 +122,7 @@ def _search(study: Study, workdir: pathlib.Path | None, method: str, path: str) 
     logging.info('written to %s\n\n%s', workdir, collect_search(search))
     if failures:
         logging.warning('%s', listed(failures, 'trials failed'))
-    return 1 if failures and not count_done(search) else None
+    return 1 if count_ended(search) and not count_done(search) else None
 
 
 def _check(run: StudyRun, path: str) -> None:

@@ -44,6 +44,13 @@ def test_the_network_is_scored_by_the_name_of_its_folder(folder):
     assert (name, model.label) == (f'{folder}, step 30', 'hub')
 
 
+def test_a_run_that_holds_its_own_export_is_a_run(folder, tmp_path):
+    run = tmp_path / 'runs' / 'sr_x2'
+    (run / 'model.safetensors').write_bytes((folder / 'model.safetensors').read_bytes())
+    assert shipped.load_part(str(run)).origin == 'step 30'
+    assert shipped.load_part(str(run)).path.parent.name == 'checkpoints'
+
+
 def test_a_damaged_folder_is_refused(folder):
     contents = (folder / 'model.safetensors').read_bytes()
     (folder / 'model.safetensors').write_bytes(contents[:-2] + b'ab')

@@ -55,7 +55,7 @@ def run_all(
         jobs: how many runs are trained at a time.
 
     Returns:
-        Which runs failed, and why.
+        Which runs failed or were stopped, and why.
 
     Raises:
         UserError: as in `run_jobs`.
@@ -69,7 +69,9 @@ def run_all(
     started = (Job(run, command(run), functools.partial(is_done, run)) for run in waiting)
     total, left = (sum(run.config.num_steps for run in each) for each in (runs, waiting))
     progress = SweepProgress(len(runs), total, len(waiting), left)
-    return run_jobs(started, workdir, progress, at_a_time=jobs)
+    failures = run_jobs(started, workdir, progress, at_a_time=jobs)
+    stopped = [run for run in waiting if not is_done(run) and read_failure(run.folder(workdir)) is None]
+    return failures + [f'{run}: it was stopped alone; the same command resumes it' for run in stopped]
 
 
 def run_jobs(
@@ -231,7 +233,8 @@ class SweepProgress:
         self._failed += failure is not None
         self._steps += process.job.run.config.num_steps
         now = time.monotonic()
-        what = failure or f'{process.job.run}: done in {(now - process.started) / 60:.1f} min'
+        ending = 'done in' if process.job.is_done() else 'stopped after'
+        what = failure or f'{process.job.run}: {ending} {(now - process.started) / 60:.1f} min'
         left = (now - self._started) / self._steps * (self._to_do - self._steps) / 60
         with self._bar.external_write_mode():
             logging.info(

@@ -20,6 +20,7 @@ from nsr_jax.models.cost import count_multi_adds, count_parameters
 from nsr_jax.studies.gates_worth import measure_gates
 from nsr_jax.studies.study import StudyRun
 from nsr_jax.trained import FOLDER, load_model
+from nsr_jax.training.history import find_differences
 from nsr_jax.training.loop import train
 from nsr_jax.training.run import check_run
 
@@ -68,17 +69,25 @@ def train_and_score(
         if (folder / RESULT).exists():
             logging.info('%s: done before', run)
             return
-        with agreement.agreed():
-            done = [each for each in trained_like if read_result(each.folder(workdir)) is not None]
-        trained = done[0].folder(workdir) if done else folder
-        if done:
-            logging.info('%s: is trained as %s is, whose weights are scored', run, done[0])
-        _train_and_score(run, folder, trained, after_validation)
+        lender = agreement.by_first(lambda: _find_lender(run, workdir, trained_like))
+        if lender:
+            logging.info('%s: is trained as %s is, whose weights are scored', run, lender)
+        _train_and_score(run, folder, workdir / lender if lender else folder, after_validation)
     except UserError as error:
         if agreement.is_first():
             with contextlib.suppress(UserError):  # the folder itself may be what is wrong
                 write_atomically(folder / FAILURE, str(error))
         raise
+
+
+def _find_lender(run: StudyRun, workdir: pathlib.Path, trained_like: Sequence[StudyRun]) -> str | None:
+    """The folder in the workdir of a run that is done and has the weights that this one would be trained to."""
+    for each in trained_like:
+        folder = each.folder(workdir)
+        is_trained = (folder / FOLDER / str(run.config.num_steps)).is_dir()  # rather than scored by others' weights
+        if is_trained and read_result(folder) is not None and find_differences(folder, run.config) == {}:
+            return str(folder.relative_to(workdir))
+    return None
 
 
 def _train_and_score(

@@ -138,6 +138,9 @@ def read_study(path: str | os.PathLike, *, laptop: bool = False, changes: Sequen
             raise UserError(f'{path} is no sweep: it lacks {name}')
     if laptop and 'LAPTOP' not in definition:
         raise UserError(f'--scale=laptop: {path} has no LAPTOP, the overrides that it would apply')
+    for name in ('SHARED', 'LAPTOP'):
+        if not isinstance(definition.get(name, {}), dict):
+            raise UserError(f'{path}: {name} is a dict of overrides, not {definition[name]!r}')
     ranges = parse_ranges(definition['RANGES'], f'{path}: RANGES') if 'RANGES' in definition else {}
     members = _check_members(path, _call(path, definition['get_members']))
     seeds = _check_seeds(path, definition['SEEDS'])
@@ -285,8 +288,14 @@ def _check_members(path: str | os.PathLike, pairs: Any) -> dict[str, dict[str, A
 
 def _check_seeds(path: str | os.PathLike, seeds: Any) -> tuple[int, ...]:
     is_list = isinstance(seeds, list | tuple) and bool(seeds)
-    if not is_list or any(type(seed) is not int or seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds):
-        raise UserError(f'{path}: SEEDS must be different whole numbers from 0, at least one, not {seeds!r}')
+    if (
+        not is_list
+        or any(type(seed) is not int or not 0 <= seed < 2**32 for seed in seeds)
+        or len(set(seeds)) < len(seeds)
+    ):
+        raise UserError(
+            f'{path}: SEEDS must be different whole numbers from 0 and below 2^32, at least one, not {seeds!r}'
+        )
     return tuple(seeds)
 
 

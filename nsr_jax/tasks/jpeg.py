@@ -50,7 +50,8 @@ class Jpeg:
 
     def __post_init__(self):
         check_range('quality', self.lowest, self.highest, check_quality)
-        if not self.subsampling or sorted(self.subsampling) != sorted(set(self.subsampling).intersection(SUBSAMPLINGS)):
+        known = [each for each in SUBSAMPLINGS if each in self.subsampling]
+        if not known or len(known) != len(self.subsampling):
             raise UserError(f'subsampling must be one or more of {", ".join(SUBSAMPLINGS)}, not {self.subsampling!r}')
 
     def region_size(self, patch_size: int, channels: int) -> int:

@@ -192,7 +192,8 @@ def _take_steps(
                 progress.begin(step)
             stops = request.agreed()
             is_last = step == config.num_steps
-            evaluates = evaluate is not None and not stops and (is_last or step % config.evaluate_every_steps == 0)
+            # The last weights are validated whatever comes, because no later call would do it.
+            evaluates = evaluate is not None and (is_last or (not stops and step % config.evaluate_every_steps == 0))
             saves = stops or evaluates or is_last or step % config.checkpoint_every_steps == 0
             if not (saves or step % config.log_every_steps == 0):
                 continue

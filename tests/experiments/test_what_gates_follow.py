@@ -86,7 +86,13 @@ def test_the_gates_of_a_network_and_their_windows(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('model', 'told'), [('denoise_gray', 'network for gray images'), ('sr_x2', 'smaller than a window of 32 pixels')]
+    ('model', 'told'),
+    [
+        ('denoise_gray', 'network for gray images'),
+        ('sr_x2', 'smaller than a window of 32 pixels'),
+        ('sr_x3', 'smaller than a window of 32 pixels'),  # whose card is older
+        ('denoise_colour', 'smaller than a window of 48 pixels'),
+    ],
 )
 def test_what_cannot_be_told_is_one_line(tmp_path, monkeypatch, model, told):
     (tmp_path / 'images').mkdir()
@@ -95,6 +101,14 @@ def test_what_cannot_be_told_is_one_line(tmp_path, monkeypatch, model, told):
     monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'datasets'))
     with pytest.raises(UserError, match=told):
         collect(shipped.load_part(model), str(tmp_path / 'images'))
+
+
+def test_gray_images_have_no_colour_to_follow(tmp_path, monkeypatch):
+    for name in ('one', 'two'):
+        write_image(tmp_path / 'images' / f'{name}.png', np.zeros((80, 80), np.uint8))
+    monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'datasets'))
+    with pytest.raises(UserError, match=r'one\.png is gray: it has no colour to follow'):
+        collect(shipped.load_part('sr_x2'), str(tmp_path / 'images'))
 
 
 def test_a_single_image_cannot_be_judged(tmp_path, monkeypatch):

@@ -97,6 +97,12 @@ def test_a_run_that_ends_well_without_a_result_has_failed(tmp_path):
     assert 'exit code 0' in launch(tmp_path, {'a': 'pass'})[0]
 
 
+def test_a_run_that_is_stopped_alone_is_not_done(tmp_path):
+    failures = launch(tmp_path, {'a': 'raise SystemExit(75)', 'b': DONE})
+    assert failures == ['a, seed 0: it was stopped alone; the same command resumes it']
+    assert not (tmp_path / 'a' / 'seed_0' / 'failure.txt').exists()
+
+
 def test_several_at_a_time_share_the_cores(tmp_path, monkeypatch):
     """Each waits for the other, so that one after the other would never end."""
     monkeypatch.delenv('JAX_NUM_CPU_DEVICES', raising=False)

@@ -86,6 +86,7 @@ def test_overrides_of_the_command_line_come_last(read):
         ('(4, 2)', '(4, 4)', 'SEEDS must be different whole numbers'),
         ('(4, 2)', '()', 'SEEDS must be different whole numbers'),
         ('(4, 2)', '(True, -1)', 'SEEDS must be different whole numbers'),
+        ('(4, 2)', '(2**32,)', 'whole numbers from 0 and below 2^32'),
         ("('b'", "('a'", 'two members are called a'),
         ("('b'", "('../b'", "not '../b'"),
         ("('b'", "('.b'", "not '.b'"),

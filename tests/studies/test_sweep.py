@@ -153,6 +153,24 @@ def test_members_that_differ_in_their_evaluation_alone_share_a_training(swept, f
     assert alone['scores'] == pytest.approx(found['scores'], abs=1e-4)
 
 
+def test_only_a_run_that_was_trained_by_the_same_config_lends_its_weights(tmp_path, folder, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = (folder / 'tiny.py').read_text()
+    members = ''.join(f"('tile_{tile}', {{'evaluation.tile': {tile}}}), " for tile in (16, 20))
+    (folder / 'three.py').write_text(text.replace("('diverges'", f"{members}('diverges'"))
+    study = read_study(folder / 'three.py')
+    paper, first, second, _ = study.runs
+    for run in (first, paper, second):  # so the first member, scored by the weights of another, comes before that one
+        train_and_score(run, tmp_path, trained_like=study.trained_like(run))
+    trained = [path.parent.parent.name for path in tmp_path.glob('*/seed_3/checkpoints')]
+    assert trained == ['tile_16']
+    (second.folder(tmp_path) / 'result.json').unlink()
+    config = json.loads((first.folder(tmp_path) / 'config.json').read_text())
+    (first.folder(tmp_path) / 'config.json').write_text(json.dumps(config | {'learning_rate': 0.5}))
+    train_and_score(second, tmp_path, trained_like=study.trained_like(second))
+    assert (second.folder(tmp_path) / 'checkpoints').is_dir()
+
+
 def test_mistakes_get_one_line_each_before_anything_starts(commands, folder):
     sweep, new = folder / 'tiny.py', f'--workdir={folder}/new'
     cases = {

@@ -235,7 +235,7 @@ def test_ranges_are_checked():
             check_quality(wrong)
         with pytest.raises(UserError, match='quality'):
             Jpeg(wrong, 100)
-    for wrong in ((), ('4:2:2',), ('4:2:0', '4:2:0'), tuple('4:4:4')):
+    for wrong in ((), ('4:2:2',), ('4:2:0', '4:2:0'), ('4:2:0', 1), tuple('4:4:4')):
         with pytest.raises(UserError, match=r'subsampling must be one or more of 4:2:0, 4:4:4, not \('):
             Jpeg(10, 40, wrong)
     with pytest.raises(UserError, match='range of sigma must go from low to high, not from 50 to 15'):
