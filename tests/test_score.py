@@ -225,7 +225,7 @@ def test_the_ending_of_true_images_is_written_down(run, tmp_path, caplog):
     save_pairs(tmp_path, ending='_SR')
     for name in 'ab':
         (tmp_path / f'Set/HR/{name}.png').rename(tmp_path / f'Set/HR/{name}_HR.png')
-    caplog.set_level('INFO')
+    caplog.set_level('INFO', logger='absl')
     run('--protocol=pairs-rgb', '--output=out')
     contents = json.loads((tmp_path / 'out/scores.json').read_text())
     assert contents['models'] == {'Tool': {'predictions': 'Tool', 'ending': '_SR', 'truth_ending': '_HR'}}
@@ -312,7 +312,7 @@ def test_files_that_are_passed_over_are_named(run, tmp_path, caplog):
     for name in ('a.npy', 'b.NPY', 'log.txt', '.hidden.txt'):
         (tmp_path / 'Tool' / name).touch()
     (tmp_path / 'Tool/inner').mkdir()
-    caplog.set_level('INFO')
+    caplog.set_level('INFO', logger='absl')
     run('--protocol=denoise')
     said = [message for message in caplog.messages if 'passed over' in message]
     assert len(said) == 1
