@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags, logging
 from ml_collections import config_flags
 
-from nsr_jax import command_line
+from nsr_jax import command_line, project
 from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.errors import UserError, first_of
 from nsr_jax.models.build import build_network
@@ -79,5 +79,6 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == '__main__':
     config_flags.DEFINE_config_file('config', None, 'Describes the network in the file.')
     flags.DEFINE_string('output', None, 'New or empty folder for the checkpoint.')
-    flags.mark_flags_as_required(['config', 'output'])
+    command_line.require_config(project.list_configs)
+    flags.mark_flag_as_required('output')
     command_line.run(main)

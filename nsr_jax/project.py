@@ -6,6 +6,7 @@ two such wheels would overwrite each other's files, and a user's own `configs` w
 imported. So only this project's commands put the folder on the path, as Python does for `python train.py`.
 """
 
+import importlib
 import os
 import pathlib
 import runpy
@@ -28,6 +29,12 @@ def make_importable() -> None:
         sys.path.insert(0, str(FOLDER))
 
 
+def list_configs() -> list[str]:
+    """Each config as `--config` takes it, with its arguments and their defaults: configs/sr.py:scale=2,preset=…"""
+    make_importable()
+    return importlib.import_module(f'{CONFIGS}.listing').list_configs()
+
+
 def find_config(text: str, folder: str = CONFIGS) -> str:
     """The path of a config or a sweep, with the argument after its colon.
 
@@ -43,8 +50,9 @@ def find_config(text: str, folder: str = CONFIGS) -> str:
     if not path.endswith('.py'):
         found = FOLDER / folder / f'{path}.py'
         if not path or not found.is_file():
-            paths = sorted((FOLDER / folder).glob('*.py'))
-            names = ', '.join(each.stem for each in paths if _DEFINES[folder] in each.read_text(encoding='utf-8'))
+            paths = sorted((FOLDER / folder).rglob('*.py'), key=lambda each: (len(each.parts), each))
+            those = [each for each in paths if _DEFINES[folder] in each.read_text(encoding='utf-8')]
+            names = ', '.join(each.relative_to(FOLDER / folder).with_suffix('').as_posix() for each in those)
             raise UserError(f'{path!r} is no file that ends in .py, nor a name in {folder}: {names}')
         path = str(found)
     elif not os.path.exists(path) and (FOLDER / path).is_file():

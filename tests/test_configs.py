@@ -16,7 +16,15 @@ from configs.listing import list_configs
 from nsr_jax.models.build import build_network
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
-NAMES = sorted(path.stem for path in FOLDER.glob('*.py') if 'def get_config(' in path.read_text(encoding='utf-8'))
+NAMES = sorted(
+    path.relative_to(FOLDER).with_suffix('').as_posix()
+    for path in FOLDER.rglob('*.py')
+    if 'def get_config(' in path.read_text(encoding='utf-8')
+)
+
+
+def module_of(name):
+    return importlib.import_module(f'configs.{name.replace("/", ".")}')
 
 
 def leaves(config, prefix=''):
@@ -36,7 +44,7 @@ def test_all_tasks_are_found():
 
 @pytest.mark.parametrize('name', NAMES)
 def test_every_config_loads(name):
-    config = importlib.import_module(f'configs.{name}').get_config()
+    config = module_of(name).get_config()
     fields, defaults = leaves(config), leaves(base.get_base())
     assert fields.keys() == defaults.keys()
     for field, value in fields.items():
@@ -53,15 +61,18 @@ def test_every_config_loads(name):
 def test_every_config_is_listed_with_arguments_that_it_takes():
     listed = list_configs()
     assert 'configs/sr.py:scale=2,preset=edsr_s_nsr' in listed
-    assert [pathlib.Path(each.partition(':')[0]).stem for each in listed] == NAMES
-    for name, each in zip(NAMES, listed, strict=True):
-        get_config, arguments = importlib.import_module(f'configs.{name}').get_config, each.partition(':')[2]
+    # A default that is a constant of another file is listed by its value.
+    assert 'configs/same_data/jpeg.py:network=resnet_nsr_capacity,steps=100000' in listed
+    names = [each.partition(':')[0].removeprefix('configs/').removesuffix('.py') for each in listed]
+    assert names == sorted(NAMES, key=lambda name: ('/' in name, name))
+    for name, each in zip(names, listed, strict=True):
+        get_config, arguments = module_of(name).get_config, each.partition(':')[2]
         assert not arguments or get_config(arguments).to_dict() == get_config().to_dict()
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_two_calls_share_nothing(name):
-    module = importlib.import_module(f'configs.{name}')
+    module = module_of(name)
     first = module.get_config()
     first.model.features = 1234
     first.batch_size = 1234

@@ -348,6 +348,14 @@ def test_command(tmp_path):
     assert told[0].startswith('error: ')
 
 
+def test_without_a_config_the_answer_lists_them(commands):
+    code, error, _ = commands('nsr_jax.import_torch', REFERENCE / 'wdsr_x2.pth', '--output=out')
+    (line,) = error.splitlines()
+    assert code == 2
+    assert line.startswith('error: give a config: --config=configs/denoise.py:')
+    assert ' or --config=configs/sr.py:scale=2,preset=edsr_s_nsr or ' in line
+
+
 def test_edsr_s_with_nsr_by_shape():
     """Keys and shapes of the authors' x2 network, written down from their layout: k = 4, d = 16, 64 features."""
     k, d, features, blocks = 4, 16, 64, 16

@@ -38,7 +38,7 @@ def test_a_path_is_taken_where_there_is_one_and_else_from_the_project(tmp_path, 
 @pytest.mark.parametrize(
     ('text', 'folder', 'names'),
     [
-        ('srr:scale=2', project.CONFIGS, 'configs: denoise, jpeg, pairs, quickstart, shipped, sr'),
+        ('srr:scale=2', project.CONFIGS, 'configs: denoise, jpeg, pairs, quickstart, shipped, sr, same_data/denoise'),
         ('', project.CONFIGS, 'configs: denoise, '),
         ('gate', project.SWEEPS, 'configs/sweeps: capacity, cardinality, constraints, efficiency, gates, locality'),
     ],
