@@ -7,7 +7,6 @@ import queue
 from collections.abc import Collection, Mapping, Sequence
 
 import jax
-import tqdm
 
 from nsr_jax import agreement
 from nsr_jax.data.sources import Source
@@ -18,6 +17,7 @@ from nsr_jax.inference.prediction import predict
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.metrics import Metric
 from nsr_jax.models.build import Network
+from nsr_jax.progress import shown
 from nsr_jax.tasks import Degradation, find_protocols
 from nsr_jax.tasks.task import Predictor, Protocol
 
@@ -88,10 +88,8 @@ def evaluate(
     with agreement.agreed():
         try:
             scored = threads.map(score_image, share)
-            disable = None if agreement.is_first() else True  # None: shown on a terminal only, not in log files
-            look = {'total': len(share), 'unit': 'image', 'leave': False, 'disable': disable}
-            bar = tqdm.tqdm(scored, f'{model} on {source.name}', **look)
-            found = [[dataclasses.astuple(each) for each in image_scores] for image_scores in bar]
+            scored = shown(scored, f'{model} on {source.name}', len(share), is_shown=agreement.is_first())
+            found = [[dataclasses.astuple(each) for each in image_scores] for image_scores in scored]
         finally:  # do not wait for the other images after a failure or Ctrl-C
             threads.shutdown(wait=False, cancel_futures=True)
     told = agreement.gather(found)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import tqdm
 from absl import logging
 
-_SECONDS_BETWEEN_LINES = 30
-_SECONDS_TO_MEASURE = 2  # before the remaining time is estimated
+from nsr_jax.progress import SECONDS_BETWEEN_LINES, Pace, in_words
+
 _LOOK = '{desc}{percentage:3.0f}%|{bar}| {elapsed} passed, {remaining} left'
 
 
@@ -30,7 +30,7 @@ class Progress:
         self._clock = clock
         self._number = 0
         self._done = 0.0
-        self._start: tuple[float, float] | None = None  # when the first tile was done, and how much was then
+        self._pace = Pace(self._ends[-1], clock)
         self._last_line: float | None = None
         self._bar = tqdm.tqdm(total=self._ends[-1], bar_format=_LOOK, disable=None if is_shown else True)
 
@@ -62,22 +62,13 @@ class Progress:
         self._done = done
 
     def _log(self) -> None:
-        now, total = self._clock(), self._ends[-1]
-        if self._start is None:
-            self._start = now, self._done
-        seconds, measured = now - self._start[0], self._done - self._start[1]
-        if seconds < _SECONDS_TO_MEASURE or measured <= 0 or self._done >= total:
+        if not self._pace.has_begun:
+            self._pace.begin(self._done)
+        left, now = self._pace.left(self._done), self._clock()
+        if left is None:
             return
-        rest = seconds / measured * (total - self._done)
-        wait = rest if self._last_line is None else now - self._last_line
-        if wait >= _SECONDS_BETWEEN_LINES:
+        wait = left if self._last_line is None else now - self._last_line
+        if wait >= SECONDS_BETWEEN_LINES:
             self._last_line = now
-            share = 100 * self._done / total
-            logging.info('%s: %.0f%% of all is done, about %s left', self._image, share, _in_words(rest))
-
-
-def _in_words(seconds: float) -> str:
-    for unit, length in (('hours', 3600), ('minutes', 60)):
-        if seconds >= 2 * length:
-            return f'{seconds / length:.0f} {unit}'
-    return f'{seconds:.0f} seconds'
+            share = 100 * self._done / self._ends[-1]
+            logging.info('%s: %.0f%% of all is done, about %s left', self._image, share, in_words(left))

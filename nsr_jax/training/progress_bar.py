@@ -7,7 +7,7 @@ from collections.abc import Callable
 import tqdm
 from absl import logging
 
-_SECONDS_BETWEEN_LINES = 30
+from nsr_jax.progress import SECONDS_BETWEEN_LINES, Pace
 
 
 class ProgressBar:
@@ -26,7 +26,7 @@ class ProgressBar:
         self._bar = tqdm.tqdm(
             total=total, initial=step, unit='step', desc='training', dynamic_ncols=True, disable=not has_bar
         )
-        self._began: tuple[float, int] | None = None  # when steps began to be timed, and at which step
+        self._pace = Pace(total, clock)
         self._last_line = -float('inf')
 
     def say(self, what: str) -> None:
@@ -40,17 +40,17 @@ class ProgressBar:
         if not self._bar.disable:
             self._bar.n = self._bar.initial = self._bar.last_print_n = step
             self._bar.unpause()
-        self._began = self._clock(), step
+        self._pace.begin(step)
 
     def update(self, step: int, text: str) -> None:
         """Show a step and numbers; lines come every half a minute, the first and the last one always."""
         self._bar.set_postfix_str(text)
         self._bar.update(step - self._bar.n)
         now = self._clock()
-        is_due = now - self._last_line >= _SECONDS_BETWEEN_LINES or step >= self._total
+        is_due = now - self._last_line >= SECONDS_BETWEEN_LINES or step >= self._total
         if self._bar.disable and self._is_shown and is_due:
             self._last_line = now
-            logging.info('step %d of %d%s: %s', step, self._total, self._left(step, now), text)
+            logging.info('step %d of %d%s: %s', step, self._total, self._left(step), text)
 
     def write(self, text: str) -> None:
         """Show a line that stays."""
@@ -63,8 +63,6 @@ class ProgressBar:
         """Close the bar."""
         self._bar.close()
 
-    def _left(self, step: int, now: float) -> str:
-        if self._began is None or step <= self._began[1] or step >= self._total:
-            return ''
-        seconds = (now - self._began[0]) / (step - self._began[1]) * (self._total - step)
-        return f', {tqdm.tqdm.format_interval(seconds)} left'
+    def _left(self, step: int) -> str:
+        seconds = self._pace.left(step)
+        return '' if seconds is None else f', {tqdm.tqdm.format_interval(seconds)} left'

@@ -2,8 +2,10 @@
 
 import collections
 import dataclasses
+import functools
 import math
 import threading
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,7 @@ from nsr_jax.evaluation.scoring import check_images, device_predictors, evaluate
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.metrics import METRICS, Metric, find_metrics
 from nsr_jax.ops.imresize import imresize
+from nsr_jax.progress import shown
 from nsr_jax.tasks import Degradation, all_protocols, find_baselines, find_protocols
 
 PROTOCOLS = all_protocols()
@@ -246,3 +249,21 @@ def test_a_failure_is_told_before_the_other_images_are_done():
         assert len(ended) == 1
     finally:
         told.set()
+
+
+def test_a_log_says_how_many_images_are_done_while_one_takes_long(monkeypatch, caplog):
+    caplog.set_level('INFO', logger='absl')
+    monkeypatch.setattr('sys.stderr.isatty', lambda: False)
+    monkeypatch.setattr('nsr_jax.evaluation.scoring.shown', functools.partial(shown, seconds=0.01))
+    seen = []
+
+    def predictor(image):
+        seen.append(image)
+        deadline = time.monotonic() + 60
+        while len(seen) == 3 and 'm on noise: 2 of 3 images are done' not in caplog.text:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return imresize(image, 2) / 255
+
+    evaluate([predictor], random_source(), [PROTOCOLS['sr-y']], X2, USUAL, model='m')
+    assert len(seen) == 3
