@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from jax.sharding import Mesh
 
 from nsr_jax.errors import UserError
@@ -33,22 +32,10 @@ from nsr_jax.models.build import Network
 from nsr_jax.ops.arrays import View, plain_array
 
 PIXELS_AT_ONCE = 16 * PATCH**2  # in the tiles that run together on a device: bounds its memory
-_COMPILED: set[Any] = set()  # networks
-
-
-def _tell_compiling(network: Network) -> None:
-    """Say why a network's first prediction takes longer; functions that JAX compiles call this while it traces them.
-
-    There is one line for each network, although images of other shapes are compiled for as well.
-    """
-    if network not in _COMPILED:
-        _COMPILED.add(network)
-        logging.info('compiling the %s network for its first prediction', 'gray' if network.channels == 1 else 'RGB')
 
 
 @functools.partial(jax.jit, static_argnames='network')
 def _restore(network: Network, params, images: jax.Array, extents: jax.Array | None = None) -> jax.Array:
-    _tell_compiling(network)
     options = {} if extents is None else {'extents': extents}
     return network.apply({'params': params}, images, **options).astype(jnp.float32)
 
@@ -60,7 +47,6 @@ def _restore_patches(network: Network, params, patches: jax.Array, inside: jax.A
     Both are averaged in the same way afterwards. The skip convolution reaches two pixels, less than a patch's border;
     beyond the image it sees the mean, which the network subtracts, so it pads with zeros.
     """
-    _tell_compiling(network)
     body = network.apply({'params': params}, patches, method='body')
     skip = network.apply({'params': params}, jnp.where(inside, patches, network.mean), method='skip')
     kept = (body.astype(jnp.float32) + skip.astype(jnp.float32))[:, BORDER:-BORDER, BORDER:-BORDER]

@@ -339,17 +339,3 @@ def test_mistakes():
             function(StandIn(), PARAMS, colour, tiling=WHOLE)
         with pytest.raises(UserError, match=r'\(20, 20\)'):
             function(StandIn(), PARAMS, gray[..., 0], tiling=WHOLE)
-
-
-def test_a_network_is_said_to_be_compiled_once_and_before_its_first_prediction(caplog):
-    caplog.set_level('INFO', logger='absl')
-    gray, colour = (StandIn(channels=channels, mean=0.125) for channels in (1, 3))  # which no other test has compiled
-    for network, tiling in ((gray, WHOLE), (gray, AUTHORS), (colour, WHOLE), (gray, WHOLE)):
-        on_progress = lambda share: caplog.records.append(share)  # noqa: E731
-        for size in (200, 210):
-            image = np.zeros((size, size, network.channels), np.float32)
-            list(predict_strips(network, PARAMS, image, tiling=tiling, on_progress=on_progress))
-    said = [each if isinstance(each, float) else each.getMessage() for each in caplog.records]
-    told = [f'compiling the {kind} network for its first prediction' for kind in ('gray', 'RGB')]
-    assert [each for each in said if each in told] == told
-    assert said[0] == told[0] and 1.0 in said[1 : said.index(told[1])]
