@@ -37,6 +37,7 @@ from nsr_jax.restoring.before_after import write_comparison
 from nsr_jax.restoring.plan import STANDARD, Job, is_file, plan
 from nsr_jax.restoring.restore_files import restore_files
 from nsr_jax.restoring.serve import Limits, Server, is_loopback
+from nsr_jax.restoring.work import describe_work
 from nsr_jax.trained import WHICH, fingerprint
 
 EXIT_SOME_FAILED = 1
@@ -137,7 +138,7 @@ def main(argv: Sequence[str]) -> int:
     inputs = [local_path(each, 'an input') for each in argv[1:]]
     with agreement.agreed():
         model = choose_model(given.model, given.task, given.scale)
-        make_tiling(given.tile)
+        tiling = make_tiling(given.tile)
         find_devices(given.device)
     jobs, waiting = find_jobs(inputs, output, form and suffix_of(form))
     # Without --format, standard output may turn out to be a JPEG.
@@ -148,7 +149,8 @@ def main(argv: Sequence[str]) -> int:
         raise UserError('--compare needs files as input and a folder as --output')
     if jax.process_count() > 1 and uses_standard:
         raise UserError('several processes need files as input and a folder as --output')
-    work = f'{len(waiting)} of {len(jobs)} images to restore, {sum(job.size for job in waiting) / 1e6:.1f} MB of files'
+    largest_pixels = given.largest_pixels or LARGEST_PIXELS
+    work = describe_work(jobs, waiting, tiling, largest_pixels) if agreement.is_first() else ''
     if given.dry_run:
         if agreement.is_first():
             streams.print_text(list_jobs(jobs, waiting))
@@ -169,7 +171,6 @@ def main(argv: Sequence[str]) -> int:
     if len(waiting) < len(jobs):
         logging.info('%d of them are already in %s; --overwrite replaces them', len(jobs) - len(waiting), output)
     started = time.monotonic()
-    largest_pixels = given.largest_pixels or LARGEST_PIXELS
     reading = {'largest_pixels': largest_pixels}
     failed, megapixels = restore_files(waiting, restorer, output_format=form, quality=given.quality, **reading)
     done, seconds = len(waiting) - len(failed), time.monotonic() - started

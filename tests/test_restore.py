@@ -25,6 +25,7 @@ from nsr_jax.atomic_files import TEMPORARY, replacing
 from nsr_jax.errors import UserError
 from nsr_jax.images.reading import read_photo
 from nsr_jax.inference.restorer import Restorer
+from nsr_jax.inference.tiling import feathered_tiles
 from nsr_jax.models.cost import parameter_shapes
 from nsr_jax.models.residual import RestorationNetwork
 from nsr_jax.restoring import restore_files
@@ -136,7 +137,27 @@ def test_a_dry_run_lists_what_would_be_done(tmp_path, packaged, run, monkeypatch
     assert run('in', '--output=out', '--scale=2', '--suffix=_x2', '--dry_run') == 0
     assert capsys.readouterr().out == 'in/a.png -> out/a_x2.png (already there)\nin/b.jpg -> out/b_x2.jpg\n'
     assert names_in(tmp_path / 'out') == ['a_x2.png']
-    assert '1 of 2 images to restore, 0.0 MB of files' in caplog.text
+    assert caplog.messages == ['1 of 2 images to restore, 0.0 MB of files, 0.0 megapixels of input in 1 tiles']
+
+
+@pytest.mark.parametrize('flag', ['--dry_run', '--format=png'])
+def test_it_is_said_before_work_how_many_pixels_and_tiles_there_are(tmp_path, model, run, caplog, flag):
+    """Sizes come from headers: of a file that ends after its header, too, but of no image that will be refused."""
+    caplog.set_level('INFO', logger='absl')
+    large = write(tmp_path / 'in' / 'a.jpg', (300, 500, 3))
+    height, width = large.shape[:2]
+    header = (tmp_path / 'in' / 'a.jpg').read_bytes()[:1000]
+    (tmp_path / 'in' / 'b.jpg').write_bytes(header)
+    (tmp_path / 'in' / 'c.jpg').write_bytes(header[:20])
+    write(tmp_path / 'in' / 'd.png', (600, 500))
+    run('in', '--output=out', f'--model={model}', '--largest_pixels=200000', flag)
+    (line,) = [each for each in caplog.messages if 'images to restore' in each]
+    size = sum(path.stat().st_size for path in (tmp_path / 'in').iterdir()) / 1e6
+    tiles = 2 * len(feathered_tiles(height, width, 2, 96, 16))
+    assert line.endswith(
+        f'4 of 4 images to restore, {size:.1f} MB of files, 0.3 megapixels of input in {tiles} tiles, '
+        'not counting 2 whose size is unknown or too large'
+    )
 
 
 def test_one_image_may_become_a_named_file(tmp_path, model, run):

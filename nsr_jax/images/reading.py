@@ -2,7 +2,8 @@
 
 `read_image`, `decode_image` and `image_shape` accept only 8-bit gray and RGB, so that pixels are never converted;
 `read_opaque` also takes these from TIFF and WebP, and from beside alpha that hides nothing. `read_photo` reads
-photographs of any kind with their metadata, and `read_plain` converts these to 8-bit gray and RGB.
+photographs of any kind with their metadata, `photo_size` their size alone, and `read_plain` converts them to 8-bit gray
+and RGB.
 Formats are recognized by the first bytes of a file. The limits and the errors are the same for all.
 """
 
@@ -30,7 +31,7 @@ from nsr_jax.atomic_files import read_bounded
 from nsr_jax.errors import UserError
 from nsr_jax.images import bmp_file, jpeg_file, png_file, tiff_file, webp_file, xmp
 from nsr_jax.images.exif import ORIENTATION, ORIENTATIONS, orientation_of_exif
-from nsr_jax.images.formats import FORMATS, SUFFIXES, format_of
+from nsr_jax.images.formats import FORMATS, SIGNATURE_BYTES, SUFFIXES, format_of
 from nsr_jax.images.libvips import pyvips
 from nsr_jax.images.metadata import Metadata, warn_left_out
 from nsr_jax.ops.upright import turn_upright
@@ -56,6 +57,12 @@ _LIBVIPS = {
     'JPEG': pyvips.Image.jpegload_buffer,
     'TIFF': pyvips.Image.tiffload_buffer,
     'WEBP': pyvips.Image.webpload_buffer,
+}
+_LIBVIPS_FILES = {
+    'PNG': pyvips.Image.pngload,
+    'JPEG': pyvips.Image.jpegload,
+    'TIFF': pyvips.Image.tiffload,
+    'WEBP': pyvips.Image.webpload,
 }
 # What Pillow and libvips raise for broken files.
 _DECODER_ERRORS = (
@@ -369,6 +376,29 @@ def read_photo(
         if form == 'BMP':
             return _read_bmp(data, name, largest_pixels or LARGEST_PIXELS)
         return _read(data, form, name, largest_pixels or LARGEST_PIXELS)
+
+
+def photo_size(path: str | os.PathLike) -> tuple[int, int] | None:
+    """Height and width in the header of a photograph, which alone is read, before turning upright.
+
+    Of a TIFF file with several pictures they are those of the first one. None: it cannot be read, is not a regular
+    file, or is no image that `read_photo` takes; `read_photo` says why.
+    """
+    try:
+        if not os.path.isfile(path):  # a pipe may never end
+            return None
+        with open(path, 'rb') as file:
+            form = format_of(file.read(SIGNATURE_BYTES))
+            if form == 'BMP':
+                file.seek(0)
+                with BmpImageFile(file) as bitmap:
+                    return bitmap.height, bitmap.width
+        if form is None:
+            return None
+        image = _LIBVIPS_FILES[form](os.fspath(path), access='sequential')
+        return image.height, image.width
+    except _DECODER_ERRORS:
+        return None
 
 
 def _read_bmp(data: bytes, name: str, largest_pixels: int) -> Photo:

@@ -128,10 +128,19 @@ def feathered_tiles(height: int, width: int, scale: int, tile: int, overlap: int
     return [Tile(row, column, falling, sideways) for row, falling in down for column, sideways in across]
 
 
+def count_feathered(height: int, width: int, tile: int, overlap: int) -> int:
+    """How many tiles `feathered_tiles` makes."""
+    return _count(height, tile, overlap) * _count(width, tile, overlap)
+
+
+def _count(side: int, tile: int, overlap: int) -> int:
+    """How many tiles there are along one side."""
+    return 1 if tile >= side else -(-(side - overlap) // (tile - overlap))
+
+
 def _fading(side: int, tile: int, overlap: int, scale: int) -> list[tuple[int, np.ndarray]]:
     """First pixel and weights (scale · tile,) of the tiles along one side."""
-    tile = min(tile, side)
-    count = 1 if tile == side else -(-(side - overlap) // (tile - overlap))
+    tile, count = min(tile, side), _count(side, tile, overlap)
     starts = [round(place) for place in np.linspace(0, side - tile, count)]
     # Each tile's share is its rise minus that of the next one, so the shares sum to one however tiles overlap. It fades
     # around the middle of the pixels that two neighbours share, as far as possible from the edge of either.

@@ -1,7 +1,9 @@
 """Images of every kind, made by other programs (tests/reference/images), and files that are none."""
 
 import io
+import os
 import pathlib
+import re
 import struct
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import pytest
 from nsr_jax.errors import UserError
 from nsr_jax.images.exif import layout_of, read_directory
 from nsr_jax.images.formats import SUFFIXES
-from nsr_jax.images.reading import decode_image, list_images, list_photos, read_image, read_photo
+from nsr_jax.images.reading import decode_image, list_images, list_photos, photo_size, read_image, read_photo
 from tests.reference.images import picture
 
 IMAGES = pathlib.Path(picture.__file__).parent
@@ -279,6 +281,29 @@ def test_other_modes_are_refused_by_name(tmp_path, mode, data):
     with pytest.raises(UserError, match=f'odd.png: image of mode {mode}.*8-bit gray .* RGB') as caught:
         read_image(path)
     assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('name', sorted(path.name for path in IMAGES.glob('*.*') if path.suffix in SUFFIXES))
+def test_the_size_in_a_header_is_that_of_the_picture(name):
+    height, width = picture.GRAY8.shape[:2]
+    lies = re.search('jpeg_orientation[5-8]', name)
+    # Lab is a kind that is refused, and this libvips does not open it.
+    assert photo_size(IMAGES / name) in [(width, height) if lies else (height, width), None][: 1 + ('_lab' in name)]
+
+
+def test_the_size_is_that_of_a_file_whose_pixels_are_missing_and_none_of_what_is_no_photograph(tmp_path):
+    image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 200, 3), np.uint8))
+    for name in ('a[1].png', 'a.jpg', 'a.tif', 'a.webp', 'a.bmp'):
+        image.save(tmp_path / name, lossless=True)
+        if name not in ('a.tif', 'a.webp'):  # which has its header at its end, and which libvips wants to be whole
+            os.truncate(tmp_path / name, 1000)
+        assert photo_size(tmp_path / name) == (300, 200), name
+        os.truncate(tmp_path / name, 20)
+        assert photo_size(tmp_path / name) is None
+    (tmp_path / 'a.txt').write_text('no image')
+    os.mkfifo(tmp_path / 'pipe.png')
+    for name in ('a.txt', 'pipe.png', 'absent.png', '.', '\udcff.png', 'x' * 300):
+        assert photo_size(tmp_path / name) is None
 
 
 def test_list_images_takes_images_of_the_folder_itself_by_name(tmp_path):

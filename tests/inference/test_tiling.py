@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsr_jax.errors import UserError
-from nsr_jax.inference.tiling import Tiling, authors_tiles, blend, feathered_tiles, shape_for
+from nsr_jax.inference.tiling import Tiling, authors_tiles, blend, count_feathered, feathered_tiles, shape_for
 
 
 @settings(max_examples=40, deadline=None)
@@ -37,6 +37,7 @@ def test_feathered_weights_sum_to_one_and_fade_smoothly(height, width, tile_and_
     alone = np.zeros_like(total, int)
     steepest = np.pi / 2 / (scale * overlap)
     tiles = feathered_tiles(height, width, scale, size, overlap)
+    assert count_feathered(height, width, size, overlap) == len(tiles)
     assert [tile.row for tile in tiles] == sorted(tile.row for tile in tiles)
     for tile in tiles:
         assert 0 <= tile.row <= height - down and 0 <= tile.column <= width - across
