@@ -48,7 +48,7 @@ from nsr_jax.paths import local_path
 from nsr_jax.planning.compiled_restoring import plan_restoring
 from nsr_jax.planning.description import describe_restoring
 from nsr_jax.planning.target import EXAMPLES, find_platform, hide_accelerators
-from nsr_jax.trained import WHICH, LoadedModel
+from nsr_jax.trained import WHICH
 
 
 def write_export(
@@ -82,8 +82,8 @@ def write_export(
     form = _find_format(path)
     if use is not None and not form.has_uses:
         raise UserError(f'--platform and --size are of use with .stablehlo alone, not with --output={output}')
-    loaded = _load(model, which)
-    scores = []
+    part = _find_part(model)
+    loaded, scores = shipped.load_part(part, which), []
     if fix_gates_for is None:
         make_output_folder(path.parent)
     else:
@@ -114,8 +114,8 @@ def write_export(
         'parameters': count_parameters(network),
         'config': json.loads(loaded.config.to_json()),
     }
-    if (name := os.fspath(model)) in shipped.SHIPPED:
-        about['terms'] = shipped.read_card(name).terms
+    if part in shipped.SHIPPED:
+        about['terms'] = shipped.read_card(part).terms
     if scores:
         about['fixed_gates'] = [to_record(score) for score in scores]
     options = {} if use is None else {'use': use}
@@ -127,11 +127,11 @@ def write_export(
     return card
 
 
-def _load(model: str | os.PathLike, which: str) -> LoadedModel:
+def _find_part(model: str | os.PathLike) -> str:
     parts = shipped.find_parts(model)
     if len(parts) > 1:
         raise UserError(f'--checkpoint={model} stands for {" and ".join(parts)}: name one of them')
-    return shipped.load_part(parts[0], which)
+    return parts[0]
 
 
 def _find_format(path: pathlib.Path) -> ExportFormat:
@@ -213,7 +213,7 @@ def _read_use(platform: str | None, size: str | None, chips: str | None) -> Use 
 
 def _plan(model: str, which: str, chips: str, size: tuple[int, int, int], use: Use | None) -> None:
     """Print the plan of restoring for chips."""
-    loaded = _load(model, which)
+    loaded = shipped.load_part(_find_part(model), which)
     network = build_network(loaded.config.model)
     found = plan_restoring(network, export_network(network, loaded.params, use), size, chips)
     streams.print_text(describe_restoring(found))

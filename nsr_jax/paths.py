@@ -44,6 +44,33 @@ def local_path(path: str | os.PathLike, what: str) -> str:
     return expanded
 
 
+def is_folder_here(name: str) -> bool:
+    """Whether a name without a slash is that of a folder in the present one, in its very case.
+
+    Some file systems take a name in another case for it, too.
+    """
+    if name != os.path.basename(name) or not os.path.isdir(name):
+        return False
+    try:
+        return name in os.listdir()
+    except PermissionError:  # the folders here can be entered, but not listed
+        return True
+
+
+def has_two_meanings(name: str, other: str, kind: str) -> UserError:
+    """The error for a name that `is_folder_here`, and that stands in any case for something else, too.
+
+    Args:
+        name: as the user has given it.
+        other: what else it is, after 'also'.
+        kind: of this, in a word.
+    """
+    recased = name.upper() if name != name.upper() else name.lower()
+    return UserError(
+        f'{name} is a folder here and also {other}: write ./{name} for the folder, {recased} for the {kind}'
+    )
+
+
 def check_for_libraries(path: str | os.PathLike, what: str) -> None:
     """Refuse a folder whose absolute path would be misread by the libraries that keep checkpoints and records in it.
 

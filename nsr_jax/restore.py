@@ -32,7 +32,7 @@ from nsr_jax.images.writing import JPEG_QUALITY
 from nsr_jax.inference.devices import find_devices
 from nsr_jax.inference.restorer import TILE, Restorer, make_tiling
 from nsr_jax.models.build import COMPUTE_DTYPES
-from nsr_jax.paths import local_path
+from nsr_jax.paths import is_folder_here, local_path
 from nsr_jax.restoring.before_after import write_comparison
 from nsr_jax.restoring.plan import STANDARD, Job, is_file, plan
 from nsr_jax.restoring.restore_files import restore_files
@@ -65,6 +65,8 @@ def choose_model(model: str | None, task: str | None, scale: int | None) -> str:
         model = f'sr_x{scale}' if task == 'sr' else task
         if task == 'sr':
             shipped.find_shipped(model)
+        if is_folder_here(model):  # which was not named, so there is nothing to refuse
+            model = model.upper()
     for part in shipped.find_parts(model):
         if part in shipped.SHIPPED:
             check_model(model, *shipped.SHIPPED[part][:2], task, scale)

@@ -26,7 +26,7 @@ from nsr_jax.errors import UserError
 from nsr_jax.metrics import METRICS
 from nsr_jax.models.build import build_network
 from nsr_jax.models.cost import parameter_shapes
-from nsr_jax.paths import local_path
+from nsr_jax.paths import has_two_meanings, is_folder_here, local_path
 from nsr_jax.trained import FOLDER as CHECKPOINTS
 from nsr_jax.trained import LoadedModel, load_model, refuse_file
 
@@ -177,20 +177,22 @@ def find_parts(model: str | os.PathLike) -> list[str]:
 
     Args:
         model: a name in `SHIPPED`; one of `BY_IMAGE` for those of its gray and its colour network that are installed;
-            or the folder of a training run, of one checkpoint or from a model hub. Names come before folders: write
-            ./sr_x2 for a folder of that name.
+            or the folder of a training run, of one checkpoint or from a model hub. Names may be in capitals.
 
     Raises:
-        UserError: it is none of these, or these weights do not come with the package.
+        UserError: it is none of these, these weights do not come with the package, or a folder here has this name, too.
     """
     name = os.fspath(model) if isinstance(model, str | os.PathLike) else None
     if not isinstance(name, str):
         raise UserError(f'a model must be a name or the path of a folder, not {model!r}')
-    if name in BY_IMAGE:
-        there = [each for each in shipped_names() if SHIPPED[each][0] == name]
-        return there or [find_shipped(f'{name}_colour')]
-    if name in SHIPPED:
-        return [find_shipped(name)]
+    network = name.lower()
+    if network in (*BY_IMAGE, *SHIPPED) and is_folder_here(name):
+        raise has_two_meanings(name, 'a network of the package', 'network')
+    if network in BY_IMAGE:
+        there = [each for each in shipped_names() if SHIPPED[each][0] == network]
+        return there or [find_shipped(f'{network}_colour')]
+    if network in SHIPPED:
+        return [find_shipped(network)]
     refuse_file(local_path(name, 'model'))
     if not os.path.isdir(local_path(name, 'model')):  # pathlib would raise for a name that is too long
         if os.path.basename(name) != name:

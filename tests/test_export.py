@@ -306,6 +306,12 @@ def test_mistakes_in_plans_and_in_uses_are_one_line(commands, folder, arguments,
     assert (code, output) == (2, b'') and message in error.splitlines()[-1]
 
 
+def test_a_network_of_the_package_in_capitals_has_its_terms(package, tmp_path):
+    package('sr_x2')
+    card = export.write_export('SR_X2', tmp_path / 'a.pth')
+    assert card['terms'] == shipped.read_card('sr_x2').terms
+
+
 def test_a_name_for_two_networks_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(shipped, 'find_parts', lambda model: ['denoise_gray', 'denoise_colour'])
     with pytest.raises(UserError, match='denoise stands for denoise_gray and denoise_colour: name one of them'):

@@ -382,6 +382,32 @@ def test_tasks_take_the_weights_that_come_with_the_package(tmp_path, packaged, r
         assert said in listed
 
 
+@pytest.mark.parametrize(
+    ('name', 'of_task'),
+    [('sr_x2', ['--scale=2']), ('denoise', ['--task=denoise']), ('jpeg', ['--task=jpeg']), ('denoise_gray', None)],
+)
+def test_a_name_that_a_folder_here_has_too_is_refused(tmp_path, packaged, run, name, of_task):
+    image = write(tmp_path / 'a.png', (7, 9))
+    package = Restorer.load(name)(image)
+    changes = {'scale': 2 if name == 'sr_x2' else 1, 'channels': 1, 'features': 8}
+    folder = Restorer.load(save(tmp_path / name, 'sr' if name == 'sr_x2' else name[:7], **changes))(image)
+    assert np.any(folder != package)
+    other = f'write ./{name} for the folder, {name.upper()} for the network'
+    with pytest.raises(UserError, match=f'^{name} is a folder here and also a network of the package: {other}$'):
+        run('a.png', '--output=out', f'--model={name}')
+    for arguments, expected in [
+        ([f'--model=./{name}'], folder),
+        ([f'--model={name}/'], folder),
+        ([f'--model={name.upper()}'], package),
+        (of_task or [f'--model={name.upper()}'], package),
+    ]:
+        assert run('a.png', '--output=out', '--overwrite', *arguments) == 0
+        np.testing.assert_array_equal(read_photo(tmp_path / 'out' / 'a.png').pixels[..., 0], expected)
+    os.rename(tmp_path / name, tmp_path / name.upper())
+    with pytest.raises(UserError, match=f'./{name.upper()} for the folder, {name} for the network$'):
+        run('a.png', '--output=out', f'--model={name.upper()}')
+
+
 def test_options_reach_the_restorer(tmp_path, model, run, monkeypatch):
     write(tmp_path / 'a.png')
     asked = {}

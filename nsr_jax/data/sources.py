@@ -18,7 +18,7 @@ from nsr_jax.errors import UserError
 from nsr_jax.images.reading import check_name, decode_image, image_shape, list_photos
 from nsr_jax.images.sizes import check_pair, crop_to_multiple
 from nsr_jax.ops.imresize import BORDERS
-from nsr_jax.paths import check_for_libraries, local_path
+from nsr_jax.paths import check_for_libraries, has_two_meanings, is_folder_here, local_path
 from nsr_jax.tasks.task import Example
 
 # A folder is one set with two names for its split, so its records are named after neither.
@@ -266,25 +266,14 @@ def _find_benchmark(name: str, data_folder: pathlib.Path | None) -> pathlib.Path
 
 def _check_ambiguity(name: str, data_folder: pathlib.Path | None) -> None:
     """Raise `UserError` for the name of a known set that is that of a folder here, too."""
-    if name != os.path.basename(name) or not os.path.isdir(name) or not _is_spelled(name):
+    if not is_folder_here(name):
         return
     places = [
         sets[name.lower()] for kind in ('test', 'train') if name.lower() in (sets := _image_sets(data_folder, kind))
     ]
     is_known = name.lower() in ('photos', 'div2k') or find_training_set(name) or find_benchmark(name) or places
     if is_known and not any(os.path.samefile(place, name) for place in places):
-        raise UserError(
-            f'{name} is a folder here and also the name of a known set: write ./{name} for the folder, '
-            f'{name.upper() if name != name.upper() else name.lower()} for the set'
-        )
-
-
-def _is_spelled(name: str) -> bool:
-    """Whether a folder here has a name in the very case: some file systems take another one for it, too."""
-    try:
-        return name in os.listdir()
-    except PermissionError:  # the folders here can be entered, but not listed
-        return True
+        raise has_two_meanings(name, 'the name of a known set', 'set')
 
 
 def _find_folder(name: str, data_folder: pathlib.Path | None) -> pathlib.Path:

@@ -77,8 +77,8 @@ class Restorer:
 
         Args:
             model: a name in `shipped.SHIPPED`; 'denoise' or 'jpeg' for the gray and the colour network, whichever suits
-                an image; or the folder of a training run, of one checkpoint or from a model hub. Names come before
-                folders: write ./sr_x2 for a folder of that name.
+                an image; or the folder of a training run, of one checkpoint or from a model hub. Where a folder has the
+                name of a network, write ./sr_x2 for the folder and SR_X2 for the network.
             which: of a training run's checkpoints to take: the best one, or the last one ('last').
             tile: side of the feathered tiles that a network sees at once, in input pixels.
             ensemble: as in the class.

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from nsr_jax.shipped import SHIPPED
 from tests.documentation.printed import BLOCK, PAGES, ROOT, commands, commands_of, python_blocks, spans
 
 COMMANDS = [command for command in commands() if command.program != 'nsr_jax']
@@ -84,7 +85,9 @@ def told(tmp_path_factory):
     (folder / 'my_sweep.py').write_text(''.join(python_blocks('docs/sweeps.md')))
     for command in COMMANDS:
         for name in ('checkpoint', 'model'):
-            (folder / options(command).get(name, '.')).mkdir(parents=True, exist_ok=True)
+            given = options(command).get(name, '.')
+            if given not in SHIPPED:  # which a folder of the same name would make ambiguous
+                (folder / given).mkdir(parents=True, exist_ok=True)
     fields = [('train.py', (field,)) for _, field in printed_fields()]
     questions = list(dict.fromkeys([*map(asked, COMMANDS), *fields, *WRONG]))
     environment = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '4'}
