@@ -22,6 +22,19 @@ SECONDS = 300  # without an answer, and the browser counts as hung
 LAUNCH = (
     'import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])'
 )
+# Each finds, as HTML, what keeps out users of screen readers or of the keyboard.
+BARRIERS = (
+    # Missing or several: the language, the heading or the main part of the page.
+    """['html[lang=en]', 'h1', 'main'].filter(each => document.querySelectorAll(each).length !== 1)""",
+    # Without a name, and not hidden from everybody.
+    """[...document.querySelectorAll('a, button, input, select, canvas, img, [tabindex], [role]')].filter(each =>
+      !(each.closest('[hidden]') || each.ariaLabel || each.alt || each.textContent.trim() || each.labels?.length ||
+        document.getElementById(each.getAttribute('aria-labelledby'))?.textContent)).map(each => each.outerHTML)""",
+    # Too wide for the window: the arrow keys scroll it once it has the focus.
+    """[...document.querySelectorAll('body *')].filter(each => each.scrollWidth > each.clientWidth + 1 &&
+      getComputedStyle(each).overflowX === 'auto' && each.tabIndex !== 0).map(each => each.outerHTML)""",
+)
+KEYS = {'Tab': 9, 'ArrowRight': 39, 'ArrowDown': 40, 'ArrowLeft': 37}
 
 
 class Browser:
@@ -92,6 +105,14 @@ class Browser:
         x, y, width, height = self.place(selector)
         for kind in ('mousePressed', 'mouseReleased'):
             self.mouse(kind, x + right * width, y + down * height)
+
+    def press(self, key):
+        for kind in ('keyDown', 'keyUp'):
+            self.call('Input.dispatchKeyEvent', type=kind, key=key, code=key, windowsVirtualKeyCode=KEYS[key])
+
+    def find_barriers(self):
+        """What of the page users of screen readers or of the keyboard do not get at; none is wanted."""
+        return [each for barrier in BARRIERS for each in self.run(barrier)]
 
     def show(self, width, colours):
         """Set the width of the window, and light or dark colours, as a phone or the user's settings would."""

@@ -273,13 +273,17 @@ def test_loopback(host, expected):
 
 
 DROP = """
-(async () => {
+(() => {
   const bytes = Uint8Array.from(atob('%s'), each => each.charCodeAt(0));
   const files = new DataTransfer();
   files.items.add(new File([bytes], '<b>a</b>.png', {type: 'image/png'}));
   files.items.add(new File(['no image'], 'b.png', {type: 'image/png'}));
   document.getElementById('drop').dispatchEvent(
     new DragEvent('drop', {dataTransfer: files, bubbles: true, cancelable: true}));
+})()
+"""
+DONE = """
+(async () => {
   const all = selector => [...document.querySelectorAll(selector)];
   for (let i = 0; i < 600 && !(all('.stage:not([hidden])')[0] && all('.failed')[0]); i++)
     await new Promise(done => setTimeout(done, 100));
@@ -293,7 +297,8 @@ def test_images_are_dropped_onto_the_page(tmp_path, server):
         page.show(360, 'light')
         page.open(server.url)
         assert page.run('document.title') == 'A title'
-        page.call('Runtime.evaluate', expression=DROP % base64.b64encode(body).decode(), awaitPromise=True)
+        page.call('Runtime.evaluate', expression=DROP % base64.b64encode(body).decode())
+        page.call('Runtime.evaluate', expression=DONE, awaitPromise=True)
         assert page.run('document.querySelector(".failed").textContent').startswith('not a PNG')
         done = 'document.querySelector(".stage:not([hidden])").parentElement'
         assert page.run(f'{done}.querySelector(".name").textContent') == '<b>a</b>.png'
@@ -307,5 +312,31 @@ def test_images_are_dropped_onto_the_page(tmp_path, server):
         assert page.run(f'{done}.querySelector("input").value') == '75'
         assert page.run('document.documentElement.scrollWidth') == 360
         assert [each for each in page.complaints if '422' not in str(each)] == []
+        assert page.find_barriers() == []
         page.show(1200, 'dark')
         page.screenshot(tmp_path / 'page.png')
+
+
+def test_the_page_is_used_by_keys_and_read_aloud(tmp_path, server, doubler):
+    _, body = image_file((10, 20, 3))
+    doubler.may_go.clear()
+    with start_browser(tmp_path) as page:
+        page.open(server.url)
+        page.call('Runtime.evaluate', expression=DROP % base64.b64encode(body).decode())
+        assert doubler.begun.wait(SECONDS)
+        # A screen reader says which image has come how far, and not every second how many have passed.
+        live = '[...document.querySelectorAll("[role=status], [aria-live]")].map(each => each.textContent)'
+        assert page.run(live)[-1] == '<b>a</b>.png waits or is being restored'
+        assert page.run('document.querySelector("[aria-hidden].clock").textContent').endswith(' s')
+        doubler.may_go.set()
+        page.call('Runtime.evaluate', expression=DONE, awaitPromise=True)
+        said = page.run(live)
+        assert said[0].startswith('b.png not a PNG') and said[1].startswith('<b>a</b>.png restored in ')
+        assert page.find_barriers() == []
+        reached = []
+        for _ in range(3):
+            page.press('Tab')
+            reached.append(page.run('document.activeElement.ariaLabel ?? document.activeElement.type'))
+        assert reached == ['file', 'Save b>.png', 'how much of <b>a</b>.png is shown before']
+        page.press('ArrowRight')
+        assert page.run('document.activeElement.value') == '51'
