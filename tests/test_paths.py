@@ -4,12 +4,14 @@ import pathlib
 import sys
 
 import ml_collections
+import numpy as np
 import pytest
 
 import nsr_jax
 from nsr_jax.atomic_files import make_output_folder
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
+from nsr_jax.images.writing import write_image
 from nsr_jax.paths import check_for_libraries, local_path
 from nsr_jax.trained import load_model
 from nsr_jax.training.training_images import find_store_folder
@@ -62,6 +64,39 @@ BUCKET = 'gs://bucket/x2'
 def test_every_place_refuses_a_bucket(use):
     with pytest.raises(UserError, match=f'{BUCKET} is a URL; .*: mount the bucket as a folder, or copy'):
         use()
+
+
+ROOT = pathlib.Path(__file__).parents[1]
+TRAIN, EVAL, CONFIG = str(ROOT / 'train.py'), str(ROOT / 'eval.py'), '--config=sr'
+
+
+@pytest.mark.parametrize(
+    ('command', 'flag'),
+    [
+        ([TRAIN, CONFIG], '--workdir'),
+        ([TRAIN, CONFIG, '--compile_for=v5e:2x2'], '--compile_report'),
+        ([EVAL, CONFIG, '--baselines=bicubic'], '--output'),
+        (['nsr_jax.sweep', 'gates'], '--workdir'),
+        (['nsr_jax.sweep', 'search_rate', '--search=random', '--trials=2'], '--workdir'),
+        (['nsr_jax.score', 'here', 'here', '--protocol=denoise'], '--output'),
+        (['nsr_jax.restore', 'here/a.png', '--task=denoise'], '--output'),
+        (['nsr_jax.export', '--checkpoint=sr_x2'], '--output'),
+        (['nsr_jax.hub_folder', '--name=sr_x2'], '--output'),
+        (['nsr_jax.import_torch', ROOT / 'tests/reference/wdsr_x2.pth', CONFIG], '--output'),
+    ],
+    ids=lambda value: pathlib.Path(value[0]).name if isinstance(value, list) else value,
+)
+def test_every_command_refuses_to_write_into_a_bucket(commands, tmp_path, command, flag):
+    (tmp_path / 'here').mkdir()
+    write_image(tmp_path / 'here' / 'a.png', np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
+    code, error, output = commands(*command, f'{flag}={BUCKET}', folder=tmp_path)
+    (line,) = [each for each in error.splitlines() if 'compiled programs are kept' not in each]
+    assert line == (
+        f'error: {flag}: {BUCKET} is a URL; only files and folders of this machine are read and written: mount the '
+        'bucket as a folder, or copy what is there'
+    )
+    assert (code, output) == (2, b'')
+    assert sorted(path.name for path in tmp_path.rglob('*')) == ['a.png', 'here']
 
 
 @pytest.mark.parametrize('name', ['a[1]', 'a[', 'b]', 'a*', 'a?', 'a\\b', 'a\udcff'])
