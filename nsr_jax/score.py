@@ -18,7 +18,6 @@ import types
 from collections.abc import Mapping, Sequence
 from multiprocessing.pool import ThreadPool
 
-import tqdm
 from absl import flags, logging
 
 from nsr_jax.atomic_files import make_output_folder
@@ -31,6 +30,7 @@ from nsr_jax.evaluation.tables import write_tables
 from nsr_jax.images.reading import check_name
 from nsr_jax.metrics import METRICS, Metric, find_metrics
 from nsr_jax.paths import local_path
+from nsr_jax.progress import shown
 from nsr_jax.tasks import TASKS, Degradation, published_so_for
 from nsr_jax.tasks.task import Protocol
 
@@ -111,8 +111,8 @@ def main(argv: Sequence[str]) -> None:
         return scores
 
     with ThreadPool(count_cores()) as threads:
-        bar = tqdm.tqdm(threads.imap(score_pair, pairs), model, len(pairs), unit='image', leave=False, disable=None)
-        scores = [each for of_image in bar for each in of_image]
+        scored = shown(threads.imap(score_pair, pairs), f'{model} on {dataset}', len(pairs))
+        scores = [each for of_image in scored for each in of_image]
     if output:
         about = {'predictions': predictions, 'ending': ending, 'truth_ending': truth_ending}
         write_tables(output, scores, {model: about})
