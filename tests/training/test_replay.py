@@ -12,7 +12,7 @@ from nsr_jax.training.replay import replay
 @pytest.fixture(scope='module')
 def config(make_config):
     config = make_config()
-    config.update(log_every_steps=1, gate_warmup_steps=20)
+    config.update(log_every_steps=1, gate_warmup_steps=11)
     return config
 
 
