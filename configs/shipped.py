@@ -1,10 +1,10 @@
-"""The small networks that come with the package: each trains in about half an hour on two idle CPU cores.
+"""The small networks that come with the package, which train on two CPU cores in half an hour to two hours.
 
     python train.py --config=configs/shipped.py:model=sr_x2 --workdir=runs/sr_x2
     python train.py --config=configs/shipped.py:model=sr_x4 --workdir=runs/sr_x4 --config.warm_start=runs/sr_x2
 
-They have 8 blocks of 32 features with 4 sparsity groups (1/20 of EDSR-S's computation), and are trained on the 399
-images of BSDS500's train and test splits, which hold no image of the test sets. `restore` uses them;
+They have 8 blocks of 32 features with 4 sparsity groups (at x2 an eighth of EDSR-S's computation), and are trained on
+the 399 images of BSDS500's train and test splits, which hold no image of the test sets. `restore` uses them;
 `nsr_jax/weights/README.md` lists their scores. `jpeg_colour` does not come with the package yet.
 """
 
