@@ -37,7 +37,7 @@ from nsr_jax.restoring.before_after import write_comparison
 from nsr_jax.restoring.plan import STANDARD, Job, is_file, plan
 from nsr_jax.restoring.restore_files import restore_files
 from nsr_jax.restoring.serve import Limits, Server, is_loopback
-from nsr_jax.restoring.work import describe_work
+from nsr_jax.restoring.workload import describe_work
 from nsr_jax.trained import WHICH, fingerprint
 
 EXIT_SOME_FAILED = 1

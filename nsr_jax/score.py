@@ -29,8 +29,8 @@ from nsr_jax.evaluation.scores import Score, means
 from nsr_jax.evaluation.tables import write_tables
 from nsr_jax.images.reading import check_name
 from nsr_jax.metrics import METRICS, Metric, find_metrics
+from nsr_jax.pace import shown
 from nsr_jax.paths import local_path
-from nsr_jax.progress import shown
 from nsr_jax.tasks import TASKS, Degradation, published_so_for
 from nsr_jax.tasks.task import Protocol
 

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # A part may import those above its line, and itself. What has no line is a command, a single file, which may import
 # everything, and which no part imports.
 ORDER = (
-    ('errors', 'environment', 'markdown', 'page', 'cpu_cores', 'progress'),
+    ('errors', 'environment', 'markdown', 'page', 'cpu_cores', 'pace'),
     ('forks', 'atomic_files', 'paths', 'agreement', 'streams', 'torch_file', 'torch_layout', 'project', 'ops'),
     ('nn',),
     ('models', 'images'),

@@ -17,7 +17,7 @@ from nsr_jax.inference.prediction import predict
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.metrics import Metric
 from nsr_jax.models.build import Network
-from nsr_jax.progress import shown
+from nsr_jax.pace import shown
 from nsr_jax.tasks import Degradation, find_protocols
 from nsr_jax.tasks.task import Predictor, Protocol
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import tqdm
 from absl import logging
 
-from nsr_jax.progress import SECONDS_BETWEEN_LINES, Pace, in_words
+from nsr_jax.pace import SECONDS_BETWEEN_LINES, Pace, in_words
 
 _LOOK = '{desc}{percentage:3.0f}%|{bar}| {elapsed} passed, {remaining} left'
 

@@ -252,7 +252,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
         except OSError as error:  # of the connection
             logging.info('a client is gone: %s', error)
-        except Exception:
+        except Exception:  # nothing is above this but a thread that would end without an answer
             logging.exception('a defect')
             self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, 'a defect of the server, which its log describes')
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import tqdm
 from absl import logging
 
-from nsr_jax.progress import SECONDS_BETWEEN_LINES, Pace
+from nsr_jax.pace import SECONDS_BETWEEN_LINES, Pace
 
 
 class ProgressBar:

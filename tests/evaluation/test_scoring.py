@@ -19,7 +19,7 @@ from nsr_jax.evaluation.scoring import check_images, device_predictors, evaluate
 from nsr_jax.inference.tiling import Tiling
 from nsr_jax.metrics import METRICS, Metric, find_metrics
 from nsr_jax.ops.imresize import imresize
-from nsr_jax.progress import shown
+from nsr_jax.pace import shown
 from nsr_jax.tasks import Degradation, all_protocols, find_baselines, find_protocols
 
 PROTOCOLS = all_protocols()

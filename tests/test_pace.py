@@ -5,7 +5,7 @@ import threading
 import pytest
 from absl import logging
 
-from nsr_jax.progress import Pace, in_words, shown
+from nsr_jax.pace import Pace, in_words, shown
 
 SECONDS = 60  # without a line, and the test fails
 
