@@ -1,108 +1,29 @@
 """The command that restores files: what is written, what is refused, and what a mistake says."""
 
 import base64
-import hashlib
 import io
-import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
-import types
 
-import jax
-import ml_collections
 import numpy as np
 import PIL.Image
 import pytest
 import tqdm
 from absl import flags
 
-from nsr_jax import restore, shipped
 from nsr_jax.atomic_files import TEMPORARY, replacing
 from nsr_jax.errors import UserError
 from nsr_jax.images.reading import read_photo
 from nsr_jax.inference.restorer import Restorer
 from nsr_jax.inference.tiling import feathered_tiles
-from nsr_jax.models.cost import parameter_shapes
-from nsr_jax.models.residual import RestorationNetwork
 from nsr_jax.restoring import restore_files
 from nsr_jax.restoring.plan import Job
-from nsr_jax.restoring.serve import Limits, Server
-from nsr_jax.training.checkpoints import save_model
+from tests.restoring.restored import names_in, save, write
 
-ROOT = pathlib.Path(__file__).parents[1]
-MODEL = {
-    'scale': 2, 'channels': 3, 'num_blocks': 1, 'features': 4, 'width_multiplier': 1, 'groups': 2, 'cardinality': 2,
-    'gate': 'softmax',
-}  # fmt: skip
-
-
-def random_parameters(network):
-    generator = np.random.RandomState(5)
-    return jax.tree.map(lambda leaf: generator.normal(0, 0.3, leaf.shape).astype(np.float32), parameter_shapes(network))
-
-
-def save(folder, task='sr', **changes):
-    config = ml_collections.ConfigDict({'task': task, 'model': MODEL | changes})
-    save_model(folder, random_parameters(RestorationNetwork(**config.model.to_dict())), config)
-    return folder
-
-
-@pytest.fixture(scope='module')
-def model(tmp_path_factory):
-    return save(tmp_path_factory.mktemp('model'))
-
-
-@pytest.fixture
-def packaged(tmp_path, monkeypatch):
-    """Random weights in the place of those that come with the package: x2, both for denoising, both for JPEG."""
-    monkeypatch.setattr(shipped, 'FOLDER', tmp_path / 'shipped')
-    shipped.FOLDER.mkdir()
-    for name in ('sr_x2', 'denoise_gray', 'denoise_colour', 'jpeg_gray', 'jpeg_colour'):
-        task, scale, channels = shipped.SHIPPED[name]
-        architecture = MODEL | {'scale': scale, 'channels': channels}
-        contents = shipped.pack(random_parameters(RestorationNetwork(**architecture)))
-        (shipped.FOLDER / f'{name}.safetensors').write_bytes(contents)
-        config = {'task': task, 'model': architecture, 'degradation': {'sigma': [0, 50], 'quality': [10, 40]}}
-        score = {'dataset': 'Set5', 'degradation': 'x2', 'protocol': 'sr-y', 'images': 5, 'psnr': 37.0, 'ssim': 0.95}
-        card = {
-            'name': name, 'config': config, 'step': 7, 'parameters': 1, 'sha256': hashlib.sha256(contents).hexdigest(),
-            'data': 'photographs', 'terms': 'for research', 'hardware': 'a laptop', 'command': 'train',
-            'scores': [score | {'model': name}, score | {'model': 'bicubic', 'psnr': 33.67}],
-        }  # fmt: skip
-        (shipped.FOLDER / f'{name}.json').write_text(json.dumps(card))
-
-
-@pytest.fixture
-def run(monkeypatch, tmp_path):
-    """A function that calls the command in this process, in a folder of this test, and returns its exit code."""
-    monkeypatch.chdir(tmp_path)
-    before = set(flags.FLAGS)
-    restore.define_flags()
-    names = set(flags.FLAGS) - before
-
-    def call(*arguments):
-        for name in names:
-            flags.FLAGS[name].unparse()
-        return restore.main(flags.FLAGS(['restore', *map(str, arguments)]))
-
-    yield call
-    for name in names:
-        delattr(flags.FLAGS, name)
-
-
-def write(path, shape=(7, 9, 3), seed=0, **options):
-    pixels = np.random.RandomState(seed).randint(0, 256, shape).astype(np.uint8)
-    path.parent.mkdir(exist_ok=True, parents=True)
-    PIL.Image.fromarray(pixels).save(path, **options)
-    return pixels
-
-
-def names_in(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file())
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_command_restores_what_it_can(commands, tmp_path, model):
@@ -168,107 +89,6 @@ def test_one_image_may_become_a_named_file(tmp_path, model, run):
     np.testing.assert_array_equal(read_photo(tmp_path / 'new' / 'large.tif').pixels, Restorer.load(model)(pixels))
 
 
-def test_standard_input_and_output(commands, tmp_path, model, run):
-    write(tmp_path / 'a.png')
-    assert run('a.png', '--output=out', f'--model={model}', '--format=tiff') == 0
-    given = (tmp_path / 'a.png').read_bytes()
-    arguments = ['nsr_jax.restore', '-', '--output=-', f'--model={model}']
-    ended = commands(*arguments, '--format=TIFF', given=given)
-    assert ended.code == 0, ended.error
-    assert ended.output == (tmp_path / 'out' / 'a.tif').read_bytes()
-    broken = commands(*arguments, given=given[:80])
-    assert broken.code == 1
-    assert broken.output == b''
-    assert 'error: standard input: ' in broken.error
-
-
-def tables_of(quality):
-    """What Pillow's own JPEG encoder quantises with."""
-    file = io.BytesIO()
-    PIL.Image.new('RGB', (8, 8)).save(file, 'JPEG', quality=quality)
-    return PIL.Image.open(file).quantization
-
-
-def test_standard_output_has_the_format_of_the_input(commands, tmp_path, model, run):
-    write(tmp_path / 'a.jpg')
-    write(tmp_path / 'a.png')
-    assert run('a.jpg', '--output=out', f'--model={model}', '--quality=30') == 0
-    photo = (tmp_path / 'a.jpg').read_bytes()
-    arguments = ['nsr_jax.restore', '-', '--output=-', f'--model={model}', '--quality=30']
-    code, said, restored = commands(*arguments, given=photo)
-    assert code == 0, said
-    assert restored == (tmp_path / 'out' / 'a.jpg').read_bytes()
-    assert PIL.Image.open(io.BytesIO(restored)).quantization == tables_of(30)
-    code, said, restored = commands(*arguments, given=(tmp_path / 'a.png').read_bytes())
-    assert (code, restored) == (1, b'')
-    assert 'error: standard input: PNG is lossless and takes no quality; JPEG and WEBP do' in said
-
-
-def test_every_image_keeps_its_format(tmp_path, model, run, capsys):
-    """A mixed folder, with a quality for what can lose something, and one image that its format cannot hold."""
-    formats = {
-        'a.jpg': 'JPEG', 'a.png': 'PNG', 'b.JPEG': 'JPEG', 'c.bmp': 'BMP', 'd.tif': 'TIFF', 'e.webp': 'WEBP',
-    }  # fmt: skip
-    for name in formats:
-        write(tmp_path / 'in' / name, quality=80)
-    shutil.copy(ROOT / 'tests' / 'reference' / 'images' / 'bmp_rgba.bmp', tmp_path / 'in' / 'f.bmp')
-    assert read_photo(tmp_path / 'in' / 'f.bmp').alpha is not None
-    (tmp_path / 'scan').write_bytes((tmp_path / 'in' / 'a.jpg').read_bytes())
-    restorer = Restorer.load(model)
-    sizes = {}
-    for quality in (None, 20, 90):
-        output = tmp_path / f'out{quality}'
-        asked = [] if quality is None else [f'--quality={quality}']
-        assert run('in', 'scan', f'--output={output}', f'--model={model}', *asked) == 1
-        complaints = capsys.readouterr().err
-        assert re.search(
-            r'^error: .*f\.bmp: BMP cannot hold transparency; PNG, TIFF and WEBP can$', complaints, re.MULTILINE
-        )
-        assert complaints.count('error: ') == 1
-        assert names_in(output) == sorted([*formats, 'scan.png'])
-        for name, form in {**formats, 'scan.png': 'PNG'}.items():
-            image = PIL.Image.open(output / name)
-            assert image.format == form
-            if form == 'JPEG':
-                assert image.quantization == tables_of(quality or 95)
-            elif form != 'WEBP' or quality is None:
-                source = 'scan' if name == 'scan.png' else f'in/{name}'
-                np.testing.assert_array_equal(np.asarray(image), restorer(read_photo(tmp_path / source).pixels))
-        sizes[quality] = (output / 'e.webp').stat().st_size
-    assert sizes[20] < sizes[90] < sizes[None]
-
-
-def test_a_file_by_the_name_of_another_format_is_told(tmp_path, model, run, capsys, caplog):
-    write(tmp_path / 'in' / 'clear.webp', (7, 9, 4))
-    write(tmp_path / 'in' / 'plain.png')
-    (tmp_path / 'in' / 'clear.webp').rename(tmp_path / 'in' / 'clear.jpg')
-    (tmp_path / 'in' / 'plain.png').rename(tmp_path / 'in' / 'plain.jpg')
-    assert run('in', '--output=out', f'--model={model}') == 1
-    assert re.search(
-        r'^error: .*clear\.jpg: a WEBP file by its contents \(--format=webp keeps that format\): JPEG cannot hold',
-        capsys.readouterr().err,
-        re.MULTILINE,
-    )
-    assert (
-        'plain.jpg: a PNG file by its contents (--format=png keeps that format); writing JPEG, as its name says'
-        in caplog.text
-    )
-    assert PIL.Image.open(tmp_path / 'out' / 'plain.jpg').format == 'JPEG'
-    caplog.clear()
-    assert run('in', '--output=webp', f'--model={model}', '--format=webp') == 0
-    assert not caplog.records
-    assert names_in(tmp_path / 'webp') == ['clear.webp', 'plain.webp']
-
-
-def test_a_quality_that_no_output_could_use_is_refused(tmp_path, model, run, monkeypatch):
-    for name in ('a.png', 'b.tif', 'c.bmp'):
-        write(tmp_path / 'in' / name)
-    monkeypatch.setattr(Restorer, 'load', None)
-    with pytest.raises(UserError, match=r'^BMP is lossless and takes no quality; JPEG and WEBP do$'):
-        run('in', '--output=out', f'--model={model}', '--quality=50')
-    assert not (tmp_path / 'out').exists()
-
-
 def test_what_is_done_is_done_once(tmp_path, model, run):
     write(tmp_path / 'in' / 'a.png')
     write(tmp_path / 'in' / 'b.png')
@@ -299,27 +119,6 @@ def test_folders_of_folders_and_patterns(tmp_path, model, run):
     assert names_in(tmp_path / 'in' / 'out') == ['a.png', 'x/a.png', 'x/y/c.jpg']
     assert run('in/**/a.*', '--output=other', f'--model={model}') == 0
     assert names_in(tmp_path / 'other') == ['a.png', 'out/a.png', 'out/x/a.png', 'x/a.png']
-
-
-def test_images_are_kept_as_they_came(tmp_path, model, run, capsys):
-    """Alpha and 16 bits; what a format cannot hold is told by name, and the rest goes on."""
-    transparent = write(tmp_path / 'in' / 'alpha.png', (7, 9, 4))
-    deep = (np.arange(63).reshape(7, 9) * 1000).astype(np.uint16)
-    PIL.Image.fromarray(deep).save(tmp_path / 'in' / 'deep.png')
-    write(tmp_path / 'in' / 'plain.png', icc_profile=b'', dpi=(300, 300))
-    assert run('in', '--output=out', f'--model={model}') == 0
-    restorer = Restorer.load(model)
-    photo = read_photo(tmp_path / 'out' / 'alpha.png')
-    np.testing.assert_array_equal(np.dstack([photo.pixels, photo.alpha]), restorer(transparent))
-    np.testing.assert_array_equal(read_photo(tmp_path / 'out' / 'deep.png').pixels[..., 0], restorer(deep))
-    assert PIL.Image.open(tmp_path / 'out' / 'plain.png').info['dpi'] == pytest.approx((300, 300), abs=0.01)
-
-    assert run('in', '--output=jpeg', f'--model={model}', '--format=jpeg', '--quality=90') == 1
-    complaints = capsys.readouterr().err
-    assert re.search(r'error: .*alpha\.jpg: JPEG cannot hold transparency', complaints)
-    assert re.search(r'error: .*deep\.jpg: JPEG cannot hold 16 bits', complaints)
-    assert names_in(tmp_path / 'jpeg') == ['plain.jpg']
-    assert PIL.Image.open(tmp_path / 'jpeg' / 'plain.jpg').format == 'JPEG'
 
 
 def test_huge_images_are_refused_before_they_are_decoded(tmp_path, model, run, capsys):
@@ -373,11 +172,11 @@ def test_tasks_take_the_weights_that_come_with_the_package(tmp_path, packaged, r
     listed = capsys.readouterr().out
     for said in (
         'sr_x2: enlarges x2',
-        '7 steps',
-        'sr_x2 37.00 dB',
-        'bicubic 33.67 dB',
+        '30 steps',
+        'sr_x2 (tiling feathered 96/16) 30.00 dB',
+        'bicubic 28.00 dB',
         'protocol sr-y',
-        'for research',
+        'non-commercial',
     ):
         assert said in listed
 
@@ -498,63 +297,6 @@ def test_a_page_shows_before_and_after(tmp_path, model, run, capsys):
     np.testing.assert_array_equal(after, Restorer.load(model)(image))
 
 
-@pytest.fixture
-def servers(monkeypatch):
-    """The servers that commands would have run."""
-    found = []
-    monkeypatch.setattr(Server, 'run', lambda server: found.append(server) or server.server_close())
-    return found
-
-
-def test_the_command_serves(tmp_path, packaged, run, servers, caplog):
-    caplog.set_level('INFO', logger='absl')
-    assert run('--serve', '--scale=2', '--port=0') == 0
-    assert run('--serve', '--task=jpeg', '--port=0', '--format=webp', '--quality=50', '--largest_pixels=63',
-               '--largest_upload=3', '--queue=0', '--host=localhost', '--serve_as=studio.local') == 0  # fmt: skip
-    first, second = servers
-    assert (first.restorer.task, first.restorer.scale, first.output_format, first.quality) == ('sr', 2, None, None)
-    assert first.limits == Limits(64, 25_000_000, 8)
-    assert f'{first.url} restores by sr_x2; Ctrl-C ends it' in caplog.text
-    assert (second.restorer.task, second.output_format, second.quality) == ('jpeg', 'WEBP', 50)
-    assert second.limits == Limits(3, 63, 0)
-    assert 'studio.local' in second.names - first.names
-    assert 'over a network' not in caplog.text
-    assert [path.name for path in tmp_path.iterdir()] == ['shipped']
-
-
-def test_what_does_not_fit_a_server_is_told_before_work(packaged, run, servers, monkeypatch):
-    monkeypatch.setattr(Restorer, 'load', None)
-    for arguments, message in [
-        (['a.png'], '--serve restores what is sent to it: a.png does not fit'),
-        (['--output=out'], '--serve restores what is sent to it: --output does not fit'),
-        (['--compare'], '--serve restores what is sent to it: --compare does not fit'),
-        (['--quality=0'], 'quality must be .* 100, not 0'),
-        (['--format=png', '--quality=50'], 'PNG is lossless'),
-        (['--scale=5'], 'no weights called sr_x5'),
-    ]:
-        with pytest.raises(UserError, match=message):
-            run('--serve', '--scale=2', *arguments)
-    assert servers == []
-
-
-@pytest.mark.parametrize('flag', ['--host=0.0.0.0', '--port=9000', '--serve_as=a', '--largest_upload=3', '--queue=2'])
-def test_what_fits_a_server_alone_is_told_without_one(packaged, run, flag):
-    with pytest.raises(UserError, match=rf'^{flag.partition("=")[0]} is of use with --serve alone$'):
-        run('a.png', '--output=out', '--scale=2', flag)
-
-
-def test_the_container_starts_a_server(packaged, run, servers, caplog):
-    words = {}
-    for line in (ROOT / 'Containerfile').read_text(encoding='utf-8').splitlines():
-        name, _, value = line.partition(' ')
-        if name in ('ENTRYPOINT', 'CMD'):
-            words[name] = json.loads(value)
-    assert words['ENTRYPOINT'] == ['nsr-restore']
-    assert run(*words['CMD'], '--port=0') == 0
-    assert servers[0].server_address[0] == '0.0.0.0'
-    assert 'whoever reaches http://0.0.0.0:' in caplog.text
-
-
 def test_the_bar_counts_what_there_is_to_do(tmp_path, model, monkeypatch):
     """Every image moves it by its file's size, also one that fails, each tile by its share; it ends with the last."""
     shapes = {'a': (7, 9, 3), 'b': (110, 300, 3)}
@@ -607,12 +349,6 @@ def test_a_huge_image_needs_little_memory(tmp_path):
     assert 3e8 < peak < 2e9
     header = (tmp_path / 'out' / 'huge.png').open('rb').read(24)
     assert [int.from_bytes(header[place : place + 4]) for place in (16, 20)] == [16000, 16000]
-
-
-def test_standard_input_that_is_a_terminal_is_not_waited_for(model, run, monkeypatch):
-    monkeypatch.setattr(sys, 'stdin', types.SimpleNamespace(isatty=lambda: True))
-    with pytest.raises(UserError, match='standard input is a terminal: send an image there'):
-        run('-', '--output=out', f'--model={model}')
 
 
 def test_paths_begin_at_home_and_names_are_bytes(tmp_path, model, run, monkeypatch):
