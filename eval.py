@@ -111,9 +111,8 @@ def _config_of(models: Mapping[str, LoadedModel]) -> ConfigDict:
     """
     if not models:
         raise UserError(f'--baselines alone need a config: --config={" or --config=".join(list_configs())}')
-    with base.get_base().unlocked() as config:
-        config.update(next(iter(models.values())).config)
-        config.data.update(data_dir='', tfds_dir='')
+    config = base.complete(next(iter(models.values())).config)
+    config.data.update(data_dir='', tfds_dir='')
     command_line.check_config(base.check, config)
     return config.lock()
 

@@ -111,6 +111,13 @@ def get_base() -> ConfigDict:
     return config
 
 
+def complete(config: ConfigDict) -> ConfigDict:
+    """A config of an earlier version, with the defaults of fields that it does not have; it can be changed."""
+    with get_base().unlocked() as whole:
+        whole.update(config)
+    return whole
+
+
 def check(config: ConfigDict) -> None:
     """Check all fields that can be checked alone; names and sections of options are checked where they are used.
 

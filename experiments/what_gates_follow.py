@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from absl import flags
 
-from configs.base import get_base
+from configs.base import complete
 from nsr_jax import command_line, markdown, shipped, streams
 from nsr_jax.data.sources import open_source
 from nsr_jax.errors import UserError
@@ -115,8 +115,7 @@ def collect(model: LoadedModel, name: str) -> tuple[dict[str, np.ndarray], np.nd
         UserError: the network has no gates or no colours; there is no such source, or one of a single image; or an
             image is smaller than a window.
     """
-    with get_base().unlocked() as config:
-        config.update(model.config)  # cards of older networks lack some sections
+    config = complete(model.config)
     network = build_network(config.model)
     check_gates(network, ())
     if network.channels != 3:

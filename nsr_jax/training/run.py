@@ -263,7 +263,7 @@ def check_names(config: ml_collections.ConfigDict) -> None:
     make_optimizer(config)
     if config.ema_decay and config.optimizer.name == 'schedule_free':
         raise UserError('config.ema_decay: the optimizer schedule_free keeps an average of the weights itself')
-    if 0 < config.num_steps <= config.gate_warmup_steps:
+    if config.gate_warmup_steps >= config.num_steps:
         raise UserError(
             f'config.gate_warmup_steps must be below the {config.num_steps} of config.num_steps, not '
             f'{config.gate_warmup_steps}: gates are used with the logits of its end'

@@ -147,6 +147,8 @@ def test_the_host_looks_at_the_device_only_to_log(tmp_path, config, monkeypatch)
         ({'data.patch_size': 64}, r'0.png is too small to train on.* 60 pixels.* need 136'),
         ({'data.source': 'nowhere/at/all'}, 'nowhere/at/all: there is no such folder'),
         ({'mesh.data': 5}, 'needs 5 devices'),
+        ({'gate_warmup_steps': 12}, r'gate_warmup_steps must be below the 12 of config\.num_steps, not 12'),
+        ({'ema_decay': 0.9, 'optimizer.name': 'schedule_free'}, 'schedule_free keeps an average of the weights itself'),
     ],
 )
 def test_bad_configs_are_refused_before_training(tmp_path, config, changes, message):
